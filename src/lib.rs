@@ -1,0 +1,32 @@
+//! snapback backs up a live MySQL or MariaDB host from a storage snapshot.
+//!
+//! This file is the table of contents. Arrows point one way:
+//! `cli -> backup, restore, verify, cleanup -> detect, database, volume, copy, repository -> store -> sys`.
+//! Only [`cli`] prints or exits; only [`sys`] holds `unsafe` or starts programs.
+
+pub mod cli;
+
+pub mod backup;
+pub mod check;
+pub mod cleanup;
+pub mod restore;
+pub mod verify;
+
+pub mod copy;
+pub mod database;
+pub mod detect;
+pub mod repository;
+pub mod store;
+pub mod volume;
+
+pub mod config;
+pub mod error;
+pub mod finding;
+pub mod journal;
+pub mod monitor;
+pub mod record;
+pub mod sys;
+pub mod timeline;
+pub mod units;
+
+pub use error::{Error, Result};

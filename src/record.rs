@@ -1,0 +1,133 @@
+//! What the manifest keeps about a run: figures, facts and promises, under the manifest's `record` key.
+//!
+//! The repository carries it without looking inside; `show`, `list`, `restore` and machines read it.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::database::{Consistency, LockFigures, Position, ReplicaChannel, ServerFacts, WrittenPath};
+use crate::finding::Finding;
+use crate::timeline::Phase;
+use crate::volume::ProviderKind;
+
+/// The record of one backup run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The tool's version.
+    pub tool: String,
+    /// The promise that was kept.
+    pub consistency: Consistency,
+    /// Whether the position is exact: every transaction up to it is in the data and none after it.
+    pub exact: bool,
+    /// The server, when a database was backed up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerFacts>,
+    /// Every path that the server writes, copied or not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<WrittenPath>,
+    /// Lock timings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<LockFigures>,
+    /// The binary log position.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<Position>,
+    /// Executed source positions on a replica.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replica: Vec<ReplicaChannel>,
+    /// Prepared XA transactions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prepared_xa: Vec<String>,
+    /// Snapshots taken.
+    pub volumes: Vec<VolumeRecord>,
+    /// Trees in the backup.
+    pub roots: Vec<RootRecord>,
+    /// All phases.
+    pub phases: Vec<Phase>,
+    /// What the copy did.
+    pub copy: CopyFigures,
+    /// What was left out on purpose.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
+    /// What a person must read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Finding>,
+}
+
+/// A snapshot that was taken.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VolumeRecord {
+    /// Its provider.
+    pub provider: ProviderKind,
+    /// The volume in a person's words.
+    pub source: String,
+    /// The volume's stable id.
+    pub id: String,
+    /// The snapshot's name.
+    pub snapshot: String,
+    /// The decisive call, in microseconds.
+    pub create_us: u64,
+    /// Whether it was taken under the lock with the database, or on its own afterwards (nested subvolumes with web files).
+    pub with_database: bool,
+}
+
+/// Where a tree was read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RootSource {
+    /// From the snapshot taken with the database.
+    Snapshot,
+    /// From a snapshot of its own.
+    OwnSnapshot,
+    /// From the live filesystem.
+    Live,
+}
+
+/// What a tree is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RootRole {
+    /// The server's datadir.
+    Datadir,
+    /// Another path of the database.
+    Database,
+    /// Files beside the database.
+    Files,
+}
+
+/// One tree of the backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootRecord {
+    /// Its original absolute path.
+    pub path: PathBuf,
+    /// What it is for.
+    pub role: RootRole,
+    /// Where it was read from.
+    pub source: RootSource,
+}
+
+/// What the copy did.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CopyFigures {
+    /// Files, directories, links.
+    pub files: u64,
+    /// Logical bytes of all regular files.
+    pub bytes_total: u64,
+    /// Bytes read (holes are not read).
+    pub bytes_read: u64,
+    /// Bytes of chunks that the parent did not have at the same offset, before compression.
+    pub bytes_new: u64,
+    /// Bytes that were added to the repository, packs' footers included.
+    pub bytes_stored: u64,
+    /// Wall time of the copy in seconds.
+    pub seconds: f64,
+}
+
+/// Something left out on purpose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Its path.
+    pub path: PathBuf,
+    /// Why.
+    pub reason: String,
+}

@@ -1,0 +1,61 @@
+//! The only place that holds `unsafe` or starts programs.
+
+pub mod signal;
+
+use std::io;
+use std::path::PathBuf;
+
+/// The kernel, a file or a program said no.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An operation on a path failed.
+    #[error("cannot {operation} {}: {source}", path.display())]
+    Path {
+        /// What was tried, as a verb: `open`, `fsync`, `create snapshot at`.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// An operation without a path failed.
+    #[error("cannot {operation}: {source}")]
+    Kernel {
+        /// What was tried.
+        operation: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A program failed, could not be started or took too long.
+    #[error("{program} failed ({status}): {stderr}")]
+    Program {
+        /// The program and its arguments (never secrets).
+        program: String,
+        /// Exit status or cause, in words.
+        status: String,
+        /// The last of what it said.
+        stderr: String,
+    },
+}
+
+/// A system result.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An operation on a path failed.
+    pub fn path(operation: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Error {
+        Error::Path {
+            operation,
+            path: path.into(),
+            source: source.into(),
+        }
+    }
+
+    /// The operating system's error number, where there is one.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Error::Path { source, .. } | Error::Kernel { source, .. } => source.raw_os_error(),
+            Error::Program { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Volumes and their snapshots. A [`Provider`] knows one kind of storage; nothing here knows a repository.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::detect::Mounts;
+use crate::finding::Finding;
+use crate::units::Id;
+
+/// The kinds of storage, in the manifest's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProviderKind {
+    /// A Btrfs subvolume.
+    Btrfs,
+    /// A logical volume with copy-on-write snapshots.
+    Lvm,
+    /// A thin logical volume.
+    LvmThin,
+    /// A ZFS dataset or zvol.
+    Zfs,
+    /// Plain directories, for tests of control flow only.
+    Fake,
+}
+
+/// One thing that can be snapshotted: a subvolume, a logical volume with its filesystem, a dataset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Which provider it belongs to.
+    pub provider: ProviderKind,
+    /// A name that is stable over mounts and reboots: Btrfs `FSUUID:SUBVOLID`, LVM `VG/LV`, ZFS `pool/dataset`.
+    pub id: String,
+    /// What a person calls it: the device, subvolume path or dataset.
+    pub source: String,
+    /// The filesystem on it, as in mountinfo.
+    pub fs_type: String,
+    /// The directory at which the volume's top appears on the live host. For a nested subvolume this is its directory,
+    /// which need not be a mount point.
+    pub top: PathBuf,
+    /// What must be frozen or settled together: the filesystem's identity (Btrfs: its UUID).
+    pub filesystem: String,
+}
+
+/// A snapshot as the journal and the manifest keep it: enough to find and remove it after a crash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The run that makes it.
+    pub run: Id,
+    /// Of which volume.
+    pub volume: Volume,
+    /// The provider's own name for it: Btrfs absolute path on the live host, LVM `VG/LV`, ZFS `pool/ds@name`.
+    pub name: String,
+    /// A second identity that tells ours from a stranger's of the same name, once known (Btrfs: the snapshot's UUID; ZFS: guid).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+}
+
+/// What a look at a volume, before any change, found in the paths that matter.
+#[derive(Debug, Clone, Default)]
+pub struct Survey {
+    /// Volumes nested below the paths, which a snapshot of this volume does not contain.
+    pub nested: Vec<Volume>,
+    /// Facts, warnings, blockers.
+    pub findings: Vec<Finding>,
+}
+
+/// A snapshot set that is prepared so far that one short step is left.
+///
+/// The three steps let vendors' slow commands run around the lock: `prepare` (no lock), [`fix`](Prepared::fix) (under the lock),
+/// [`finish`](Prepared::finish) (lock gone).
+pub trait Prepared: Send {
+    /// The decisive step. When it returns, the content of every volume of the set is fixed at one instant inside the call.
+    /// Does nothing that can wait on anything but the kernel. Returns when the decisive call began and ended.
+    ///
+    /// # Errors
+    /// The set could not be taken; what was made is removed by [`abandon`](Prepared::abandon).
+    fn fix(&mut self) -> Result<(Instant, Instant)>;
+
+    /// The rest of the work after the lock is gone; returns the snapshots, readable.
+    ///
+    /// # Errors
+    /// The snapshots did not come to be; what was made is removed before returning.
+    fn finish(self: Box<Self>) -> Result<Vec<Snapshot>>;
+
+    /// Undoes everything, also after a failed or successful [`fix`](Prepared::fix).
+    ///
+    /// # Errors
+    /// Something of ours could not be removed; `cleanup` finds it again.
+    fn abandon(self: Box<Self>) -> Result<()>;
+}
+
+/// Whether a snapshot can still be trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// All is well.
+    Good,
+    /// It may go wrong soon (copy-on-write space filling); the copy should hurry. Holds the reason.
+    Straining(String),
+    /// It is gone or invalid: what was read from it cannot be trusted. Holds the reason.
+    Lost(String),
+}
+
+/// A kind of storage that can make snapshots.
+pub trait Provider: Send + Sync {
+    /// Which kind this is.
+    fn kind(&self) -> ProviderKind;
+
+    /// The volume that holds `path` (absolute, without symlinks), or `None` when it is not this provider's.
+    ///
+    /// # Errors
+    /// The path cannot be examined.
+    fn locate(&self, path: &Path, mounts: &Mounts) -> Result<Option<Volume>>;
+
+    /// Looks at those parts of the volume that are needed: nested volumes below `paths`, oddities. Changes nothing.
+    ///
+    /// # Errors
+    /// The volume cannot be examined.
+    fn survey(&self, volume: &Volume, paths: &[PathBuf]) -> Result<Survey>;
+
+    /// Whether this provider can snapshot all these volumes at one instant by itself.
+    fn one_instant(&self, volumes: &[Volume]) -> bool;
+
+    /// Whether there is room for the snapshots while `written_per_second` bytes change for `seconds` s. Changes nothing.
+    ///
+    /// # Errors
+    /// The room cannot be found out.
+    fn room(&self, volumes: &[Volume], written_per_second: u64, seconds: u64) -> Result<Vec<Finding>>;
+
+    /// Makes one volume's filesystem clean, so that the snapshot's own commit is short. No lock is held (or none that matters).
+    ///
+    /// # Errors
+    /// The filesystem cannot be synced.
+    fn settle(&self, volume: &Volume) -> Result<()>;
+
+    /// The snapshots that [`prepare`](Provider::prepare) will make, with their names, so that the journal has them first.
+    ///
+    /// # Errors
+    /// No place or name for a snapshot was found.
+    fn plan(&self, run: Id, volumes: &[Volume]) -> Result<Vec<Snapshot>>;
+
+    /// Does all that can be done before the lock for the planned snapshots.
+    ///
+    /// # Errors
+    /// Nothing is left behind.
+    fn prepare(&self, planned: &[Snapshot]) -> Result<Box<dyn Prepared>>;
+
+    /// Makes a finished snapshot readable and returns the directory of its top. `at` is an empty private directory
+    /// that providers without their own path mount on (in the journal already); Btrfs returns the snapshot itself.
+    ///
+    /// # Errors
+    /// The snapshot cannot be mounted.
+    fn mount(&self, snapshot: &Snapshot, at: &Path) -> Result<PathBuf>;
+
+    /// Whether a snapshot that is being read can still be trusted. Called during and after the copy.
+    ///
+    /// # Errors
+    /// The state cannot be found out: treat it as lost.
+    fn health(&self, snapshot: &Snapshot) -> Result<Health>;
+
+    /// Removes a snapshot of ours, durably; `Ok(false)` when it is gone already. Refuses what does not carry our mark.
+    ///
+    /// # Errors
+    /// It is still there.
+    fn remove(&self, snapshot: &Snapshot) -> Result<bool>;
+
+    /// Every snapshot with our mark on the mounted volumes of this kind, for `cleanup`.
+    ///
+    /// # Errors
+    /// The volumes cannot be examined.
+    fn list_own(&self, mounts: &Mounts) -> Result<Vec<Snapshot>>;
+}
+
+/// A volume or snapshot operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An operation on a volume or snapshot failed.
+    #[error("cannot {operation} {object}: {reason}")]
+    Failed {
+        /// What was tried.
+        operation: &'static str,
+        /// The volume or snapshot.
+        object: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The kernel or a program failed.
+    #[error(transparent)]
+    Sys(#[from] crate::sys::Error),
+}
+
+/// A volume result.
+pub type Result<T> = std::result::Result<T, Error>;
