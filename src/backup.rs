@@ -1,1 +1,127 @@
-//! backup.
+//! One backup run, from the first look at the host to the removal of its snapshots.
+//!
+//! The path reads like the list in docs/architecture.md: [`examine`], then [`quiet`] (settle, prepare, quiesce, position, snapshot,
+//! release), then [`store`] (copy, commit), then the snapshots are dropped.
+
+pub(crate) mod examine;
+mod quiet;
+mod run;
+mod snapshots;
+mod store;
+pub(crate) mod trees;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::finding::Finding;
+use crate::monitor::Monitor;
+use crate::record::Record;
+use crate::repository::{Manifest, Repository};
+use crate::store::DirectoryStore;
+use crate::sys::signal::Cancel;
+use crate::{Error, Result};
+
+use examine::Examined;
+use run::Run;
+
+/// What only this run is told; everything else comes from the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Tags for this backup, over the configuration's.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// A committed backup.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// What the manifest keeps about the run, and what was seen after the commit.
+    pub record: Record,
+}
+
+/// Takes one backup.
+///
+/// # Errors
+/// There is no backup then: the lock is gone, what the run made is removed (or named, for `cleanup`).
+pub fn backup(config: &Config, request: &Request, monitor: &dyn Monitor, cancel: &Cancel) -> Result<Outcome> {
+    let repository = open_repository(config)?;
+    let mut run = Run::begin(config, monitor, cancel)?;
+    let result = run
+        .phase("detect", |_| examine::examine(config, cancel))
+        .and_then(|examined| with_host(&mut run, config, request, &repository, examined));
+    match result {
+        Ok(outcome) => {
+            run.end()?;
+            Ok(outcome)
+        }
+        // The journal stays only when something in it could not be undone: `cleanup` needs it then.
+        Err(error @ Error::Rollback { .. }) => Err(error),
+        Err(error) => Err(interrupted(error).and_rollback(run.end())),
+    }
+}
+
+/// Opens the configured repository.
+///
+/// # Errors
+/// None is configured, there is none, or it is damaged.
+pub fn open_repository(config: &Config) -> Result<Repository> {
+    if config.repository.as_os_str().is_empty() {
+        return Err(Error::usage("no repository is configured: set `repository:` or give --repository DIR"));
+    }
+    Ok(Repository::open(Arc::new(DirectoryStore::open(&config.repository)?))?)
+}
+
+fn with_host(
+    run: &mut Run<'_>,
+    config: &Config,
+    request: &Request,
+    repository: &Repository,
+    mut examined: Examined,
+) -> Result<Outcome> {
+    let blockers = examine::blockers(&examined.findings);
+    if !blockers.is_empty() {
+        return Err(Error::Refused(blockers));
+    }
+    run.note(examined.findings.iter().filter(|finding| finding.severity != crate::finding::Severity::Note).cloned());
+    let planned = trees::plan(config, &examined);
+
+    // Apart from the rest, because the lock borrows it alone.
+    let mut database = examined.database.take();
+    let (moment, mut taken) = quiet::take(run, database.as_deref_mut(), &examined)?;
+    let database = database.as_deref();
+    let stored = quiet::take_apart(run, &examined, &mut taken).and_then(|()| {
+        let work = store::Work { config, request, repository, database, examined: &examined, planned: &planned, moment };
+        store::store(run, work, &taken)
+    });
+    // The snapshots go whether or not the copy succeeded, and a wish to end does not keep them.
+    let dropped = run.closing_phase("drop", |run| taken.remove(&run.journal));
+    match (stored, dropped) {
+        (Ok(outcome), Ok(())) => Ok(with_last_words(run, outcome)),
+        (Ok(outcome), Err(error)) => {
+            run.note([left_behind(&error)]);
+            Ok(with_last_words(run, outcome))
+        }
+        (Err(cause), dropped) => Err(interrupted(cause).and_rollback(dropped)),
+    }
+}
+
+/// The backup is committed; a snapshot that could not be removed is a warning, and the journal keeps it for `cleanup`.
+fn left_behind(error: &Error) -> Finding {
+    Finding::warning("snapshot-left", format!("the backup is complete, but a snapshot is left: {error}"))
+        .remedy("`snapback cleanup` removes it")
+}
+
+fn with_last_words(run: &Run<'_>, outcome: Outcome) -> Outcome {
+    let record = Record { warnings: run.findings.clone(), phases: run.timeline.phases(), ..outcome.record };
+    Outcome { record, ..outcome }
+}
+
+/// One word for "asked to end", whichever layer noticed first.
+fn interrupted(error: Error) -> Error {
+    match error.kind() {
+        crate::error::Kind::Interrupted(signal) if !matches!(error, Error::Rollback { .. }) => Error::Interrupted(signal),
+        _ => error,
+    }
+}

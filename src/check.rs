@@ -1,1 +1,115 @@
-//! check.
+//! What a backup would do: the server, its paths, their volumes, the lock, and whatever stands in the way. Touches nothing.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::Result;
+use crate::backup::{examine, open_repository, trees};
+use crate::config::Config;
+use crate::database::{Consistency, PathRole, ServerFacts, Strategy, WrittenPath};
+use crate::detect::Layout;
+use crate::finding::Finding;
+use crate::record::RootRecord;
+use crate::sys::signal::Cancel;
+use crate::volume::Volume;
+
+/// What a backup would do.
+#[derive(Debug, Clone, Serialize)]
+pub struct Plan {
+    /// The server, unless only files are backed up.
+    pub server: Option<ServerFacts>,
+    /// The promise.
+    pub consistency: Consistency,
+    /// The lock that would be taken; never `auto`.
+    pub strategy: Strategy,
+    /// Why this one.
+    pub strategy_reason: String,
+    /// Every path that the server writes.
+    pub paths: Vec<WrittenPath>,
+    /// The volumes below them.
+    pub volumes: Vec<Volume>,
+    /// Which path lies on which volume.
+    pub placed: Vec<PlacedPath>,
+    /// The trees that would be copied.
+    pub roots: Vec<RootRecord>,
+    /// The state of the repository.
+    pub repository: RepositoryState,
+    /// Facts, warnings, blockers.
+    pub findings: Vec<Finding>,
+}
+
+/// A path of the server and its volume.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlacedPath {
+    /// The path.
+    pub path: PathBuf,
+    /// What it holds.
+    pub role: PathRole,
+    /// Index into the plan's volumes; `None` for a path that is on none.
+    pub volume: Option<usize>,
+    /// Whether the server needs it to start on the copy.
+    pub needed: bool,
+}
+
+/// What is known of the repository before a run.
+#[derive(Debug, Clone, Serialize)]
+pub struct RepositoryState {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Whether it can be opened.
+    pub usable: bool,
+    /// Readable backups in it.
+    pub backups: usize,
+}
+
+/// Examines the host and says what a backup would do.
+///
+/// # Errors
+/// The server or the host cannot be examined. Blockers are findings in the plan, not errors.
+pub fn check(config: &Config, cancel: &Cancel) -> Result<Plan> {
+    let mut examined = examine::examine(config, cancel)?;
+    let repository = repository_state(config, &mut examined.findings);
+    let roots = trees::records(config, &examined);
+    Ok(Plan {
+        server: examined.database.as_ref().map(|database| database.facts().clone()),
+        consistency: examined.quiesce.consistency,
+        strategy: examined.quiesce.strategy,
+        strategy_reason: examined.reason,
+        placed: placed(&examined.layout),
+        paths: examined.paths,
+        volumes: examined.layout.volumes,
+        roots,
+        repository,
+        findings: sorted(examined.findings),
+    })
+}
+
+fn repository_state(config: &Config, findings: &mut Vec<Finding>) -> RepositoryState {
+    let listed = open_repository(config).and_then(|repository| Ok(repository.list()?));
+    let (usable, backups) = match listed {
+        Ok(listed) => (true, listed.iter().filter(|one| one.manifest.is_ok()).count()),
+        Err(error) => {
+            findings.push(
+                Finding::blocker("repository", error.to_string()).remedy("`snapback init` makes a repository; it never overwrites one"),
+            );
+            (false, 0)
+        }
+    };
+    RepositoryState { path: config.repository.clone(), usable, backups }
+}
+
+fn placed(layout: &Layout) -> Vec<PlacedPath> {
+    let one = |placed: &crate::detect::Placed| PlacedPath {
+        path: placed.path.clone(),
+        role: placed.role,
+        volume: placed.volume,
+        needed: placed.needed,
+    };
+    layout.placed.iter().map(one).collect()
+}
+
+fn sorted(mut findings: Vec<Finding>) -> Vec<Finding> {
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    findings
+}

@@ -1,1 +1,159 @@
-//! cleanup.
+//! Undoing what dead runs left on the host: snapshots, settings, mounts, directories; each was written down before it was made.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::Result;
+use crate::backup::examine::provider_of;
+use crate::config::Config;
+use crate::database;
+use crate::detect::Mounts;
+use crate::finding::Finding;
+use crate::journal::{self, Made, Past};
+use crate::monitor::Monitor;
+use crate::sys::signal::Cancel;
+use crate::units::Id;
+use crate::volume::{self, Provider, Snapshot};
+
+/// What to do.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Only say what would be removed.
+    pub dry_run: bool,
+    /// Also remove snapshots with our mark that no journal of this host knows (its state directory was lost).
+    pub orphans: bool,
+}
+
+/// What was found and done.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Report {
+    /// The runs that left something.
+    pub runs: Vec<RunLeft>,
+    /// Snapshots with our mark that no journal knows; removed only when asked.
+    pub orphans: Vec<String>,
+    /// Unfinished files removed from the repository.
+    pub repository_leftovers: u64,
+    /// What a person must read.
+    pub findings: Vec<Finding>,
+}
+
+/// What one run left.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunLeft {
+    /// The run.
+    pub run: Id,
+    /// It still runs: left alone.
+    pub alive: bool,
+    /// What was removed or put back (or would be).
+    pub removed: Vec<String>,
+    /// What could not be.
+    pub failed: Vec<String>,
+}
+
+/// Finishes what dead runs could not.
+///
+/// # Errors
+/// The journals or the mount table cannot be read. What could not be undone is in the report.
+pub fn cleanup(config: &Config, request: &Request, monitor: &dyn Monitor, cancel: &Cancel) -> Result<Report> {
+    let providers = volume::providers(config.btrfs.snapshot_dir.clone());
+    let mounts = Mounts::read()?;
+    let mut report = Report::default();
+    let past = journal::list(&config.state_dir)?;
+    for one in &past.runs {
+        cancel.check()?;
+        monitor.message(&format!("run {}", one.run.short()));
+        report.runs.push(undo_run(config, request, &providers, one));
+    }
+    report.findings.extend(past.findings);
+    let known: Vec<Id> = past.runs.iter().map(|one| one.run).collect();
+    orphans(request, &providers, &mounts, &known, &mut report)?;
+    if !request.dry_run {
+        repository_leftovers(config, &mut report);
+    }
+    Ok(report)
+}
+
+/// Undoes one run's leavings, the last made first, and forgets its journal when nothing is left.
+fn undo_run(config: &Config, request: &Request, providers: &[Box<dyn Provider>], past: &Past) -> RunLeft {
+    let mut left = RunLeft { run: past.run, alive: past.alive, removed: Vec::new(), failed: Vec::new() };
+    if past.alive {
+        return left;
+    }
+    for made in past.left.iter().rev() {
+        let name = name_of(made);
+        if request.dry_run {
+            left.removed.push(name);
+            continue;
+        }
+        match undo(config, providers, made) {
+            Ok(true) => left.removed.push(name),
+            Ok(false) => {}
+            Err(error) => left.failed.push(format!("{name}: {error}")),
+        }
+    }
+    if left.failed.is_empty() && !request.dry_run {
+        if let Err(error) = past.forget() {
+            left.failed.push(error.to_string());
+        }
+    }
+    left
+}
+
+/// Undoes one thing; `Ok(false)` when it was gone already.
+fn undo(config: &Config, providers: &[Box<dyn Provider>], made: &Made) -> Result<bool> {
+    match made {
+        Made::Snapshot(snapshot) => Ok(provider_of(providers, &snapshot.volume)?.remove(snapshot)?),
+        Made::Directory { at } => Ok(remove_empty(at)?),
+        Made::Mount { at } => Ok(crate::sys::mount::unmount(at)?),
+        Made::Setting(setting) => Ok(database::restore_setting(config.server.as_ref(), setting)?),
+    }
+}
+
+fn remove_empty(at: &Path) -> crate::sys::Result<bool> {
+    match std::fs::remove_dir(at) {
+        Ok(()) => Ok(true),
+        // Another run's snapshots, or somebody's files, are still in it.
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::DirectoryNotEmpty) => Ok(false),
+        Err(error) => Err(crate::sys::Error::path("remove the directory", at, error)),
+    }
+}
+
+fn name_of(made: &Made) -> String {
+    match made {
+        Made::Snapshot(snapshot) => format!("snapshot {}", snapshot.name),
+        Made::Mount { at } => format!("mount {}", at.display()),
+        Made::Directory { at } => format!("directory {}", at.display()),
+        Made::Setting(setting) => format!("setting {} back to {}", setting.variable, setting.old),
+    }
+}
+
+/// Snapshots of unknown runs may belong to another state directory whose run is alive: they are named, and removed only when asked.
+fn orphans(request: &Request, providers: &[Box<dyn Provider>], mounts: &Mounts, known: &[Id], report: &mut Report) -> Result<()> {
+    for provider in providers {
+        let unknown = provider.list_own(mounts)?.into_iter().filter(|snapshot| !known.contains(&snapshot.run));
+        for snapshot in unknown {
+            orphan(request, &**provider, &snapshot, report);
+        }
+    }
+    Ok(())
+}
+
+fn orphan(request: &Request, provider: &dyn Provider, snapshot: &Snapshot, report: &mut Report) {
+    report.orphans.push(snapshot.name.clone());
+    let finding = if request.orphans && !request.dry_run {
+        provider.remove(snapshot).err().map(|error| Finding::warning("orphan", error.to_string()))
+    } else {
+        let said = format!("{} is a snapshot of snapback that no run of this state directory made", snapshot.name);
+        Some(Finding::warning("orphan", said).remedy("if no other snapback uses this volume: `snapback cleanup --orphans`"))
+    };
+    report.findings.extend(finding);
+}
+
+fn repository_leftovers(config: &Config, report: &mut Report) {
+    let cleaned = crate::backup::open_repository(config).and_then(|repository| Ok(repository.clean_leftovers()?));
+    match cleaned {
+        Ok(count) => report.repository_leftovers = count,
+        Err(error) => report.findings.push(Finding::warning("repository", error.to_string())),
+    }
+}

@@ -111,6 +111,13 @@ pub struct Btrfs {
 #[serde(transparent)]
 pub struct Span(pub jiff::SignedDuration);
 
+impl Span {
+    /// The span for timers; a negative one counts as nothing.
+    pub fn unsigned(self) -> std::time::Duration {
+        self.0.try_into().unwrap_or_default()
+    }
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {

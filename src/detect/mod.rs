@@ -1,6 +1,11 @@
 //! What lives where on this host: the mount table, and which path lies on which volume.
 
-use std::path::{Path, PathBuf};
+mod layout;
+mod mountinfo;
+
+use std::path::PathBuf;
+
+pub use layout::{Layout, Placed, PlacedFile};
 
 /// The host could not be made sense of.
 #[derive(Debug, thiserror::Error)]
@@ -56,13 +61,5 @@ pub struct Mount {
 #[derive(Debug, Clone, Default)]
 pub struct Mounts(pub Vec<Mount>);
 
-impl Mounts {
-    /// The mount that a path lies on: the last mounted of the longest mount points that are a prefix of it.
-    pub fn of(&self, path: &Path) -> Option<&Mount> {
-        let depth = |mount: &Mount| mount.mount_point.components().count();
-        self.0
-            .iter()
-            .filter(|mount| path.starts_with(&mount.mount_point))
-            .max_by_key(|mount| (depth(mount), mount.id))
-    }
-}
+/// A detection result.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,5 +1,10 @@
 //! The only place that holds `unsafe` or starts programs.
 
+pub mod btrfs;
+pub mod failpoint;
+pub mod fs;
+pub mod mount;
+pub mod priority;
 pub mod signal;
 
 use std::io;
@@ -58,4 +63,9 @@ impl Error {
             Error::Program { .. } => None,
         }
     }
+}
+
+/// The kernel's name of this host (uname(2)).
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

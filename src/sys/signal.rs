@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
 /// Shared by everything that a run does; says whether and by which signal the run was asked to end.
 #[derive(Debug, Clone, Default)]
 pub struct Cancel(Arc<AtomicI32>);
@@ -33,8 +35,22 @@ impl Cancel {
             .map_or(Ok(()), |signal| Err(crate::Error::Interrupted(signal)))
     }
 
-    /// The token's number, for `signal_hook::flag::register_usize` and the like.
-    pub fn raw(&self) -> Arc<AtomicI32> {
-        Arc::clone(&self.0)
-    }
+}
+
+/// Lets SIGINT, SIGTERM and SIGHUP ask the run to end; the same signal a second time ends the process at once (`cleanup` finishes then).
+///
+/// # Errors
+/// The handlers cannot be installed.
+pub fn install(cancel: &Cancel) -> std::io::Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let cancel = cancel.clone();
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            if cancel.asked().is_some() {
+                let _ = signal_hook::low_level::emulate_default_handler(signal);
+            }
+            cancel.cancel(signal);
+        }
+    })?;
+    Ok(())
 }

@@ -1,0 +1,117 @@
+//! The first look at the host: the server, its paths, their volumes, and what stands in the way. Changes nothing.
+
+use std::path::Path;
+
+use crate::Result;
+use crate::config::Config;
+use crate::database::{self, Consistency, Database, LockLimits, QuiescePlan, Strategy, WrittenPath};
+use crate::detect::{Layout, Mounts};
+use crate::finding::{Finding, Severity};
+use crate::sys::signal::Cancel;
+use crate::volume::{self, Provider, Volume};
+
+/// What the examination gave, with everything that a run goes on with.
+pub(crate) struct Examined {
+    pub database: Option<Box<dyn Database>>,
+    pub quiesce: QuiescePlan,
+    pub reason: String,
+    pub paths: Vec<WrittenPath>,
+    pub providers: Vec<Box<dyn Provider>>,
+    pub mounts: Mounts,
+    pub layout: Layout,
+    pub findings: Vec<Finding>,
+}
+
+/// Detects the server and the layout, and looks for blockers. Changes nothing.
+pub(crate) fn examine(config: &Config, cancel: &Cancel) -> Result<Examined> {
+    let mut quiesce = quiesce_plan(config);
+    let mut findings = Vec::new();
+    let (database, paths, reason): (Option<Box<dyn Database>>, Vec<WrittenPath>, String) = match &config.server {
+        Some(server) => {
+            let mut database = database::connect(server)?;
+            let examination = database.examine(&quiesce)?;
+            quiesce.strategy = examination.strategy;
+            findings.extend(examination.findings);
+            (Some(database), examination.paths, examination.reason)
+        }
+        None => {
+            quiesce.strategy = Strategy::None;
+            quiesce.consistency = Consistency::Crash;
+            (None, Vec::new(), "no server is configured: files only".to_owned())
+        }
+    };
+    cancel.check()?;
+    let mounts = Mounts::read()?;
+    let providers = volume::providers(config.btrfs.snapshot_dir.clone());
+    let layout = Layout::of(&paths, &config.files, &providers, &mounts)?;
+    findings.extend(layout.findings.iter().cloned());
+    findings.extend(room(&layout, &providers)?);
+    findings.extend(repository_place(&config.repository, &layout, &paths));
+    Ok(Examined { database, quiesce, reason, paths, providers, mounts, layout, findings })
+}
+
+/// The provider of a volume.
+pub(crate) fn provider_of<'p>(providers: &'p [Box<dyn Provider>], volume: &Volume) -> Result<&'p dyn Provider> {
+    providers
+        .iter()
+        .find(|provider| provider.kind() == volume.provider)
+        .map(|provider| &**provider)
+        .ok_or_else(|| crate::Error::failed(format!("no provider is built in for {} ({:?})", volume.source, volume.provider)))
+}
+
+fn quiesce_plan(config: &Config) -> QuiescePlan {
+    let lock = &config.lock;
+    QuiescePlan {
+        consistency: config.consistency,
+        strategy: lock.strategy,
+        limits: LockLimits {
+            acquire_timeout: lock.acquire_timeout.unsigned(),
+            hold_limit: lock.hold_limit.unsigned(),
+            attempts: lock.attempts,
+            backoff: lock.backoff.unsigned(),
+            blocker_age: lock.blocker_age.unsigned(),
+            on_busy: lock.on_busy,
+        },
+        raise_durability: lock.raise_durability,
+    }
+}
+
+fn room(layout: &Layout, providers: &[Box<dyn Provider>]) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for volume in &layout.volumes {
+        let provider = provider_of(providers, volume)?;
+        // The write rate matters to providers with a fixed copy-on-write space only; Btrfs looks at what is free.
+        findings.extend(provider.room(std::slice::from_ref(volume), 0, 0)?);
+    }
+    Ok(findings)
+}
+
+/// A repository below the datadir would be backed up into itself; on the same filesystem it dies with what it protects.
+fn repository_place(repository: &Path, layout: &Layout, paths: &[WrittenPath]) -> Vec<Finding> {
+    let Ok(repository) = repository.canonicalize() else { return Vec::new() };
+    if let Some(inside) = paths.iter().find(|written| written.needed && repository.starts_with(&written.path)) {
+        return vec![
+            Finding::blocker(
+                "repository-inside",
+                format!("the repository {} lies inside {}, which it backs up", repository.display(), inside.path.display()),
+            )
+            .remedy("put the repository on another filesystem, best on another machine's storage"),
+        ];
+    }
+    let device = |path: &Path| std::fs::metadata(path).ok().map(|meta| std::os::unix::fs::MetadataExt::dev(&meta));
+    let same = layout.volumes.iter().find(|volume| device(&volume.top).is_some() && device(&volume.top) == device(&repository));
+    same.map(|volume| {
+        Finding::warning(
+            "repository-same-volume",
+            format!("the repository {} is on the volume that it backs up ({})", repository.display(), volume.source),
+        )
+        .remedy("a disk that fails takes the backups with it: keep the repository on other storage")
+    })
+    .into_iter()
+    .collect()
+}
+
+/// The blockers among findings.
+pub(crate) fn blockers(findings: &[Finding]) -> Vec<Finding> {
+    findings.iter().filter(|finding| finding.severity == Severity::Blocker).cloned().collect()
+}

@@ -1,0 +1,129 @@
+//! A run: its id, its clock, its journal, and the lock that keeps two backups of one host apart.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use crate::config::Config;
+use crate::finding::Finding;
+use crate::journal::Journal;
+use crate::monitor::Monitor;
+use crate::sys::signal::Cancel;
+use crate::timeline::Timeline;
+use crate::units::Id;
+use crate::{Error, Result};
+
+/// A run that has begun.
+pub(crate) struct Run<'m> {
+    /// Names the run, its snapshots and its backup.
+    pub id: Id,
+    /// The one clock.
+    pub timeline: Timeline,
+    /// What the run made on the host.
+    pub journal: Journal,
+    /// Who hears of it.
+    pub monitor: &'m dyn Monitor,
+    /// Whether it was asked to end.
+    pub cancel: &'m Cancel,
+    /// What a person must read.
+    pub findings: Vec<Finding>,
+    /// Held while the run lives; the kernel frees it with the process.
+    _alone: File,
+}
+
+impl<'m> Run<'m> {
+    /// Begins a run.
+    ///
+    /// # Errors
+    /// Another backup runs with this state directory, or the journal cannot be written.
+    pub fn begin(config: &Config, monitor: &'m dyn Monitor, cancel: &'m Cancel) -> Result<Run<'m>> {
+        let id = Id::random();
+        let alone = lock_out_others(&config.state_dir, id)?;
+        let journal = Journal::create(&config.state_dir, id)?;
+        Ok(Run { id, timeline: Timeline::start(), journal, monitor, cancel, findings: Vec::new(), _alone: alone })
+    }
+
+    /// Runs one phase: the monitor hears its name, the clock its length, and a wish to end is heeded first.
+    pub fn phase<T>(&mut self, name: &'static str, work: impl FnOnce(&mut Run<'m>) -> Result<T>) -> Result<T> {
+        self.cancel.check()?;
+        self.closing_phase(name, work)
+    }
+
+    /// As [`phase`](Run::phase), for steps that must be done although the run was asked to end.
+    pub fn closing_phase<T>(&mut self, name: &'static str, work: impl FnOnce(&mut Run<'m>) -> Result<T>) -> Result<T> {
+        self.monitor.phase(name);
+        tracing::debug!(phase = name, "begin");
+        let begun = Instant::now();
+        let result = work(self);
+        self.timeline.record(name, begun, Instant::now());
+        result
+    }
+
+    /// Ends the run: the journal goes, unless something in it was not undone.
+    pub fn end(&self) -> Result<()> {
+        Ok(self.journal.done()?)
+    }
+
+    /// Keeps findings for the record and tells the monitor.
+    pub fn note(&mut self, findings: impl IntoIterator<Item = Finding>) {
+        for finding in findings {
+            self.monitor.finding(&finding);
+            self.findings.push(finding);
+        }
+    }
+}
+
+fn lock_out_others(state_dir: &Path, id: Id) -> Result<File> {
+    let at = |operation: &'static str, path: &Path, source: std::io::Error| Error::Sys(crate::sys::Error::path(operation, path, source));
+    std::fs::create_dir_all(state_dir).map_err(|source| at("make the state directory", state_dir, source))?;
+    let path = state_dir.join("backup.lock");
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(|source| at("open", &path, source))?;
+    if file.try_lock().is_err() {
+        let mut holder = String::new();
+        let _ = file.read_to_string(&mut holder);
+        return Err(Error::failed(format!(
+            "another backup is running ({}); wait for it, or end that process: its lock goes with it",
+            holder.trim()
+        )));
+    }
+    let holder = format!("run {} as process {}\n", id.short(), std::process::id());
+    let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(holder.as_bytes()));
+    written.map_err(|source| at("write", &path, source))?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::Silent;
+
+    #[test]
+    fn two_runs_do_not_share_a_state_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { state_dir: dir.path().to_owned(), ..Config::default() };
+        let cancel = Cancel::new();
+        let first = Run::begin(&config, &Silent, &cancel).unwrap();
+        let refused = Run::begin(&config, &Silent, &cancel).err().unwrap().to_string();
+        assert!(refused.contains(&first.id.short()), "{refused}");
+        drop(first);
+        Run::begin(&config, &Silent, &cancel).unwrap();
+    }
+
+    #[test]
+    fn a_phase_is_not_begun_once_the_run_was_asked_to_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { state_dir: dir.path().to_owned(), ..Config::default() };
+        let cancel = Cancel::new();
+        let mut run = Run::begin(&config, &Silent, &cancel).unwrap();
+        cancel.cancel(15);
+        assert!(matches!(run.phase("copy", |_| Ok(())), Err(Error::Interrupted(15))));
+        assert!(run.closing_phase("drop", |_| Ok(())).is_ok());
+    }
+}

@@ -1,0 +1,198 @@
+//! The snapshots of a run: planned and written down, settled, prepared, taken under the lock, read, removed.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::examine::provider_of;
+use crate::copy;
+use crate::finding::Finding;
+use crate::journal::{Journal, Made};
+use super::run::Run;
+use crate::units::micros;
+use crate::volume::{Health, Prepared, Provider, Snapshot, Volume};
+use crate::{Error, Result};
+
+/// A settle round shorter than this leaves nothing worth another one (docs/benchmarks.md, "settle").
+const CLEAN_ENOUGH: Duration = Duration::from_millis(15);
+/// More rounds than this do not help: the load dirties as fast as the disk writes.
+const MOST_ROUNDS: usize = 4;
+
+/// Syncs the filesystems of the volumes until a round is short, at most `rounds` times. Each filesystem once per round.
+pub(crate) fn settle(providers: &[Box<dyn Provider>], volumes: &[Volume], rounds: usize) -> Result<()> {
+    let mut before = Duration::MAX;
+    for _ in 0..rounds.min(MOST_ROUNDS) {
+        let begun = Instant::now();
+        let mut done: Vec<&str> = Vec::new();
+        for volume in volumes.iter().filter(|volume| volume.provider != crate::volume::ProviderKind::Fake) {
+            if !done.contains(&volume.filesystem.as_str()) {
+                provider_of(providers, volume)?.settle(volume)?;
+                done.push(&volume.filesystem);
+            }
+        }
+        let took = begun.elapsed();
+        // Stop when clean, or when a round no longer shortens what is left.
+        if took < CLEAN_ENOUGH || took > before.mul_f32(0.8) {
+            break;
+        }
+        before = took;
+    }
+    Ok(())
+}
+
+/// How many rounds suit each point of the lock sequence.
+pub(crate) fn rounds(point: crate::database::SettlePoint) -> usize {
+    match point {
+        crate::database::SettlePoint::Before => MOST_ROUNDS,
+        crate::database::SettlePoint::Between => 1,
+    }
+}
+
+/// A set of snapshots of one provider that is one short step away. Dropping it undoes it, unseen.
+pub(crate) struct Ready<'p> {
+    provider: &'p dyn Provider,
+    prepared: Option<Box<dyn Prepared>>,
+}
+
+impl<'p> Ready<'p> {
+    /// Plans, writes down, prepares.
+    pub fn new(run: &Run<'_>, providers: &'p [Box<dyn Provider>], volumes: &[Volume]) -> Result<Ready<'p>> {
+        let first = volumes.first().ok_or_else(|| Error::failed("there is no volume to snapshot"))?;
+        let provider = provider_of(providers, first)?;
+        let planned = provider.plan(run.id, volumes)?;
+        for snapshot in &planned {
+            write_down(&run.journal, snapshot)?;
+        }
+        let prepared = provider.prepare(&planned)?;
+        Ok(Ready { provider, prepared: Some(prepared) })
+    }
+
+    /// The decisive step.
+    pub fn fix(&mut self) -> Result<(Instant, Instant)> {
+        match &mut self.prepared {
+            Some(prepared) => Ok(prepared.fix()?),
+            None => Err(Error::failed("the snapshot set was given up already")),
+        }
+    }
+
+    /// The rest, with the lock gone.
+    pub fn finish(mut self) -> Result<(&'p dyn Provider, Vec<Snapshot>)> {
+        let prepared = self.prepared.take().ok_or_else(|| Error::failed("the snapshot set was given up already"))?;
+        Ok((self.provider, prepared.finish()?))
+    }
+
+    /// Undoes everything.
+    pub fn abandon(mut self) -> Result<()> {
+        self.prepared.take().map_or(Ok(()), |prepared| Ok(prepared.abandon()?))
+    }
+}
+
+impl Drop for Ready<'_> {
+    fn drop(&mut self) {
+        if let Some(prepared) = self.prepared.take() {
+            let _ = prepared.abandon();
+        }
+    }
+}
+
+fn write_down(journal: &Journal, snapshot: &Snapshot) -> Result<()> {
+    // Btrfs keeps snapshots in a directory of ours, which is written down as well.
+    if let Some(parent) = Path::new(&snapshot.name).parent().filter(|parent| parent.is_absolute() && !parent.exists()) {
+        journal.record(&Made::Directory { at: parent.to_owned() })?;
+    }
+    journal.record(&Made::Snapshot(snapshot.clone()))?;
+    Ok(())
+}
+
+/// One readable snapshot.
+pub(crate) struct Readable<'p> {
+    pub provider: &'p dyn Provider,
+    pub snapshot: Snapshot,
+    /// The directory of its top.
+    pub top: PathBuf,
+    /// The decisive call, in microseconds.
+    pub create_us: u64,
+    /// Whether it was taken under the lock.
+    pub with_database: bool,
+}
+
+/// All snapshots of a run. Dropping it removes them, unseen; the normal path calls [`remove`](Taken::remove).
+#[derive(Default)]
+pub(crate) struct Taken<'p> {
+    pub all: Vec<Readable<'p>>,
+}
+
+impl<'p> Taken<'p> {
+    /// Adds a finished set and makes it readable.
+    pub fn add(&mut self, run: &Run<'_>, set: (&'p dyn Provider, Vec<Snapshot>), fixed: (Instant, Instant), with_database: bool) -> Result<()> {
+        let (provider, snapshots) = set;
+        for snapshot in snapshots {
+            let create_us = micros(fixed.1.saturating_duration_since(fixed.0));
+            // In the list before it is mounted, so that it is removed even when the mount fails.
+            self.all.push(Readable { provider, snapshot, top: PathBuf::new(), create_us, with_database });
+            if let Some(last) = self.all.last_mut() {
+                last.top = provider.mount(&last.snapshot, &mount_point(run))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes one more volume's snapshot by itself, with no lock.
+    pub fn take_own(&mut self, run: &Run<'_>, providers: &'p [Box<dyn Provider>], volume: &Volume) -> Result<()> {
+        let mut ready = Ready::new(run, providers, std::slice::from_ref(volume))?;
+        let fixed = match ready.fix() {
+            Ok(fixed) => fixed,
+            Err(cause) => return Err(cause.and_rollback(ready.abandon())),
+        };
+        self.add(run, ready.finish()?, fixed, false)
+    }
+
+    /// The top of a volume's snapshot.
+    pub fn top_of(&self, volume: &Volume) -> Option<PathBuf> {
+        self.all.iter().find(|readable| readable.snapshot.volume.id == volume.id).map(|readable| readable.top.clone())
+    }
+
+    /// Whether all that is being read can still be trusted.
+    ///
+    /// # Errors
+    /// One was lost: the copy is worth nothing.
+    pub fn health(&self) -> copy::Result<()> {
+        for readable in &self.all {
+            let lost = |reason: String| Err(copy::Error::SnapshotLost(format!("{}: {reason}", readable.snapshot.name)));
+            match readable.provider.health(&readable.snapshot) {
+                Ok(Health::Good | Health::Straining(_)) => {}
+                Ok(Health::Lost(reason)) => return lost(reason),
+                Err(error) => return lost(error.to_string()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes every snapshot; goes on after a failure and returns the first.
+    pub fn remove(mut self, journal: &Journal) -> Result<()> {
+        let mut first = Ok(());
+        for readable in std::mem::take(&mut self.all) {
+            let removed = readable.provider.remove(&readable.snapshot).map_err(Error::from);
+            let noted = removed.and_then(|_| Ok(journal.undone(&Made::Snapshot(readable.snapshot.clone()))?));
+            first = first.and(noted);
+        }
+        first
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        for readable in &self.all {
+            let _ = readable.provider.remove(&readable.snapshot);
+        }
+    }
+}
+
+/// Where a provider that must mount its snapshot does so.
+fn mount_point(run: &Run<'_>) -> PathBuf {
+    PathBuf::from(format!("/run/snapback/{}", run.id))
+}
+
+/// What people are told of snapshots taken apart from the database.
+pub(crate) fn own_snapshot_note(volume: &Volume) -> Finding {
+    Finding::note("own-snapshot", format!("{} has a snapshot of its own, taken after the database's", volume.top.display()))
+}

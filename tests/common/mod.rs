@@ -1,0 +1,71 @@
+//! Real parts for tests: Btrfs on a loop image, private servers, a write load with a record of what was acknowledged, the built binary.
+#![allow(dead_code, missing_docs, clippy::print_stderr, clippy::print_stdout)]
+
+pub mod btrfs;
+pub mod load;
+pub mod server;
+pub mod tool;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+pub use btrfs::BtrfsImage;
+pub use load::Load;
+pub use server::{Flavour, Server};
+pub use tool::Tool;
+
+/// Whether a missing facility fails the test (as CI demands) or lets it be skipped.
+pub fn required() -> bool {
+    std::env::var("SNAPBACK_TEST_REQUIRE").is_ok_and(|value| value == "1")
+}
+
+/// Says why a test cannot run here; panics where every facility is required.
+pub fn missing(facility: &str) {
+    assert!(!required(), "{facility} is missing, and SNAPBACK_TEST_REQUIRE=1 forbids to skip");
+    eprintln!("SKIP: {facility} is missing");
+}
+
+/// Runs a program and panics with its output when it fails.
+pub fn run(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(output.status.success(), "{program} {args:?}: {}", both(&output));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub fn both(output: &Output) -> String {
+    format!("{}\n{}{}", output.status, String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// A place for one test: a Btrfs image for the data, a directory on the ordinary filesystem for the repository, state and logs.
+pub struct Lab {
+    pub btrfs: BtrfsImage,
+    pub dir: tempfile::TempDir,
+}
+
+impl Lab {
+    /// `None` when the machine has no Btrfs or we are not root (and skipping is allowed).
+    pub fn new() -> Option<Lab> {
+        if !rustix::process::geteuid().is_root() {
+            missing("root");
+            return None;
+        }
+        let dir = tempfile::Builder::new().prefix("snapback-test-").tempdir().unwrap();
+        let btrfs = BtrfsImage::new(dir.path(), 6 << 30)?;
+        Some(Lab { btrfs, dir })
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A new subvolume at the top of the image.
+    pub fn subvolume(&self, name: &str) -> PathBuf {
+        let path = self.btrfs.mount_point().join(name);
+        run("btrfs", &["subvolume", "create", &text(&path)]);
+        path
+    }
+}
+
+pub fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

@@ -1,0 +1,66 @@
+//! The recorded position is exact: for each server, lock strategy and durability, over several rounds (SNAPBACK_TEST_ROUNDS, 2 by default).
+
+use crate::common::{Flavour, Server};
+use crate::setting::Scene;
+
+fn rounds() -> usize {
+    std::env::var("SNAPBACK_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(2)
+}
+
+fn set_durability(server: &Server, commit: u8) {
+    server.exec(&format!("SET GLOBAL innodb_flush_log_at_trx_commit={commit}"));
+}
+
+fn prove(flavour: Flavour, strategy: &str, only_innodb: bool, commits: &[u8]) {
+    let Some(scene) = Scene::new(flavour, &[], only_innodb, "") else { return };
+    for &commit in commits {
+        set_durability(&scene.server, commit);
+        for round in 0..rounds() {
+            let load = scene.start_load();
+            let before = load.acknowledged();
+            let backup = scene.tool.json(&["backup", "--lock", strategy]);
+            let slowest = load.take_slowest();
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            load.stop();
+            eprintln!(
+                "{flavour:?} {strategy} trx_commit={commit} round {round}: held {} us, acquired in {} us, slowest commit {slowest:?}",
+                backup["lock"]["held_us"], backup["lock"]["acquire_us"]
+            );
+            assert_eq!(backup["lock"]["strategy"], strategy);
+            let now: u8 = scene.server.one("SELECT @@innodb_flush_log_at_trx_commit");
+            assert_eq!(now, commit, "the durability setting was not put back");
+            scene.assert_nothing_left();
+            scene.prove_exact(&backup, &before, &format!("restored-{commit}-{round}"));
+        }
+    }
+}
+
+#[test]
+fn mariadb_ftwrl() {
+    prove(Flavour::MariaDb, "ftwrl", false, &[0, 1, 2]);
+}
+
+#[test]
+fn mariadb_backup_stage() {
+    prove(Flavour::MariaDb, "backup-stage", false, &[0, 1, 2]);
+}
+
+#[test]
+fn mariadb_lockless() {
+    prove(Flavour::MariaDb, "lockless", true, &[1, 2]);
+}
+
+#[test]
+fn mysql_ftwrl() {
+    prove(Flavour::MySql, "ftwrl", false, &[0, 1, 2]);
+}
+
+#[test]
+fn mysql_instance() {
+    prove(Flavour::MySql, "instance", false, &[0, 1, 2]);
+}
+
+#[test]
+fn mysql_lockless() {
+    prove(Flavour::MySql, "lockless", true, &[1, 2]);
+}

@@ -1,0 +1,115 @@
+//! The scene of most tests: a server on a Btrfs subvolume, a load, a configured tool.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::common::{Flavour, Lab, Load, Server, Tool, load, text};
+
+pub struct Scene {
+    // Dropped in this order: the server before its filesystem.
+    pub server: Server,
+    pub tool: Tool,
+    pub lab: Lab,
+    pub only_innodb: bool,
+}
+
+pub const ROWS: u64 = 10_000;
+pub const THREADS: usize = 8;
+
+impl Scene {
+    /// `None` when a facility is missing and skipping is allowed.
+    pub fn new(flavour: Flavour, options: &[(&str, &str)], only_innodb: bool, extra: &str) -> Option<Scene> {
+        if !flavour.available() {
+            return None;
+        }
+        let lab = Lab::new()?;
+        let volume = lab.subvolume("db");
+        let server = Server::create(flavour, &volume.join("data"), &lab.path("run"), options);
+        load::set_up(&server.socket, flavour == Flavour::MariaDb, only_innodb, ROWS);
+        let tool = Tool::new(lab.dir.path(), &server, extra);
+        Some(Scene { server, tool, lab, only_innodb })
+    }
+
+    pub fn mariadb(&self) -> bool {
+        self.server.flavour == Flavour::MariaDb
+    }
+
+    pub fn start_load(&self) -> Load {
+        let options = load::Options {
+            threads: THREADS,
+            mariadb: self.mariadb(),
+            only_innodb: self.only_innodb,
+            rows: ROWS,
+            pause: Duration::from_millis(2),
+            log: None,
+        };
+        let load = Load::start(&self.server.socket, &options);
+        while load.commits() < 200 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        load
+    }
+
+    /// Restores a backup to a fresh directory and starts a server there.
+    pub fn restore(&self, id: &str, name: &str) -> Server {
+        let datadir = self.lab.path(name);
+        self.tool.json(&["restore", id, "--datadir", &text(&datadir)]);
+        // The copy keeps the binary log of its source: the same server with another socket and port.
+        Server::on(self.server.flavour, &datadir, &self.lab.path(&format!("{name}-run")), &[])
+    }
+
+    /// Shows that a backup is exact: every row acknowledged before it is there, no gaps, and the live binary log replayed from the recorded
+    /// position gives what the live server has now. The load is at rest.
+    pub fn prove_exact(&self, backup: &Value, before: &[[u64; 3]], name: &str) {
+        let id = backup["id"].as_str().unwrap();
+        let restored = self.restore(id, name);
+        let there = load::proven(&restored.socket, self.mariadb(), self.only_innodb, THREADS);
+        for (thread, (there, before)) in there.iter().zip(before).enumerate() {
+            for engine in 0..3 {
+                assert!(
+                    there[engine] >= before[engine],
+                    "thread {thread}, engine {engine}: {} acknowledged before the backup, {} restored",
+                    before[engine],
+                    there[engine]
+                );
+            }
+        }
+        let file = backup["position"]["file"].as_str().unwrap();
+        let position = backup["position"]["position"].as_u64().unwrap();
+        restored.replay(&self.server.binary_logs(), file, position);
+        assert_same(&self.server.checksums(load::SCHEMA), &restored.checksums(load::SCHEMA));
+        drop(restored);
+        std::fs::remove_dir_all(self.lab.path(name)).unwrap();
+    }
+
+    /// Nothing of ours is on the host: no snapshot, no journal.
+    pub fn assert_nothing_left(&self) {
+        assert_eq!(self.lab.btrfs.snapshots(), Vec::<String>::new(), "snapshots are left");
+        let journals: Vec<PathBuf> = std::fs::read_dir(self.tool.state.join("runs")).map_or(Vec::new(), |entries| entries.flatten().map(|entry| entry.path()).collect());
+        assert_eq!(journals, Vec::<PathBuf>::new(), "journals are left");
+    }
+
+    /// The server takes writes at once: nobody holds a lock.
+    pub fn assert_writable(&self) {
+        let mut conn = self.server.connect();
+        use mysql::prelude::Queryable;
+        conn.query_drop("SET SESSION lock_wait_timeout=3").unwrap();
+        conn.query_drop(format!("CREATE TABLE IF NOT EXISTS {}.free (n INT) ENGINE=InnoDB", load::SCHEMA)).unwrap();
+        conn.query_drop(format!("INSERT INTO {}.free VALUES (1)", load::SCHEMA)).unwrap();
+    }
+
+    pub fn backups(&self) -> usize {
+        self.tool.json(&["list"]).as_array().unwrap().len()
+    }
+}
+
+pub fn assert_same(live: &BTreeMap<String, Option<u64>>, restored: &BTreeMap<String, Option<u64>>) {
+    assert_eq!(live, restored, "the restored server with the binary log replayed differs from the live one");
+}
+
+pub fn exists(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok()
+}
