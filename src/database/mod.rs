@@ -267,6 +267,8 @@ pub struct Released {
     pub exact: bool,
     /// Things to put into the record (position moved, setting not restored).
     pub findings: Vec<Finding>,
+    /// Settings that were put back: the caller tells the journal that they are undone.
+    pub settings: Vec<crate::journal::Setting>,
 }
 
 /// A server that is quiet. Dropping it releases the lock too, but nobody looks at the answer.
@@ -281,7 +283,8 @@ pub trait Quiesced {
     /// The lock was lost during the hold, so the snapshot proves nothing: the caller discards it. The lock is gone in every case.
     fn release(self: Box<Self>) -> Result<Released>;
 
-    /// Releases without asking anything: the run has failed already.
+    /// Releases without asking anything: the run has failed already. After `Ok`, every setting that the journal holds of this
+    /// run has its old value again: the caller tells the journal that it is undone.
     ///
     /// # Errors
     /// A setting could not be put back (the lock itself is gone in every case).

@@ -47,7 +47,13 @@ impl std::fmt::Display for Blocker {
             Doing::TableLock => "holds LOCK TABLES or a handler",
             Doing::Backup => "is another backup's lock",
         };
-        write!(f, "connection {} of `{}` {doing} for {:.1} s", self.id, self.user, self.age.as_secs_f64())?;
+        write!(
+            f,
+            "connection {} of `{}` {doing} for {:.1} s",
+            self.id,
+            self.user,
+            self.age.as_secs_f64()
+        )?;
         if !self.state.is_empty() {
             write!(f, " ({})", self.state)?;
         }
@@ -218,7 +224,12 @@ impl Seen {
             state: row.text("STATE"),
             background: row.get("KIND") == Some("BACKGROUND"),
             age: Duration::from_millis(row.number::<f64>("AGE_MS").unwrap_or(0.0).max(0.0) as u64),
-            locks: row.text("LOCKS").split(',').filter(|lock| !lock.is_empty()).map(str::to_owned).collect(),
+            locks: row
+                .text("LOCKS")
+                .split(',')
+                .filter(|lock| !lock.is_empty())
+                .map(str::to_owned)
+                .collect(),
             row_locks: row.number::<u64>("TRX_LOCKS").unwrap_or(0) > 0,
             in_transaction: row.get("IN_TRX") == Some("1"),
         })
@@ -231,7 +242,10 @@ impl Seen {
     fn system(&self) -> bool {
         self.background
             || matches!(self.user.as_str(), "system user" | "event_scheduler")
-            || matches!(self.command.as_str(), "Daemon" | "Slave_SQL" | "Slave_IO" | "Slave_worker" | "Binlog Dump")
+            || matches!(
+                self.command.as_str(),
+                "Daemon" | "Slave_SQL" | "Slave_IO" | "Slave_worker" | "Binlog Dump"
+            )
     }
 
     fn in_state(&self, states: &[&str]) -> bool {
@@ -306,7 +320,8 @@ impl Seen {
         if self.holds(is_mariadb_backup) {
             return Some(Doing::Backup);
         }
-        self.holds(|lock| lock.starts_with("BACKUP/")).then_some(Doing::TableLock)
+        self.holds(|lock| lock.starts_with("BACKUP/"))
+            .then_some(Doing::TableLock)
     }
 
     /// A running statement of any kind has its tables open, and the flush waits for that; idle sessions are in the way only
@@ -314,7 +329,9 @@ impl Seen {
     fn delays_mysql_ftwrl(&self) -> Option<Doing> {
         let writes = |lock: &str| lock.starts_with("GLOBAL/INTENTION_EXCLUSIVE");
         let locks_table = |lock: &str| {
-            ["READ_ONLY", "NO_WRITE", "NO_READ_WRITE"].iter().any(|mode| lock.starts_with(&format!("TABLE/SHARED_{mode}")))
+            ["READ_ONLY", "NO_WRITE", "NO_READ_WRITE"]
+                .iter()
+                .any(|mode| lock.starts_with(&format!("TABLE/SHARED_{mode}")))
         };
         let explicit = |lock: &str| lock.starts_with("TABLE/") && lock.ends_with("/EXPLICIT");
         if self.holds(|lock| lock.starts_with("GLOBAL/SHARED") || lock.starts_with("BACKUP LOCK/SHARED")) {
@@ -344,7 +361,9 @@ fn is_mariadb_backup(lock: &str) -> bool {
     let Some(mode) = lock.strip_prefix("BACKUP/BACKUP_") else {
         return false;
     };
-    ["START", "FLUSH", "WAIT_", "BLOCK_", "FTWRL"].iter().any(|prefix| mode.starts_with(prefix))
+    ["START", "FLUSH", "WAIT_", "BLOCK_", "FTWRL"]
+        .iter()
+        .any(|prefix| mode.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -352,8 +371,14 @@ mod tests {
     use super::*;
     use crate::database::Flavour;
 
-    const MARIADB: Dialect = Dialect { flavour: Flavour::MariaDb, version: (10, 11, 19) };
-    const MYSQL: Dialect = Dialect { flavour: Flavour::MySql, version: (9, 7, 4) };
+    const MARIADB: Dialect = Dialect {
+        flavour: Flavour::MariaDb,
+        version: (10, 11, 19),
+    };
+    const MYSQL: Dialect = Dialect {
+        flavour: Flavour::MySql,
+        version: (9, 7, 4),
+    };
 
     fn seen(command: &str, state: &str, locks: &[&str]) -> Seen {
         Seen {
@@ -368,7 +393,8 @@ mod tests {
     }
 
     fn doing(seen: Seen, dialect: Dialect, strategy: Strategy) -> Option<Doing> {
-        seen.blocks(dialect, strategy, Duration::from_secs(1)).map(|blocker| blocker.doing)
+        seen.blocks(dialect, strategy, Duration::from_secs(1))
+            .map(|blocker| blocker.doing)
     }
 
     // Lock modes as MariaDB 10.11 and MySQL 9.7 show them.
@@ -378,22 +404,47 @@ mod tests {
         let innodb = ["TABLE/SHARED_WRITE/TRANSACTION", "BACKUP/BACKUP_TRANS_DML/STATEMENT"];
         let lock_tables = ["TABLE/SHARED_NO_READ_WRITE/TRANSACTION", "BACKUP/BACKUP_DDL/STATEMENT"];
         assert_eq!(stage(seen("Query", "Updating", &innodb)), None);
-        assert_eq!(stage(seen("Query", "User sleep", &["BACKUP/BACKUP_DML/STATEMENT"])), Some(Doing::Write));
+        assert_eq!(
+            stage(seen("Query", "User sleep", &["BACKUP/BACKUP_DML/STATEMENT"])),
+            Some(Doing::Write)
+        );
         assert_eq!(stage(seen("Sleep", "", &lock_tables)), Some(Doing::TableLock));
-        assert_eq!(stage(seen("Query", "copy to tmp table", &["BACKUP/BACKUP_ALTER_COPY/STATEMENT"])), None);
-        assert_eq!(stage(seen("Sleep", "", &["BACKUP/BACKUP_BLOCK_DDL/EXPLICIT"])), Some(Doing::Backup));
+        assert_eq!(
+            stage(seen(
+                "Query",
+                "copy to tmp table",
+                &["BACKUP/BACKUP_ALTER_COPY/STATEMENT"]
+            )),
+            None
+        );
+        assert_eq!(
+            stage(seen("Sleep", "", &["BACKUP/BACKUP_BLOCK_DDL/EXPLICIT"])),
+            Some(Doing::Backup)
+        );
         assert_eq!(stage(seen("Query", "Updating", &[])), Some(Doing::Write));
-        let in_transaction = Seen { in_transaction: true, ..seen("Query", "Updating", &[]) };
+        let in_transaction = Seen {
+            in_transaction: true,
+            ..seen("Query", "Updating", &[])
+        };
         assert_eq!(stage(in_transaction), None);
     }
 
     #[test]
     fn mariadb_ftwrl_waits_for_writes_and_not_for_reads() {
         let ftwrl = |seen| doing(seen, MARIADB, Strategy::Ftwrl);
-        assert_eq!(ftwrl(seen("Query", "Updating", &["BACKUP/BACKUP_TRANS_DML"])), Some(Doing::Write));
+        assert_eq!(
+            ftwrl(seen("Query", "Updating", &["BACKUP/BACKUP_TRANS_DML"])),
+            Some(Doing::Write)
+        );
         assert_eq!(ftwrl(seen("Query", "Sending data", &["OTHER/SHARED_READ"])), None);
         assert_eq!(ftwrl(seen("Query", "Sending data", &[])), None);
-        assert_eq!(ftwrl(Seen { row_locks: true, ..seen("Query", "User sleep", &[]) }), Some(Doing::Write));
+        assert_eq!(
+            ftwrl(Seen {
+                row_locks: true,
+                ..seen("Query", "User sleep", &[])
+            }),
+            Some(Doing::Write)
+        );
         assert_eq!(ftwrl(seen("Query", "copy to tmp table", &[])), Some(Doing::Ddl));
         assert_eq!(ftwrl(seen("Sleep", "", &["OTHER/SHARED_WRITE"])), None);
     }
@@ -401,19 +452,51 @@ mod tests {
     #[test]
     fn mysql_ftwrl_waits_for_reads_too() {
         let ftwrl = |seen| doing(seen, MYSQL, Strategy::Ftwrl);
-        assert_eq!(ftwrl(seen("Query", "executing", &["TABLE/SHARED_READ/TRANSACTION"])), Some(Doing::Read));
-        assert_eq!(ftwrl(seen("Query", "", &["GLOBAL/INTENTION_EXCLUSIVE/STATEMENT"])), Some(Doing::Write));
+        assert_eq!(
+            ftwrl(seen("Query", "executing", &["TABLE/SHARED_READ/TRANSACTION"])),
+            Some(Doing::Read)
+        );
+        assert_eq!(
+            ftwrl(seen("Query", "", &["GLOBAL/INTENTION_EXCLUSIVE/STATEMENT"])),
+            Some(Doing::Write)
+        );
         assert_eq!(ftwrl(seen("Sleep", "", &["TABLE/SHARED_WRITE/TRANSACTION"])), None);
-        assert_eq!(ftwrl(seen("Sleep", "", &["TABLE/SHARED_READ_ONLY/TRANSACTION"])), Some(Doing::TableLock));
-        assert_eq!(ftwrl(seen("Sleep", "", &["TABLE/SHARED_READ/EXPLICIT"])), Some(Doing::TableLock));
-        assert_eq!(ftwrl(seen("Sleep", "", &["GLOBAL/SHARED/EXPLICIT"])), Some(Doing::Backup));
+        assert_eq!(
+            ftwrl(seen("Sleep", "", &["TABLE/SHARED_READ_ONLY/TRANSACTION"])),
+            Some(Doing::TableLock)
+        );
+        assert_eq!(
+            ftwrl(seen("Sleep", "", &["TABLE/SHARED_READ/EXPLICIT"])),
+            Some(Doing::TableLock)
+        );
+        assert_eq!(
+            ftwrl(seen("Sleep", "", &["GLOBAL/SHARED/EXPLICIT"])),
+            Some(Doing::Backup)
+        );
     }
 
     #[test]
     fn young_statements_do_not_count_and_idle_locks_do() {
-        let young = |command: &str, lock: &str| Seen { age: Duration::ZERO, ..seen(command, "", &[lock]) };
-        assert_eq!(doing(young("Query", "BACKUP/BACKUP_DML/STATEMENT"), MARIADB, Strategy::BackupStage), None);
-        assert!(doing(young("Sleep", "BACKUP/BACKUP_DDL/STATEMENT"), MARIADB, Strategy::BackupStage).is_some());
+        let young = |command: &str, lock: &str| Seen {
+            age: Duration::ZERO,
+            ..seen(command, "", &[lock])
+        };
+        assert_eq!(
+            doing(
+                young("Query", "BACKUP/BACKUP_DML/STATEMENT"),
+                MARIADB,
+                Strategy::BackupStage
+            ),
+            None
+        );
+        assert!(
+            doing(
+                young("Sleep", "BACKUP/BACKUP_DDL/STATEMENT"),
+                MARIADB,
+                Strategy::BackupStage
+            )
+            .is_some()
+        );
     }
 
     #[test]
@@ -426,7 +509,10 @@ mod tests {
             ("AGE_MS", Some("1500.25")),
             ("LOCKS", Some("BACKUP/BACKUP_DML/STATEMENT,TABLE/SHARED_WRITE")),
         ]);
-        let blocker = Seen::of(&row).unwrap().blocks(MARIADB, Strategy::BackupStage, Duration::from_secs(1)).unwrap();
+        let blocker = Seen::of(&row)
+            .unwrap()
+            .blocks(MARIADB, Strategy::BackupStage, Duration::from_secs(1))
+            .unwrap();
         assert!(blocker.system);
         assert_eq!(blocker.age, Duration::from_millis(1500));
         assert_eq!(blocker.to_string(), "connection 12 of `system user` writes for 1.5 s");

@@ -135,10 +135,7 @@ impl ConnectOptions {
     ///
     /// # Errors
     /// As [`new`](ConnectOptions::new).
-    pub fn with_environment(
-        server: &Server,
-        environment: impl Fn(&str) -> Option<String>,
-    ) -> Result<ConnectOptions> {
+    pub fn with_environment(server: &Server, environment: impl Fn(&str) -> Option<String>) -> Result<ConnectOptions> {
         let wishes = match &server.defaults_file {
             Some(path) => Wishes::from_file(path)?,
             None => Wishes::default(),
@@ -149,7 +146,11 @@ impl ConnectOptions {
             .or(wishes.password.clone())
             .or_else(|| environment("MYSQL_PWD").map(Secret::new));
         Ok(ConnectOptions {
-            user: server.user.clone().or(wishes.user.clone()).unwrap_or_else(|| "root".into()),
+            user: server
+                .user
+                .clone()
+                .or(wishes.user.clone())
+                .unwrap_or_else(|| "root".into()),
             password,
             tls: wishes.tls(&target),
             connect_timeout: wishes.connect_timeout.unwrap_or(Duration::from_secs(10)),
@@ -174,7 +175,10 @@ fn target(server: &Server, wishes: &Wishes) -> Target {
         None => (wishes.host.as_ref(), wishes.tcp),
     };
     let socket = || {
-        let given = wishes.socket.clone().filter(|_| server.host.is_none() || host.is_some_and(|h| h == "localhost"));
+        let given = wishes
+            .socket
+            .clone()
+            .filter(|_| server.host.is_none() || host.is_some_and(|h| h == "localhost"));
         Target::Socket(given.unwrap_or_else(default_socket))
     };
     match (host, tcp) {
@@ -209,7 +213,12 @@ impl Wishes {
 
     /// Takes one entry; `Ok(false)` when its key is not known.
     fn take(&mut self, entry: &Entry) -> Result<bool> {
-        let text = || entry.value.clone().ok_or_else(|| entry.wrong(format!("`{}` needs a value", entry.key)));
+        let text = || {
+            entry
+                .value
+                .clone()
+                .ok_or_else(|| entry.wrong(format!("`{}` needs a value", entry.key)))
+        };
         let path = || text().map(PathBuf::from);
         match entry.key.as_str() {
             "user" => self.user = Some(text()?),
@@ -225,7 +234,13 @@ impl Wishes {
             "protocol" => self.tcp = Some(protocol(entry, &text()?)?),
             "connect-timeout" => self.connect_timeout = Some(Duration::from_secs(number(entry, &text()?)?)),
             "ssl-mode" => self.mode = Some(tls_mode(entry, &text()?)?),
-            "ssl" => self.mode = Some(if truth(entry)? { TlsMode::Required } else { TlsMode::Disabled }),
+            "ssl" => {
+                self.mode = Some(if truth(entry)? {
+                    TlsMode::Required
+                } else {
+                    TlsMode::Disabled
+                })
+            }
             "skip-ssl" | "disable-ssl" => self.mode = Some(TlsMode::Disabled),
             "ssl-verify-server-cert" => self.verify = Some(truth(entry)?),
             "skip-ssl-verify-server-cert" | "disable-ssl-verify-server-cert" => self.verify = Some(false),
@@ -258,7 +273,10 @@ fn is_loopback(target: &Target) -> bool {
     match target {
         Target::Socket(_) => true,
         Target::Tcp(host, _) => {
-            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+            host == "localhost"
+                || host
+                    .parse::<std::net::IpAddr>()
+                    .is_ok_and(|address| address.is_loopback())
         }
     }
 }
@@ -324,7 +342,10 @@ mod tests {
             ..server
         };
         ConnectOptions::with_environment(&server, |name| {
-            environment.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+            environment
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, value)| (*value).to_owned())
         })
     }
 
@@ -359,12 +380,18 @@ mod tests {
     #[test]
     fn localhost_means_the_socket_unless_tcp_is_asked_for() {
         let target = |file: &str| options(Some(file), Server::default(), &[]).unwrap().target;
-        assert_eq!(target("[client]\nhost=localhost\nport=3307\nsocket=/s\n"), Target::Socket("/s".into()));
+        assert_eq!(
+            target("[client]\nhost=localhost\nport=3307\nsocket=/s\n"),
+            Target::Socket("/s".into())
+        );
         assert_eq!(
             target("[client]\nhost=localhost\nport=3307\nprotocol=TCP\n"),
             Target::Tcp("localhost".into(), 3307)
         );
-        assert_eq!(target("[client]\nhost=127.0.0.1\nsocket=/s\n"), Target::Tcp("127.0.0.1".into(), 3306));
+        assert_eq!(
+            target("[client]\nhost=127.0.0.1\nsocket=/s\n"),
+            Target::Tcp("127.0.0.1".into(), 3306)
+        );
     }
 
     #[test]

@@ -70,7 +70,9 @@ impl Scan {
     /// The entry's path, or its target if it is a symlink, which is noted when it leads out.
     fn follow(&mut self, entry: &DirEntry, datadir: &Path) -> Result<PathBuf> {
         let path = entry.path();
-        let kind = entry.file_type().map_err(|error| sys::Error::path("stat", &path, error))?;
+        let kind = entry
+            .file_type()
+            .map_err(|error| sys::Error::path("stat", &path, error))?;
         if !kind.is_symlink() {
             return Ok(path);
         }
@@ -112,7 +114,12 @@ impl Scan {
 ///
 /// # Errors
 /// The datadir is not visible here, or certainly belongs to another server.
-pub fn check_identity(variables: &Variables, datadir: &Path, address: &str, local_socket: bool) -> Result<Vec<Finding>> {
+pub fn check_identity(
+    variables: &Variables,
+    datadir: &Path,
+    address: &str,
+    local_socket: bool,
+) -> Result<Vec<Finding>> {
     if !datadir.is_dir() {
         return Err(Error::Unsupported(format!(
             "the server at {address} says that its datadir is {}, which is not visible here; \
@@ -123,11 +130,19 @@ pub fn check_identity(variables: &Variables, datadir: &Path, address: &str, loca
     if runs_in(variables, datadir) || uuid_matches(variables, datadir) == Some(true) {
         return Ok(Vec::new());
     }
-    let stranger = format!("the datadir {} does not belong to the server at {address}", datadir.display());
+    let stranger = format!(
+        "the datadir {} does not belong to the server at {address}",
+        datadir.display()
+    );
     if uuid_matches(variables, datadir) == Some(false) {
-        return Err(Error::Unsupported(format!("{stranger}: its auto.cnf has another server_uuid")));
+        return Err(Error::Unsupported(format!(
+            "{stranger}: its auto.cnf has another server_uuid"
+        )));
     }
-    let message = format!("nothing proves that the datadir {} is that of the server at {address}", datadir.display());
+    let message = format!(
+        "nothing proves that the datadir {} is that of the server at {address}",
+        datadir.display()
+    );
     let remedy = "run snapback on the database host, in the server's own mount namespace";
     Ok(vec![match local_socket {
         true => Finding::warning("datadir-unproved", message).remedy(remedy),
@@ -168,7 +183,14 @@ mod tests {
         for dir in ["data/shop", "data/mysql", "data/#innodb_temp", "elsewhere/other", "ext"] {
             fs::create_dir_all(top.join(dir)).unwrap();
         }
-        for file in ["data/shop/a.ibd", "data/shop/m.MYD", "data/mysql/x.MYD", "elsewhere/other/b.MAD", "ext/c.MYI", "ext/d.ibd"] {
+        for file in [
+            "data/shop/a.ibd",
+            "data/shop/m.MYD",
+            "data/mysql/x.MYD",
+            "elsewhere/other/b.MAD",
+            "ext/c.MYI",
+            "ext/d.ibd",
+        ] {
             fs::write(top.join(file), "").unwrap();
         }
         fs::write(top.join("data/shop/d.isl"), top.join("ext/d.ibd").to_str().unwrap()).unwrap();
@@ -177,8 +199,19 @@ mod tests {
         symlink("/nonexistent/x", top.join("data/shop/gone.MYD")).unwrap();
         symlink("a.ibd", top.join("data/shop/inside.ibd")).unwrap();
         let scan = scan(&top.join("data")).unwrap();
-        let targets: Vec<_> = scan.links.iter().map(|(_, target)| target.strip_prefix(&top).unwrap()).collect();
-        assert_eq!(targets, [Path::new("elsewhere/other"), Path::new("ext/c.MYI"), Path::new("ext/d.ibd")]);
+        let targets: Vec<_> = scan
+            .links
+            .iter()
+            .map(|(_, target)| target.strip_prefix(&top).unwrap())
+            .collect();
+        assert_eq!(
+            targets,
+            [
+                Path::new("elsewhere/other"),
+                Path::new("ext/c.MYI"),
+                Path::new("ext/d.ibd")
+            ]
+        );
         assert_eq!(scan.other_engines.len(), 4, "{:?}", scan.other_engines);
         assert_eq!(scan.findings.len(), 1);
         assert!(scan.findings[0].message.contains("gone.MYD"));

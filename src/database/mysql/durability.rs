@@ -24,7 +24,7 @@ pub fn raise(session: &mut Session, journal: &Journal, address: &str, old: u8) -
         old: old.to_string(),
         new: "1".to_owned(),
     };
-    journal.record(Made::Setting(setting.clone()))?;
+    journal.record(&Made::Setting(setting.clone()))?;
     session.run(&format!("SET GLOBAL {VARIABLE} = {}", setting.new))?;
     Ok(setting)
 }

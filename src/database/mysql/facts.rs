@@ -67,7 +67,12 @@ impl Variables {
     /// Variables of a test.
     #[cfg(test)]
     pub fn of(pairs: &[(&str, &str)]) -> Variables {
-        Variables(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+        Variables(
+            pairs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+        )
     }
 
     /// The value; `None` when the server does not know the variable or has it empty.
@@ -105,7 +110,9 @@ pub fn facts(variables: &Variables, address: &str) -> Result<ServerFacts> {
     let version = need("version")?;
     let (flavour, version_number) = recognise(version, variables.get("version_comment").unwrap_or_default());
     let datadir = PathBuf::from(need("datadir")?);
-    let kept = KEPT.iter().filter_map(|name| Some(((*name).to_owned(), variables.get(name)?.to_owned())));
+    let kept = KEPT
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), variables.get(name)?.to_owned())));
     Ok(ServerFacts {
         flavour,
         version: version.to_owned(),

@@ -81,11 +81,21 @@ mod tests {
     #[test]
     fn versions_of_both_flavours_are_recognised() {
         for (version, comment, flavour, number) in [
-            ("10.11.19-MariaDB-0+deb12u1-log", "Debian 12", Flavour::MariaDb, (10, 11, 19)),
+            (
+                "10.11.19-MariaDB-0+deb12u1-log",
+                "Debian 12",
+                Flavour::MariaDb,
+                (10, 11, 19),
+            ),
             ("11.8.3-MariaDB", "x", Flavour::MariaDb, (11, 8, 3)),
             ("11.8.3", "MariaDB Server", Flavour::MariaDb, (11, 8, 3)),
             ("9.7.4", "MySQL Community Server - GPL", Flavour::MySql, (9, 7, 4)),
-            ("8.0.36-28.1", "Percona XtraDB Cluster (GPL)", Flavour::MySql, (8, 0, 36)),
+            (
+                "8.0.36-28.1",
+                "Percona XtraDB Cluster (GPL)",
+                Flavour::MySql,
+                (8, 0, 36),
+            ),
             ("8.4", "", Flavour::MySql, (8, 4, 0)),
             ("", "", Flavour::MySql, (0, 0, 0)),
         ] {

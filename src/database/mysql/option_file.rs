@@ -79,7 +79,11 @@ impl OptionFile {
     fn include(&mut self, path: &Path, line: usize, target: &Path, depth: usize) -> Result<()> {
         check_include(path, line, target, depth)?;
         // The servers' reader passes over a missing file here, too.
-        if target.exists() { self.read_into(target, depth + 1) } else { Ok(()) }
+        if target.exists() {
+            self.read_into(target, depth + 1)
+        } else {
+            Ok(())
+        }
     }
 
     fn include_dir(&mut self, path: &Path, line: usize, target: &Path, depth: usize) -> Result<()> {
@@ -122,7 +126,11 @@ impl Entry {
 fn wrong(path: &Path, line: usize, reason: String) -> Error {
     Error::OptionFile {
         path: path.to_owned(),
-        reason: if line == 0 { reason } else { format!("line {line}: {reason}") },
+        reason: if line == 0 {
+            reason
+        } else {
+            format!("line {line}: {reason}")
+        },
     }
 }
 
@@ -132,7 +140,11 @@ fn check_include(path: &Path, line: usize, target: &Path, depth: usize) -> Resul
     }
     if target.is_relative() {
         // The servers' reader takes it from the working directory, which says nothing in a timer's job.
-        return Err(wrong(path, line, format!("!include needs an absolute path, not `{}`", target.display())));
+        return Err(wrong(
+            path,
+            line,
+            format!("!include needs an absolute path, not `{}`", target.display()),
+        ));
     }
     Ok(())
 }
@@ -168,7 +180,10 @@ fn parse_line(line: &str) -> std::result::Result<Line<'_>, String> {
     }
     let text = without_comment(text);
     match text.split_once('=') {
-        None => Ok(Line::Option { key: text.trim_end(), value: None }),
+        None => Ok(Line::Option {
+            key: text.trim_end(),
+            value: None,
+        }),
         Some((key, value)) => Ok(Line::Option {
             key: key.trim_end(),
             value: Some(unescape(unquote(value.trim()))),

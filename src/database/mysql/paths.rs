@@ -93,9 +93,7 @@ fn unlisted(error: &crate::database::Error) -> Finding {
 /// MySQL 8 in FILES, which has undo and general tablespaces too.
 fn tablespaces(session: &mut Session, dialect: Dialect) -> Result<Vec<Tablespace>> {
     let statement = match dialect.is_mariadb() {
-        true if dialect.version >= (10, 6, 0) => {
-            "SELECT NAME, FILENAME FROM information_schema.INNODB_SYS_TABLESPACES"
-        }
+        true if dialect.version >= (10, 6, 0) => "SELECT NAME, FILENAME FROM information_schema.INNODB_SYS_TABLESPACES",
         false if dialect.version >= (8, 0, 0) => {
             "SELECT TABLESPACE_NAME, FILE_NAME FROM information_schema.FILES WHERE FILE_TYPE IN ('TABLESPACE', 'UNDO LOG')"
         }
@@ -146,10 +144,21 @@ fn assemble(
     system_tablespace(&mut list, variables);
     logs(&mut list, variables);
     separated(&mut list, variables, "tmpdir", ':', PathRole::Temporary);
-    separated(&mut list, variables, "innodb_directories", ';', PathRole::InnodbDirectory);
+    separated(
+        &mut list,
+        variables,
+        "innodb_directories",
+        ';',
+        PathRole::InnodbDirectory,
+    );
     external(&mut list, spaces);
     for (named, target) in &scan.links {
-        list.push(PathRole::External, target.clone(), true, Some(named.to_string_lossy().into_owned()));
+        list.push(
+            PathRole::External,
+            target.clone(),
+            true,
+            Some(named.to_string_lossy().into_owned()),
+        );
     }
     let mut findings = scan.findings;
     keyrings(&mut list, variables, keyring_files, &mut findings);
@@ -182,7 +191,9 @@ fn system_tablespace(list: &mut List, variables: &Variables) {
         if spec.ends_with("raw") {
             list.findings.push(Finding::blocker(
                 "raw-device",
-                format!("the system tablespace lies on a raw device ({spec}), which cannot be snapshotted with the datadir"),
+                format!(
+                    "the system tablespace lies on a raw device ({spec}), which cannot be snapshotted with the datadir"
+                ),
             ));
         }
         list.add(PathRole::SystemTablespace, &home.join(file).to_string_lossy(), true);
@@ -193,7 +204,11 @@ fn system_tablespace(list: &mut List, variables: &Variables) {
 fn logs(list: &mut List, variables: &Variables) {
     let sets = [
         // Without its binary log a copy can lose transactions that are prepared only, or refuse to start (trap 19).
-        (PathRole::BinaryLog, variables.is_on("log_bin"), ["log_bin_basename", "log_bin_index"]),
+        (
+            PathRole::BinaryLog,
+            variables.is_on("log_bin"),
+            ["log_bin_basename", "log_bin_index"],
+        ),
         (PathRole::RelayLog, false, ["relay_log_basename", "relay_log_index"]),
     ];
     for (role, needed, names) in sets {
@@ -227,19 +242,27 @@ fn external(list: &mut List, spaces: &[Tablespace]) {
             continue;
         }
         let schema = space.name.split_once('/').map(|(schema, _)| schema);
-        let own_dir = path.parent().filter(|dir| schema.is_some_and(|schema| dir.ends_with(schema)));
+        let own_dir = path
+            .parent()
+            .filter(|dir| schema.is_some_and(|schema| dir.ends_with(schema)));
         let path = own_dir.unwrap_or(&path).to_path_buf();
         list.push(PathRole::External, path, true, None);
     }
 }
 
 fn keyrings(list: &mut List, variables: &Variables, component: &[String], findings: &mut Vec<Finding>) {
-    let named = KEYRINGS.iter().filter_map(|name| variables.get(name)).map(|value| value.trim_start_matches("FILE:"));
+    let named = KEYRINGS
+        .iter()
+        .filter_map(|name| variables.get(name))
+        .map(|value| value.trim_start_matches("FILE:"));
     for value in named.chain(component.iter().map(String::as_str)) {
         list.add(PathRole::Secret, value, false);
         findings.push(
-            Finding::warning("keyring", format!("encryption keys lie at {value}; an encrypted copy is worthless without them"))
-                .remedy("keep them elsewhere, or copy them with `include_secrets: true`"),
+            Finding::warning(
+                "keyring",
+                format!("encryption keys lie at {value}; an encrypted copy is worthless without them"),
+            )
+            .remedy("keep them elsewhere, or copy them with `include_secrets: true`"),
         );
     }
 }
@@ -281,7 +304,12 @@ impl List {
             ));
         }
         if self.seen.insert((role, path.clone())) {
-            self.paths.push(WrittenPath { role, path, needed, named });
+            self.paths.push(WrittenPath {
+                role,
+                path,
+                needed,
+                named,
+            });
         }
     }
 }
@@ -304,7 +332,11 @@ mod tests {
     use super::*;
 
     fn found(paths: &[WrittenPath], role: PathRole) -> Vec<&Path> {
-        paths.iter().filter(|path| path.role == role).map(|path| path.path.as_path()).collect()
+        paths
+            .iter()
+            .filter(|path| path.role == role)
+            .map(|path| path.path.as_path())
+            .collect()
     }
 
     #[test]
@@ -320,7 +352,11 @@ mod tests {
         std::os::unix::fs::symlink(top.join("logs"), top.join("link")).unwrap();
         let datadir = top.join("data");
         let at = |rest: &str| top.join(rest).to_string_lossy().into_owned();
-        let (ibdata, binlog, tmp) = (at("ibdata/ibdata1"), at("link/binlog"), format!("{}:{}", at("tmp1"), at("tmp2")));
+        let (ibdata, binlog, tmp) = (
+            at("ibdata/ibdata1"),
+            at("link/binlog"),
+            format!("{}:{}", at("tmp1"), at("tmp2")),
+        );
         let file_path = format!("{ibdata}:12M;ibdata2:10M:autoextend");
         let variables = Variables::of(&[
             ("innodb_data_file_path", &file_path),
@@ -331,7 +367,10 @@ mod tests {
             ("tmpdir", &tmp),
             ("ssl_key", "server-key.pem"),
         ]);
-        let space = |name: &str, file: String| Tablespace { name: name.into(), file: file.into() };
+        let space = |name: &str, file: String| Tablespace {
+            name: name.into(),
+            file: file.into(),
+        };
         let spaces = [
             space("shop/inside", "./shop/inside.ibd".into()),
             space("shop/t", at("ext/shop/t.ibd")),
@@ -342,9 +381,15 @@ mod tests {
         let paths = &footprint.paths;
         assert_eq!(found(paths, PathRole::Redo), [datadir.join("#innodb_redo")]);
         assert_eq!(found(paths, PathRole::Undo), [datadir.join("undo")]);
-        assert_eq!(found(paths, PathRole::SystemTablespace), [top.join("ibdata/ibdata1"), datadir.join("ibdata2")]);
+        assert_eq!(
+            found(paths, PathRole::SystemTablespace),
+            [top.join("ibdata/ibdata1"), datadir.join("ibdata2")]
+        );
         assert_eq!(found(paths, PathRole::BinaryLog), [top.join("logs")]);
-        assert_eq!(found(paths, PathRole::External), [top.join("ext/shop"), top.join("ext/ts1.ibd")]);
+        assert_eq!(
+            found(paths, PathRole::External),
+            [top.join("ext/shop"), top.join("ext/ts1.ibd")]
+        );
         assert_eq!(found(paths, PathRole::Temporary), [top.join("tmp1"), top.join("tmp2")]);
         assert_eq!(found(paths, PathRole::Secret), [datadir.join("server-key.pem")]);
         assert!(footprint.findings.is_empty(), "{:?}", footprint.findings);
@@ -371,6 +416,9 @@ mod tests {
         let variables = Variables::of(&[("file_key_management_filename", "/etc/mysql/keys.enc")]);
         let footprint = assemble(&variables, datadir.path(), &[], &[], Scan::default());
         assert_eq!(footprint.findings[0].code, "keyring");
-        assert_eq!(found(&footprint.paths, PathRole::Secret), [Path::new("/etc/mysql/keys.enc")]);
+        assert_eq!(
+            found(&footprint.paths, PathRole::Secret),
+            [Path::new("/etc/mysql/keys.enc")]
+        );
     }
 }

@@ -34,9 +34,16 @@ impl Reader {
     /// The server cannot be asked.
     pub fn prepare(session: &mut Session, dialect: Dialect, log_bin: bool) -> Result<Reader> {
         // Without the privilege the replica part cannot be read; the privilege check has said so.
-        let replica = session.rows(dialect.show_replicas()).is_ok_and(|rows| rows.iter().any(is_replica));
+        let replica = session
+            .rows(dialect.show_replicas())
+            .is_ok_and(|rows| rows.iter().any(is_replica));
         let prepared_xa = session.run("XA RECOVER").is_ok();
-        Ok(Reader { dialect, log_bin, replica, prepared_xa })
+        Ok(Reader {
+            dialect,
+            log_bin,
+            replica,
+            prepared_xa,
+        })
     }
 
     /// Whether the server replicates from another one.
@@ -46,7 +53,9 @@ impl Reader {
 
     fn statements(&self) -> Vec<&'static str> {
         let mut statements = vec![match self.dialect.is_mariadb() {
-            true => "SELECT CONNECTION_ID() AS id, @@global.gtid_binlog_pos AS gtid, @@global.gtid_slave_pos AS slave_gtid",
+            true => {
+                "SELECT CONNECTION_ID() AS id, @@global.gtid_binlog_pos AS gtid, @@global.gtid_slave_pos AS slave_gtid"
+            }
             false => "SELECT CONNECTION_ID() AS id, @@global.gtid_executed AS gtid",
         }];
         if self.log_bin {
@@ -73,14 +82,27 @@ impl Reader {
 
     fn understand(&self, answers: Vec<Answer>) -> Reading {
         let mut answers = answers.into_iter().map(|answer| answer.rows);
-        let mut next = |wanted: bool| if wanted { answers.next().unwrap_or_default() } else { Vec::new() };
+        let mut next = |wanted: bool| {
+            if wanted {
+                answers.next().unwrap_or_default()
+            } else {
+                Vec::new()
+            }
+        };
         let own = next(true).into_iter().next().unwrap_or_default();
         let binlog = next(self.log_bin).into_iter().next();
         let channels = next(self.replica);
         let temporary = next(self.replica);
         let xa = next(self.prepared_xa);
-        let replica_gtid = own.get(if self.dialect.is_mariadb() { "slave_gtid" } else { "gtid" });
-        let replica = channels.iter().filter(|row| is_replica(row)).map(|row| channel(row, replica_gtid));
+        let replica_gtid = own.get(if self.dialect.is_mariadb() {
+            "slave_gtid"
+        } else {
+            "gtid"
+        });
+        let replica = channels
+            .iter()
+            .filter(|row| is_replica(row))
+            .map(|row| channel(row, replica_gtid));
         Reading {
             coordinates: Coordinates {
                 position: binlog.map(|row| position(&row, own.get("gtid"))),
@@ -88,7 +110,10 @@ impl Reader {
                 prepared_xa: xa.iter().map(xid).collect(),
             },
             connection: own.number("id").unwrap_or(0),
-            open_temp_tables: temporary.first().and_then(|row| row.values().nth(1)?.and_then(|n| n.parse().ok())).unwrap_or(0),
+            open_temp_tables: temporary
+                .first()
+                .and_then(|row| row.values().nth(1)?.and_then(|n| n.parse().ok()))
+                .unwrap_or(0),
         }
     }
 }
@@ -102,7 +127,11 @@ fn position(row: &Row, gtid: Option<&str>) -> Position {
     Position {
         file: row.text("File"),
         position: row.number("Position").unwrap_or(0),
-        gtid: row.get("Executed_Gtid_Set").filter(|gtid| !gtid.is_empty()).or(gtid).and_then(without_space),
+        gtid: row
+            .get("Executed_Gtid_Set")
+            .filter(|gtid| !gtid.is_empty())
+            .or(gtid)
+            .and_then(without_space),
     }
 }
 
@@ -121,12 +150,22 @@ fn either<'a>(row: &'a Row, new: &str, old: &str) -> Option<&'a str> {
 fn channel(row: &Row, gtid: Option<&str>) -> ReplicaChannel {
     let number = |new: &str, old: &str| either(row, new, old).and_then(|text| text.parse().ok());
     ReplicaChannel {
-        channel: either(row, "Channel_Name", "Connection_name").unwrap_or_default().to_owned(),
+        channel: either(row, "Channel_Name", "Connection_name")
+            .unwrap_or_default()
+            .to_owned(),
         source_host: either(row, "Source_Host", "Master_Host").unwrap_or_default().to_owned(),
-        source_port: number("Source_Port", "Master_Port").and_then(|port| u16::try_from(port).ok()).unwrap_or(0),
-        file: either(row, "Relay_Source_Log_File", "Relay_Master_Log_File").unwrap_or_default().to_owned(),
+        source_port: number("Source_Port", "Master_Port")
+            .and_then(|port| u16::try_from(port).ok())
+            .unwrap_or(0),
+        file: either(row, "Relay_Source_Log_File", "Relay_Master_Log_File")
+            .unwrap_or_default()
+            .to_owned(),
         position: number("Exec_Source_Log_Pos", "Exec_Master_Log_Pos").unwrap_or(0),
-        gtid: row.get("Executed_Gtid_Set").filter(|set| !set.is_empty()).or(gtid).and_then(without_space),
+        gtid: row
+            .get("Executed_Gtid_Set")
+            .filter(|set| !set.is_empty())
+            .or(gtid)
+            .and_then(without_space),
         running: either(row, "Replica_SQL_Running", "Slave_SQL_Running") == Some("Yes"),
     }
 }
@@ -164,29 +203,67 @@ mod tests {
     use crate::database::Flavour;
 
     fn answer(rows: Vec<Row>) -> Answer {
-        Answer { rows, at: Instant::now() }
+        Answer {
+            rows,
+            at: Instant::now(),
+        }
     }
 
     #[test]
     fn a_mariadb_primary() {
-        let dialect = Dialect { flavour: Flavour::MariaDb, version: (10, 11, 19) };
-        let reader = Reader { dialect, log_bin: true, replica: false, prepared_xa: true };
+        let dialect = Dialect {
+            flavour: Flavour::MariaDb,
+            version: (10, 11, 19),
+        };
+        let reader = Reader {
+            dialect,
+            log_bin: true,
+            replica: false,
+            prepared_xa: true,
+        };
         assert_eq!(reader.statements().len(), 3);
         let reading = reader.understand(vec![
-            answer(vec![Row::of(&[("id", Some("9")), ("gtid", Some("0-1-5")), ("slave_gtid", Some(""))])]),
-            answer(vec![Row::of(&[("File", Some("bin.000002")), ("Position", Some("1234"))])]),
-            answer(vec![Row::of(&[("formatID", Some("1")), ("gtrid_length", Some("1")), ("bqual_length", Some("0")), ("data", Some("x"))])]),
+            answer(vec![Row::of(&[
+                ("id", Some("9")),
+                ("gtid", Some("0-1-5")),
+                ("slave_gtid", Some("")),
+            ])]),
+            answer(vec![Row::of(&[
+                ("File", Some("bin.000002")),
+                ("Position", Some("1234")),
+            ])]),
+            answer(vec![Row::of(&[
+                ("formatID", Some("1")),
+                ("gtrid_length", Some("1")),
+                ("bqual_length", Some("0")),
+                ("data", Some("x")),
+            ])]),
         ]);
-        let expected = Position { file: "bin.000002".into(), position: 1234, gtid: Some("0-1-5".into()) };
+        let expected = Position {
+            file: "bin.000002".into(),
+            position: 1234,
+            gtid: Some("0-1-5".into()),
+        };
         assert_eq!(reading.coordinates.position, Some(expected));
         assert_eq!(reading.connection, 9);
-        assert_eq!(reading.coordinates.prepared_xa, ["formatID=1 gtrid_length=1 bqual_length=0 data=x"]);
+        assert_eq!(
+            reading.coordinates.prepared_xa,
+            ["formatID=1 gtrid_length=1 bqual_length=0 data=x"]
+        );
     }
 
     #[test]
     fn a_mysql_replica_with_two_channels() {
-        let dialect = Dialect { flavour: Flavour::MySql, version: (9, 7, 4) };
-        let reader = Reader { dialect, log_bin: true, replica: true, prepared_xa: false };
+        let dialect = Dialect {
+            flavour: Flavour::MySql,
+            version: (9, 7, 4),
+        };
+        let reader = Reader {
+            dialect,
+            log_bin: true,
+            replica: true,
+            prepared_xa: false,
+        };
         let channel = |name: &'static str, file: &'static str| {
             Row::of(&[
                 ("Source_Host", Some("db1")),
@@ -202,9 +279,19 @@ mod tests {
         };
         let reading = reader.understand(vec![
             answer(vec![Row::of(&[("id", Some("3")), ("gtid", Some("a:1-5,\nb:1"))])]),
-            answer(vec![Row::of(&[("File", Some("own.000001")), ("Position", Some("4")), ("Executed_Gtid_Set", Some("a:1-5,\nb:1"))])]),
-            answer(vec![channel("", "bin.000007"), channel("group_replication_applier", "x")]),
-            answer(vec![Row::of(&[("Variable_name", Some("Replica_open_temp_tables")), ("Value", Some("2"))])]),
+            answer(vec![Row::of(&[
+                ("File", Some("own.000001")),
+                ("Position", Some("4")),
+                ("Executed_Gtid_Set", Some("a:1-5,\nb:1")),
+            ])]),
+            answer(vec![
+                channel("", "bin.000007"),
+                channel("group_replication_applier", "x"),
+            ]),
+            answer(vec![Row::of(&[
+                ("Variable_name", Some("Replica_open_temp_tables")),
+                ("Value", Some("2")),
+            ])]),
         ]);
         assert_eq!(reading.open_temp_tables, 2);
         assert_eq!(reading.coordinates.replica.len(), 1);

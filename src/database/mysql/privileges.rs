@@ -40,7 +40,13 @@ pub struct Intent {
 }
 
 const fn need(name: &'static str, also: &'static [&'static str], why: &'static str, required: bool) -> Need {
-    Need { name, also, scope: Scope::Global, why, required }
+    Need {
+        name,
+        also,
+        scope: Scope::Global,
+        why,
+        required,
+    }
 }
 
 /// The privileges for what a run will do on a server.
@@ -50,13 +56,25 @@ const fn need(name: &'static str, also: &'static [&'static str], why: &'static s
 pub fn needs(dialect: Dialect, intent: Intent) -> Vec<Need> {
     let locks = !matches!(intent.strategy, Strategy::Lockless | Strategy::None);
     let kills = locks && matches!(intent.on_busy, OnBusy::KillReads | OnBusy::KillAll);
-    let mut needs = vec![need("PROCESS", &[], "to see statements in the way and InnoDB's files", true)];
+    let mut needs = vec![need(
+        "PROCESS",
+        &[],
+        "to see statements in the way and InnoDB's files",
+        true,
+    )];
     if locks {
         needs.push(need("RELOAD", &[], "to lock and flush", true));
     }
     match dialect.is_mariadb() {
         true => mariadb(&mut needs, dialect, locks, kills, intent.raise_durability),
-        false => mysql(&mut needs, dialect, intent.strategy, locks, kills, intent.raise_durability),
+        false => mysql(
+            &mut needs,
+            dialect,
+            intent.strategy,
+            locks,
+            kills,
+            intent.raise_durability,
+        ),
     }
     needs
 }
@@ -64,7 +82,12 @@ pub fn needs(dialect: Dialect, intent: Intent) -> Vec<Need> {
 fn mariadb(needs: &mut Vec<Need>, dialect: Dialect, locks: bool, kills: bool, raise: bool) {
     let split = dialect.version >= (10, 5, 2);
     if locks && split {
-        needs.push(need("BINLOG MONITOR", &["REPLICATION CLIENT"], "to read the position", true));
+        needs.push(need(
+            "BINLOG MONITOR",
+            &["REPLICATION CLIENT"],
+            "to read the position",
+            true,
+        ));
         needs.push(need(
             "REPLICA MONITOR",
             &["SLAVE MONITOR", "REPLICATION SLAVE ADMIN", "REPLICATION REPLICA ADMIN"],
@@ -75,11 +98,20 @@ fn mariadb(needs: &mut Vec<Need>, dialect: Dialect, locks: bool, kills: bool, ra
         needs.push(need("REPLICATION CLIENT", &["SUPER"], "to read the position", true));
     }
     if kills {
-        let (name, also): (_, &[_]) = if split { ("CONNECTION ADMIN", &["SUPER"]) } else { ("SUPER", &[]) };
+        let (name, also): (_, &[_]) = if split {
+            ("CONNECTION ADMIN", &["SUPER"])
+        } else {
+            ("SUPER", &[])
+        };
         needs.push(need(name, also, "to end statements in the way (on_busy)", true));
     }
     if raise {
-        needs.push(need("SUPER", &[], "to raise innodb_flush_log_at_trx_commit from 0 for the run", true));
+        needs.push(need(
+            "SUPER",
+            &[],
+            "to raise innodb_flush_log_at_trx_commit from 0 for the run",
+            true,
+        ));
     }
 }
 
@@ -96,15 +128,33 @@ fn mysql(needs: &mut Vec<Need>, dialect: Dialect, strategy: Strategy, locks: boo
         needs.push(need("BACKUP_ADMIN", &[], "for LOCK INSTANCE FOR BACKUP", true));
     }
     if kills {
-        let (name, also): (_, &[_]) = if dynamic { ("CONNECTION_ADMIN", &["SUPER"]) } else { ("SUPER", &[]) };
+        let (name, also): (_, &[_]) = if dynamic {
+            ("CONNECTION_ADMIN", &["SUPER"])
+        } else {
+            ("SUPER", &[])
+        };
         needs.push(need(name, also, "to end statements in the way (on_busy)", true));
     }
     if raise {
-        let (name, also): (_, &[_]) = if dynamic { ("SYSTEM_VARIABLES_ADMIN", &["SUPER"]) } else { ("SUPER", &[]) };
-        needs.push(need(name, also, "to raise innodb_flush_log_at_trx_commit from 0 for the run", true));
+        let (name, also): (_, &[_]) = if dynamic {
+            ("SYSTEM_VARIABLES_ADMIN", &["SUPER"])
+        } else {
+            ("SUPER", &[])
+        };
+        needs.push(need(
+            name,
+            also,
+            "to raise innodb_flush_log_at_trx_commit from 0 for the run",
+            true,
+        ));
     }
     if locks && dynamic {
-        needs.push(need("XA_RECOVER_ADMIN", &[], "to record prepared XA transactions", false));
+        needs.push(need(
+            "XA_RECOVER_ADMIN",
+            &[],
+            "to record prepared XA transactions",
+            false,
+        ));
     }
 }
 
@@ -147,7 +197,10 @@ impl Grants {
             let into = if object == "*.*" {
                 &mut grants.global
             } else if let Some(schema) = object.strip_suffix(".*") {
-                grants.schemas.entry(schema.trim_matches('`').replace('\\', "").to_ascii_lowercase()).or_default()
+                grants
+                    .schemas
+                    .entry(schema.trim_matches('`').replace('\\', "").to_ascii_lowercase())
+                    .or_default()
             } else {
                 continue;
             };
@@ -164,7 +217,10 @@ impl Grants {
     /// Whether a need is met.
     pub fn meet(&self, need: &Need) -> bool {
         let holds = |set: &BTreeSet<String>| {
-            ["ALL PRIVILEGES", "ALL", need.name].iter().chain(need.also).any(|name| set.contains(*name))
+            ["ALL PRIVILEGES", "ALL", need.name]
+                .iter()
+                .chain(need.also)
+                .any(|name| set.contains(*name))
         };
         holds(&self.global)
             || need.scope == Scope::PerformanceSchema && self.schemas.get("performance_schema").is_some_and(holds)
@@ -214,7 +270,12 @@ fn split_privileges(text: &str) -> impl Iterator<Item = String> {
 pub fn missing(grants: &Grants, needs: &[Need], dialect: Dialect) -> Vec<Finding> {
     let account = quote_account(grants.account());
     let finding = |need: &Need| {
-        let message = format!("the account {} lacks {}, which it needs {}", grants.account(), need.text(), need.why);
+        let message = format!(
+            "the account {} lacks {}, which it needs {}",
+            grants.account(),
+            need.text(),
+            need.why
+        );
         let remedy = format!("GRANT {} ON {} TO {account};", need.granted(dialect), need.object());
         match need.required {
             true => Finding::blocker("missing-privilege", message),
@@ -268,12 +329,27 @@ pub fn grants_sql(flavour: Flavour, strategy: Strategy) -> String {
 
 /// The same for the server at hand.
 pub fn grants_sql_for(dialect: Dialect, strategy: Strategy) -> String {
-    let strategy = if strategy == Strategy::Auto { dialect.lightest() } else { strategy };
-    let least = Intent { strategy, on_busy: OnBusy::Wait, raise_durability: false };
-    let most = Intent { strategy, on_busy: OnBusy::KillAll, raise_durability: true };
+    let strategy = if strategy == Strategy::Auto {
+        dialect.lightest()
+    } else {
+        strategy
+    };
+    let least = Intent {
+        strategy,
+        on_busy: OnBusy::Wait,
+        raise_durability: false,
+    };
+    let most = Intent {
+        strategy,
+        on_busy: OnBusy::KillAll,
+        raise_durability: true,
+    };
     let least = needs(dialect, least);
     let names = |scope: Scope| {
-        let names = least.iter().filter(|need| need.scope == scope).map(|need| need.granted(dialect));
+        let names = least
+            .iter()
+            .filter(|need| need.scope == scope)
+            .map(|need| need.granted(dialect));
         names.collect::<Vec<_>>().join(", ")
     };
     let account = "'snapback'@'localhost'";
@@ -284,7 +360,11 @@ pub fn grants_sql_for(dialect: Dialect, strategy: Strategy) -> String {
         sql += &format!("GRANT {schema} ON performance_schema.* TO {account};\n");
     }
     for extra in needs(dialect, most).iter().filter(|need| !least.contains(need)) {
-        sql += &format!("-- only {}:\n-- GRANT {} ON *.* TO {account};\n", extra.why, extra.granted(dialect));
+        sql += &format!(
+            "-- only {}:\n-- GRANT {} ON *.* TO {account};\n",
+            extra.why,
+            extra.granted(dialect)
+        );
     }
     sql
 }
@@ -293,17 +373,31 @@ pub fn grants_sql_for(dialect: Dialect, strategy: Strategy) -> String {
 mod tests {
     use super::*;
 
-    const MARIADB: Dialect = Dialect { flavour: Flavour::MariaDb, version: (10, 11, 19) };
-    const MYSQL: Dialect = Dialect { flavour: Flavour::MySql, version: (9, 7, 4) };
+    const MARIADB: Dialect = Dialect {
+        flavour: Flavour::MariaDb,
+        version: (10, 11, 19),
+    };
+    const MYSQL: Dialect = Dialect {
+        flavour: Flavour::MySql,
+        version: (9, 7, 4),
+    };
 
     fn intent(strategy: Strategy) -> Intent {
-        Intent { strategy, on_busy: OnBusy::Wait, raise_durability: false }
+        Intent {
+            strategy,
+            on_busy: OnBusy::Wait,
+            raise_durability: false,
+        }
     }
 
     fn lacking(dialect: Dialect, intent: Intent, lines: &[&str]) -> Vec<&'static str> {
         let grants = Grants::parse("a@localhost", lines);
         let needs = needs(dialect, intent);
-        needs.iter().filter(|need| need.required && !grants.meet(need)).map(|need| need.name).collect()
+        needs
+            .iter()
+            .filter(|need| need.required && !grants.meet(need))
+            .map(|need| need.name)
+            .collect()
     }
 
     #[test]
@@ -315,7 +409,11 @@ mod tests {
             "GRANT `some ON role` TO `s`@`localhost`",
         ];
         assert!(lacking(MARIADB, intent(Strategy::BackupStage), &least).is_empty());
-        let kill = Intent { on_busy: OnBusy::KillAll, raise_durability: true, ..intent(Strategy::Ftwrl) };
+        let kill = Intent {
+            on_busy: OnBusy::KillAll,
+            raise_durability: true,
+            ..intent(Strategy::Ftwrl)
+        };
         assert_eq!(lacking(MARIADB, kill, &least), ["CONNECTION ADMIN", "SUPER"]);
 
         let mysql = [
@@ -324,12 +422,18 @@ mod tests {
             "GRANT SELECT ON `performance\\_schema`.* TO `s`@`localhost`",
         ];
         assert!(lacking(MYSQL, intent(Strategy::Instance), &mysql).is_empty());
-        assert_eq!(lacking(MYSQL, intent(Strategy::Instance), &mysql[..1]), ["SELECT", "BACKUP_ADMIN"]);
+        assert_eq!(
+            lacking(MYSQL, intent(Strategy::Instance), &mysql[..1]),
+            ["SELECT", "BACKUP_ADMIN"]
+        );
     }
 
     #[test]
     fn column_and_table_grants_do_not_count() {
-        let lines = ["GRANT SELECT (a, b), RELOAD ON `db ON x`.* TO `s`@`h`", "GRANT PROCESS ON `d`.`t` TO `s`@`h`"];
+        let lines = [
+            "GRANT SELECT (a, b), RELOAD ON `db ON x`.* TO `s`@`h`",
+            "GRANT PROCESS ON `d`.`t` TO `s`@`h`",
+        ];
         let missing = lacking(MARIADB, intent(Strategy::Lockless), &lines);
         assert_eq!(missing, ["PROCESS"]);
     }
@@ -339,13 +443,19 @@ mod tests {
         let grants = Grants::parse("o'x@%", &["GRANT USAGE ON *.* TO `o'x`@`%`"]);
         let findings = missing(&grants, &needs(MARIADB, intent(Strategy::Lockless)), MARIADB);
         assert_eq!(findings.len(), 1);
-        assert_eq!(findings[0].remedy.as_deref(), Some("GRANT PROCESS ON *.* TO 'o''x'@'%';"));
+        assert_eq!(
+            findings[0].remedy.as_deref(),
+            Some("GRANT PROCESS ON *.* TO 'o''x'@'%';")
+        );
     }
 
     #[test]
     fn the_printed_sql_meets_the_needs() {
         let sql = grants_sql(Flavour::MariaDb, Strategy::Auto);
-        assert!(sql.contains("GRANT PROCESS, RELOAD, BINLOG MONITOR, REPLICA MONITOR ON *.* TO 'snapback'@'localhost';"), "{sql}");
+        assert!(
+            sql.contains("GRANT PROCESS, RELOAD, BINLOG MONITOR, REPLICA MONITOR ON *.* TO 'snapback'@'localhost';"),
+            "{sql}"
+        );
         assert!(sql.contains("-- GRANT SUPER ON"), "{sql}");
         let sql = grants_sql(Flavour::MySql, Strategy::Instance);
         assert!(sql.contains("GRANT SELECT ON performance_schema.*"), "{sql}");

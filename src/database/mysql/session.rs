@@ -26,7 +26,10 @@ impl Row {
     /// A row from names and values, for tests.
     #[cfg(test)]
     pub fn of(cells: &[(&str, Option<&str>)]) -> Row {
-        Row(cells.iter().map(|(name, value)| ((*name).to_owned(), value.map(str::to_owned))).collect())
+        Row(cells
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.map(str::to_owned)))
+            .collect())
     }
 
     /// The value of a column (names compare without case); `None` for NULL and for no such column.
@@ -155,7 +158,10 @@ impl Session {
             for row in set {
                 rows.push(text_row(row.map_err(failed)?));
             }
-            answers.push(Answer { rows, at: Instant::now() });
+            answers.push(Answer {
+                rows,
+                at: Instant::now(),
+            });
         }
         Ok(answers)
     }
@@ -179,7 +185,9 @@ impl Session {
     fn kill_with(&mut self, statement: &str) -> Result<()> {
         const NO_SUCH_THREAD: u16 = 1094;
         match self.run(statement) {
-            Err(Error::Statement { code: NO_SUCH_THREAD, .. }) => Ok(()),
+            Err(Error::Statement {
+                code: NO_SUCH_THREAD, ..
+            }) => Ok(()),
             answer => answer,
         }
     }
@@ -211,7 +219,10 @@ fn ssl_opts(options: &ConnectOptions) -> Option<SslOpts> {
     if tls.mode == TlsMode::Disabled {
         return None;
     }
-    let identity = tls.identity.clone().map(|(cert, key)| mysql::ClientIdentity::new(cert, key));
+    let identity = tls
+        .identity
+        .clone()
+        .map(|(cert, key)| mysql::ClientIdentity::new(cert, key));
     let ssl = SslOpts::default()
         .with_client_identity(identity)
         .with_danger_accept_invalid_certs(tls.mode < TlsMode::VerifyCa)
@@ -258,7 +269,11 @@ fn reason(error: &mysql::Error) -> String {
 }
 
 fn text_row(row: mysql::Row) -> Row {
-    let names: Vec<String> = row.columns_ref().iter().map(|column| column.name_str().into_owned()).collect();
+    let names: Vec<String> = row
+        .columns_ref()
+        .iter()
+        .map(|column| column.name_str().into_owned())
+        .collect();
     let values = row.unwrap().into_iter().map(|value| match value {
         Value::NULL => None,
         Value::Bytes(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),

@@ -74,13 +74,22 @@ impl Watchdog {
         let thread = std::thread::Builder::new()
             .name("lock-watchdog".into())
             .spawn(move || watcher.watch())
-            .map_err(|source| crate::sys::Error::Kernel { operation: "start the watchdog thread", source })?;
-        Ok(Watchdog { shared, thread: Some(thread) })
+            .map_err(|source| crate::sys::Error::Kernel {
+                operation: "start the watchdog thread",
+                source,
+            })?;
+        Ok(Watchdog {
+            shared,
+            thread: Some(thread),
+        })
     }
 
     /// From now on the session is ended at `limit` from now, for this reason. Replaces what was armed before.
     pub fn arm(&self, limit: Duration, why: Fired) {
-        self.shared.lock().armed = Some(Deadline { at: Instant::now() + limit, why });
+        self.shared.lock().armed = Some(Deadline {
+            at: Instant::now() + limit,
+            why,
+        });
         self.shared.changed.notify_all();
     }
 
@@ -102,7 +111,11 @@ impl Watchdog {
         self.join();
         match self.shared.lock().failed.take() {
             None => Ok(()),
-            Some(reason) => Err(Error::Statement { statement: "KILL".into(), code: 0, reason }),
+            Some(reason) => Err(Error::Statement {
+                statement: "KILL".into(),
+                code: 0,
+                reason,
+            }),
         }
     }
 

@@ -1,0 +1,251 @@
+//! A server that is quiet, and how it is let go.
+
+use std::time::Instant;
+
+use super::attempt::{Grip, Steps, ensure_gone};
+use super::durability;
+use super::position::Reader;
+use super::session::Session;
+use super::strategy::Sequence;
+use super::watchdog::Fired;
+use crate::database::{Coordinates, Error, LockFigures, Quiesced, Released, Result, Strategy};
+use crate::finding::Finding;
+use crate::journal::Setting;
+use crate::units::micros;
+
+/// A held lock.
+pub struct Held<'s> {
+    admin: &'s mut Session,
+    grip: Option<Grip>,
+    reader: Reader,
+    coordinates: Coordinates,
+    strategy: Strategy,
+    sequence: Sequence,
+    attempts: u32,
+    exact: bool,
+    setting: Option<Setting>,
+    findings: Vec<Finding>,
+}
+
+/// What was decided before the lock and goes into its outcome.
+pub struct Terms {
+    /// The resolved strategy.
+    pub strategy: Strategy,
+    /// Its sequence.
+    pub sequence: Sequence,
+    /// Attempts that it took.
+    pub attempts: u32,
+    /// Whether the position is exact if it does not move.
+    pub exact: bool,
+    /// The setting to put back.
+    pub setting: Option<Setting>,
+    /// What was found on the way.
+    pub findings: Vec<Finding>,
+}
+
+impl<'s> Held<'s> {
+    /// Takes over a lock.
+    pub fn new(admin: &'s mut Session, grip: Grip, reader: Reader, terms: Terms) -> Held<'s> {
+        Held {
+            admin,
+            coordinates: grip.reading.coordinates.clone(),
+            grip: Some(grip),
+            reader,
+            strategy: terms.strategy,
+            sequence: terms.sequence,
+            attempts: terms.attempts,
+            exact: terms.exact,
+            setting: terms.setting,
+            findings: terms.findings,
+        }
+    }
+
+    /// Asks once more, then unlocks. Whatever happens, the session is gone afterwards.
+    fn let_go(&mut self, mut grip: Grip) -> Result<LockFigures> {
+        let proved = self.prove(&mut grip);
+        let id = grip.session.id();
+        let begun = Instant::now();
+        let unlocked = grip.session.run(self.sequence.unlock);
+        let released = Instant::now();
+        grip.steps.add("unlock", begun, released);
+        grip.watchdog.disarm();
+        let watched = grip.watchdog.stop();
+        drop(grip.session);
+        if proved.is_err() || unlocked.is_err() || watched.is_err() {
+            ensure_gone(self.admin, id)?;
+        }
+        proved?;
+        if let Err(error) = unlocked {
+            // The proof above came after the snapshot: it stands. The lock went with the session.
+            self.findings.push(Finding::warning(
+                "unlock",
+                format!("the lock was released by closing its session: {error}"),
+            ));
+        }
+        Ok(LockFigures {
+            strategy: self.strategy,
+            attempts: self.attempts,
+            acquire_us: micros(grip.acquire),
+            held_us: micros(released.saturating_duration_since(grip.granted)),
+            steps: grip.steps.into_phases(),
+        })
+    }
+
+    /// The session is the same and alive, and the position has not moved (traps 3 and 15).
+    fn prove(&mut self, grip: &mut Grip) -> Result<()> {
+        let begun = Instant::now();
+        let lost = |reason: String| Error::LockLost { reason };
+        let again = self.reader.read(&mut grip.session);
+        grip.steps.add("position-again", begun, Instant::now());
+        match grip.watchdog.fired() {
+            Some(Fired::HoldLimit) => {
+                return Err(lost(
+                    "it was held for longer than the hold limit (lock.hold_limit)".into(),
+                ));
+            }
+            Some(Fired::Cancelled) => return Err(lost("a signal asked the run to end".into())),
+            Some(Fired::AcquireTimeout) | None => {}
+        }
+        let again = again.map_err(|error| lost(error.to_string()))?;
+        if again.connection != grip.session.id() {
+            return Err(lost(format!(
+                "connection {} became {}",
+                grip.session.id(),
+                again.connection
+            )));
+        }
+        let (before, after) = (&grip.reading.coordinates, &again.coordinates);
+        if before.position != after.position {
+            self.exact = false;
+            self.findings.push(
+                Finding::warning(
+                    "position-moved",
+                    "the binary log position moved while the lock was held: it is not exact",
+                )
+                .remedy("find out who writes to the binary log under a global read lock (FLUSH LOGS?)"),
+            );
+        }
+        if before.replica != after.replica {
+            self.exact = false;
+            self.findings.push(Finding::warning(
+                "replica-position-moved",
+                "a replica channel's executed position moved while the lock was held: it is not exact",
+            ));
+        }
+        Ok(())
+    }
+
+    fn put_back(&mut self) -> Result<Vec<Setting>> {
+        let Some(setting) = self.setting.take() else {
+            return Ok(Vec::new());
+        };
+        durability::restore(self.admin, &setting)?;
+        Ok(vec![setting])
+    }
+
+    fn end(&mut self) -> Result<()> {
+        let gone = match self.grip.take() {
+            None => Ok(()),
+            Some(mut grip) => {
+                let id = grip.session.id();
+                // A watchdog that has fired has closed the session: then this fails, which is fine.
+                drop(grip.session.run(self.sequence.unlock));
+                grip.watchdog.disarm();
+                drop(grip);
+                ensure_gone(self.admin, id)
+            }
+        };
+        let restored = self.put_back().map(drop);
+        gone.and(restored)
+    }
+}
+
+impl Quiesced for Held<'_> {
+    fn coordinates(&self) -> &Coordinates {
+        &self.coordinates
+    }
+
+    fn release(mut self: Box<Self>) -> Result<Released> {
+        let Some(grip) = self.grip.take() else {
+            return Err(Error::LockLost {
+                reason: "it was released before".into(),
+            });
+        };
+        let figures = self.let_go(grip);
+        let settings = self.put_back();
+        let figures = figures?;
+        let settings = settings.unwrap_or_else(|error| {
+            self.findings.push(not_restored(&error));
+            Vec::new()
+        });
+        Ok(Released {
+            figures,
+            exact: self.exact,
+            findings: std::mem::take(&mut self.findings),
+            settings,
+        })
+    }
+
+    fn abandon(mut self: Box<Self>) -> Result<()> {
+        self.end()
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        // Nobody looks at the answer here; the journal still has the setting, and the server ends the session on its own.
+        drop(self.end());
+    }
+}
+
+fn not_restored(error: &Error) -> Finding {
+    Finding::warning(
+        "setting-not-restored",
+        format!("innodb_flush_log_at_trx_commit was not put back: {error}"),
+    )
+    .remedy("`snapback cleanup` puts it back")
+}
+
+/// No lock: `lockless` and `none`.
+pub struct Unlocked {
+    coordinates: Coordinates,
+    strategy: Strategy,
+    steps: Steps,
+}
+
+impl Unlocked {
+    /// Nothing is held.
+    pub fn new(strategy: Strategy, origin: Instant) -> Unlocked {
+        Unlocked {
+            coordinates: Coordinates::default(),
+            strategy,
+            steps: Steps::new(origin),
+        }
+    }
+}
+
+impl Quiesced for Unlocked {
+    fn coordinates(&self) -> &Coordinates {
+        &self.coordinates
+    }
+
+    fn release(self: Box<Self>) -> Result<Released> {
+        Ok(Released {
+            figures: LockFigures {
+                strategy: self.strategy,
+                attempts: 0,
+                acquire_us: 0,
+                held_us: 0,
+                steps: self.steps.into_phases(),
+            },
+            // `lockless` is exact once its position is derived; `none` has none.
+            exact: self.strategy == Strategy::Lockless,
+            findings: Vec::new(),
+            settings: Vec::new(),
+        })
+    }
+
+    fn abandon(self: Box<Self>) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,154 @@
+//! When no lock is needed at all: the preconditions of `lockless` (docs/consistency.md).
+//!
+//! That the binary log lies in the same atomic snapshot is not judged here: its path is marked as needed, and the layout
+//! refuses needed paths that cannot be snapshotted at one instant.
+
+use std::path::PathBuf;
+
+use super::facts::Variables;
+use super::flavour::Dialect;
+use crate::database::{ServerFacts, Strategy};
+use crate::finding::Finding;
+
+/// A precondition that does not hold, and what would make it hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unmet {
+    what: String,
+    remedy: &'static str,
+}
+
+/// Everything that forbids a snapshot without a lock from having an exact position.
+pub fn unmet(facts: &ServerFacts, variables: &Variables, dialect: Dialect, other_engines: &[PathBuf]) -> Vec<Unmet> {
+    let mut unmet = Vec::new();
+    let mut need = |holds: bool, what: String, remedy| {
+        if !holds {
+            unmet.push(Unmet { what, remedy });
+        }
+    };
+    need(facts.log_bin, "the server writes no binary log".into(), "set log_bin");
+    need(
+        facts.flush_log_at_trx_commit != 0,
+        "innodb_flush_log_at_trx_commit is 0".into(),
+        "set it to 1 or 2",
+    );
+    need(
+        dialect.is_mariadb() || facts.sync_binlog == 1,
+        format!(
+            "sync_binlog is {}, and MySQL's files then reach the disk in any order",
+            facts.sync_binlog
+        ),
+        "set sync_binlog to 1",
+    );
+    need(
+        dialect.is_mariadb() || dialect.version >= (8, 0, 0),
+        "system tables are not transactional before MySQL 8.0".into(),
+        "use a locking strategy",
+    );
+    need(
+        other_engines.is_empty(),
+        other_engines.first().map_or_else(String::new, |file| {
+            format!(
+                "{} table files are not InnoDB's, such as {}",
+                other_engines.len(),
+                file.display()
+            )
+        }),
+        "ALTER TABLE ... ENGINE = InnoDB",
+    );
+    let encrypted = variables.is_on("binlog_encryption") || variables.is_on("encrypt_binlog");
+    need(
+        !encrypted,
+        "the binary log is encrypted, and its end cannot be read".into(),
+        "use a locking strategy",
+    );
+    unmet
+}
+
+/// What to say of them: blockers where `lockless` was asked for, a recommendation where it would do.
+pub fn findings(strategy: Strategy, application: bool, unmet: Vec<Unmet>, dialect: Dialect) -> Vec<Finding> {
+    if strategy == Strategy::Lockless {
+        let blocker = |unmet: Unmet| Finding::blocker("lockless-precondition", unmet.what).remedy(unmet.remedy);
+        let mut findings: Vec<Finding> = unmet.into_iter().map(blocker).collect();
+        if dialect.is_mariadb() {
+            findings.push(Finding::note(
+                "lockless-ddl",
+                "DDL, GRANT and ANALYZE change MariaDB's Aria system tables: keep them away from the instant of the snapshot",
+            ));
+        }
+        return findings;
+    }
+    if unmet.is_empty() && application && strategy != Strategy::None {
+        let message = "every table is InnoDB and the binary log is durable: strategy `lockless` gives the same promise and stops \
+                       nobody, as long as the binary log lies on the same volume";
+        return vec![Finding::note("lockless-possible", message).remedy("set `lock.strategy: lockless`")];
+    }
+    Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::facts::facts;
+    use super::*;
+    use crate::database::Flavour;
+
+    fn judge(pairs: &[(&str, &str)], other: &[PathBuf]) -> Vec<String> {
+        let mut all = vec![("version", "9.7.4"), ("datadir", "/nonexistent")];
+        all.extend(pairs);
+        let variables = Variables::of(&all);
+        let facts = facts(&variables, "x").unwrap();
+        let dialect = Dialect {
+            flavour: facts.flavour,
+            version: facts.version_number,
+        };
+        unmet(&facts, &variables, dialect, other)
+            .into_iter()
+            .map(|unmet| unmet.what)
+            .collect()
+    }
+
+    #[test]
+    fn each_precondition_counts() {
+        let good = [
+            ("log_bin", "ON"),
+            ("sync_binlog", "1"),
+            ("innodb_flush_log_at_trx_commit", "2"),
+        ];
+        assert!(judge(&good, &[]).is_empty());
+        for (name, value, expected) in [
+            ("log_bin", "OFF", "no binary log"),
+            ("sync_binlog", "0", "sync_binlog is 0"),
+            ("innodb_flush_log_at_trx_commit", "0", "is 0"),
+            ("binlog_encryption", "ON", "encrypted"),
+            ("version", "5.7.44", "8.0"),
+        ] {
+            let mut pairs = good.to_vec();
+            pairs.push((name, value));
+            let unmet = judge(&pairs, &[]);
+            assert_eq!(unmet.len(), 1, "{name}: {unmet:?}");
+            assert!(unmet[0].contains(expected), "{unmet:?}");
+        }
+        assert!(judge(&good, &["/d/m.MYD".into()])[0].contains("/d/m.MYD"));
+        let mariadb = [("version", "10.11.19-MariaDB"), ("log_bin", "ON"), ("sync_binlog", "0")];
+        assert!(judge(&mariadb, &[]).is_empty());
+    }
+
+    #[test]
+    fn they_block_where_asked_for_and_recommend_where_met() {
+        let dialect = Dialect {
+            flavour: Flavour::MySql,
+            version: (9, 7, 4),
+        };
+        let unmet = vec![Unmet {
+            what: "x".into(),
+            remedy: "y",
+        }];
+        let blocked = findings(Strategy::Lockless, true, unmet.clone(), dialect);
+        assert_eq!(blocked[0].severity, crate::finding::Severity::Blocker);
+        assert!(findings(Strategy::Instance, true, unmet, dialect).is_empty());
+        assert_eq!(
+            findings(Strategy::Instance, true, Vec::new(), dialect)[0].code,
+            "lockless-possible"
+        );
+        assert!(findings(Strategy::None, false, Vec::new(), dialect).is_empty());
+    }
+}

@@ -1,0 +1,332 @@
+//! A live MySQL or MariaDB server as the run sees it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::attempt::{Attempt, Grip};
+use super::blockers::Source;
+use super::connect::{ConnectOptions, Target};
+use super::facts::{Variables, dialect, facts};
+use super::flavour::Dialect;
+use super::guard::{Guard, pause};
+use super::held::{Held, Terms, Unlocked};
+use super::position::{Reader, replica_findings};
+use super::privileges::{self, Grants, Intent};
+use super::session::Session;
+use super::strategy::{self, Exactness, Sequence};
+use super::{binlog, blockers, datadir, durability, lockless, paths};
+use crate::database::{
+    Consistency, Database, Error, Examination, OnBusy, Position, QuiesceContext, QuiescePlan, Quiesced, Result,
+    ServerFacts, SettlePoint, Strategy,
+};
+use crate::finding::Finding;
+use crate::journal::{Made, Setting};
+
+/// How long the server may be silent within one statement that is asked outside of any lock; listing the tablespaces of a
+/// server with hundreds of thousands of tables takes minutes.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A connected server.
+pub struct Server {
+    options: ConnectOptions,
+    admin: Session,
+    variables: Variables,
+    facts: ServerFacts,
+    dialect: Dialect,
+    /// Whether files of engines without transactions were seen; unknown before [`Database::examine`].
+    other_engines: Option<bool>,
+}
+
+/// Connects to the server that the configuration names.
+///
+/// # Errors
+/// [`Error::OptionFile`] or [`Error::Connect`]; or the server does not say what every server says.
+pub fn connect(server: &crate::config::Server) -> Result<Box<dyn Database>> {
+    Ok(Box::new(Server::connect(server)?))
+}
+
+impl Server {
+    /// The same, as its own type.
+    ///
+    /// # Errors
+    /// As [`connect`].
+    pub fn connect(server: &crate::config::Server) -> Result<Server> {
+        let options = ConnectOptions::new(server)?;
+        let mut admin = open_admin(&options)?;
+        let variables = Variables::read(&mut admin)?;
+        let facts = facts(&variables, &options.address())?;
+        Ok(Server {
+            dialect: dialect(&facts),
+            options,
+            admin,
+            variables,
+            facts,
+            other_engines: None,
+        })
+    }
+
+    /// The SQL that makes an account with the least privileges here.
+    pub fn grants_sql(&self, strategy: Strategy) -> String {
+        privileges::grants_sql_for(self.dialect, strategy)
+    }
+
+    /// A connection that the server dropped while nothing was locked may be replaced.
+    fn revive(&mut self) -> Result<()> {
+        if self.admin.run("SELECT 1").is_err() {
+            self.admin = open_admin(&self.options)?;
+        }
+        Ok(())
+    }
+
+    fn local_socket(&self) -> bool {
+        matches!(self.options.target, Target::Socket(_))
+    }
+
+    fn exactness(&self, plan: &QuiescePlan) -> Exactness {
+        strategy::exactness(&self.facts, self.dialect, plan.strategy, plan.raise_durability)
+    }
+
+    fn privilege_findings(&mut self, plan: &QuiescePlan) -> Result<Vec<Finding>> {
+        let grants = Grants::read(&mut self.admin, self.dialect)?;
+        let intent = Intent {
+            strategy: plan.strategy,
+            on_busy: plan.limits.on_busy,
+            raise_durability: self.exactness(plan).raise,
+        };
+        Ok(privileges::missing(
+            &grants,
+            &privileges::needs(self.dialect, intent),
+            self.dialect,
+        ))
+    }
+
+    /// What is running right now that a lock would wait for. A note: the run itself looks again and acts on `on_busy`.
+    fn traffic_findings(&mut self, plan: &QuiescePlan) -> Result<Vec<Finding>> {
+        let mut findings = Vec::new();
+        if strategy::sequence(plan.strategy).is_none() {
+            return Ok(findings);
+        }
+        let source = Source::find(&mut self.admin, self.dialect);
+        if !source.sees_table_locks() {
+            findings.push(
+                Finding::note(
+                    "table-locks-unseen",
+                    "an idle session that holds LOCK TABLES cannot be seen on this server; the bounded wait protects against it",
+                )
+                .remedy("INSTALL SONAME 'metadata_lock_info'"),
+            );
+        }
+        let age = plan.limits.blocker_age;
+        for blocker in blockers::find(&mut self.admin, self.dialect, source, plan.strategy, age, &[])? {
+            findings.push(Finding::note(
+                "in-the-way",
+                format!("in the way of the lock now: {blocker}"),
+            ));
+        }
+        Ok(findings)
+    }
+
+    fn server_findings(&mut self) -> Result<Vec<Finding>> {
+        let mut findings = Vec::new();
+        if !self.facts.log_bin {
+            findings.push(Finding::note(
+                "no-binary-log",
+                "the server writes no binary log: there is no position to record",
+            ));
+        }
+        if self
+            .variables
+            .get("innodb_doublewrite")
+            .is_some_and(|value| value.eq_ignore_ascii_case("off") || value == "0")
+        {
+            findings.push(
+                Finding::warning(
+                    "doublewrite-off",
+                    "innodb_doublewrite is off: a page torn at the instant of the snapshot cannot be repaired",
+                )
+                .remedy("switch it on, or be sure that the storage writes whole pages atomically"),
+            );
+        }
+        if self.variables.is_galera() {
+            findings.push(
+                Finding::warning(
+                    "galera",
+                    "the server is a Galera node: a lock pauses it, and flow control may slow the cluster; \
+                     the recorded position is its own binary log's",
+                )
+                .remedy("SET GLOBAL wsrep_desync = ON before and OFF after, or back up a node that takes no writes"),
+            );
+        }
+        let reader = Reader::prepare(&mut self.admin, self.dialect, self.facts.log_bin)?;
+        let workers = [
+            "slave_parallel_threads",
+            "replica_parallel_workers",
+            "slave_parallel_workers",
+        ];
+        let workers = workers.iter().find_map(|name| self.variables.number(name)).unwrap_or(0);
+        findings.extend(replica_findings(&reader, workers));
+        Ok(findings)
+    }
+
+    fn lock<'a>(
+        &'a mut self,
+        plan: &QuiescePlan,
+        sequence: Sequence,
+        flush: bool,
+        context: &mut QuiesceContext<'_>,
+    ) -> crate::Result<(Grip, Reader, u32)> {
+        let reader = Reader::prepare(&mut self.admin, self.dialect, self.facts.log_bin)?;
+        let source = Source::find(&mut self.admin, self.dialect);
+        let other_engines = match self.other_engines {
+            Some(known) => known,
+            None => !datadir::scan(&self.facts.datadir)?.other_engines.is_empty(),
+        };
+        let mut number = 1;
+        let mut backoff = plan.limits.backoff;
+        loop {
+            let guard = Guard {
+                dialect: self.dialect,
+                source,
+                strategy: plan.strategy,
+                limits: &plan.limits,
+                reader: &reader,
+            };
+            let options = &self.options;
+            let mut attempt = Attempt {
+                guard,
+                sequence,
+                flush,
+                other_engines,
+                options,
+                context: &mut *context,
+            };
+            match attempt.run(&mut self.admin) {
+                Ok(grip) => return Ok((grip, reader, number)),
+                Err(crate::Error::Database(Error::Busy { reason })) => {
+                    if plan.limits.on_busy == OnBusy::Fail || number >= plan.limits.attempts {
+                        return Err(after(number, reason).into());
+                    }
+                    context
+                        .monitor
+                        .message(&format!("{reason}; attempt {number}, next in {backoff:?}"));
+                }
+                Err(error) => return Err(error),
+            }
+            pause(backoff, context.cancel)?;
+            number += 1;
+            backoff *= 2;
+        }
+    }
+
+    /// Puts the setting back after a failure, and tells the journal.
+    fn put_back(&mut self, setting: Option<&Setting>, context: &QuiesceContext<'_>) -> crate::Result<()> {
+        if let Some(setting) = setting {
+            self.revive()?;
+            durability::restore(&mut self.admin, setting)?;
+            context.journal.undone(&Made::Setting(setting.clone()))?;
+        }
+        Ok(())
+    }
+}
+
+fn after(attempts: u32, reason: String) -> Error {
+    Error::Busy {
+        reason: match attempts {
+            1 => reason,
+            attempts => format!("{reason} ({attempts} attempts)"),
+        },
+    }
+}
+
+fn open_admin(options: &ConnectOptions) -> Result<Session> {
+    let mut session = Session::open(options, PATIENCE)?;
+    // A list of locks may be long; MySQL cuts it at 1024 bytes by default.
+    session.run("SET SESSION group_concat_max_len = 1048576, autocommit = 1")?;
+    Ok(session)
+}
+
+impl Database for Server {
+    fn facts(&self) -> &ServerFacts {
+        &self.facts
+    }
+
+    fn examine(&mut self, plan: &QuiescePlan) -> Result<Examination> {
+        self.revive()?;
+        let address = self.options.address();
+        let mut findings =
+            datadir::check_identity(&self.variables, &self.facts.datadir, &address, self.local_socket())?;
+        let galera = self.variables.is_galera();
+        let (chosen, reason) = strategy::resolve(plan.strategy, plan.consistency, self.dialect, galera)?;
+        let plan = QuiescePlan {
+            strategy: chosen,
+            ..plan.clone()
+        };
+        findings.extend(self.privilege_findings(&plan)?);
+        let footprint = paths::footprint(&mut self.admin, &self.variables, self.dialect, &self.facts.datadir)?;
+        self.other_engines = Some(!footprint.other_engines.is_empty());
+        findings.extend(footprint.findings);
+        findings.extend(self.exactness(&plan).finding);
+        let unmet = lockless::unmet(&self.facts, &self.variables, self.dialect, &footprint.other_engines);
+        findings.extend(lockless::findings(
+            plan.strategy,
+            plan.consistency == Consistency::Application,
+            unmet,
+            self.dialect,
+        ));
+        findings.extend(self.server_findings()?);
+        findings.extend(self.traffic_findings(&plan)?);
+        Ok(Examination {
+            strategy: chosen,
+            reason,
+            paths: footprint.paths,
+            findings,
+        })
+    }
+
+    fn quiesce<'s>(
+        &'s mut self,
+        plan: &QuiescePlan,
+        mut context: QuiesceContext<'_>,
+    ) -> crate::Result<Box<dyn Quiesced + 's>> {
+        let Some(sequence) = strategy::sequence(plan.strategy) else {
+            (context.settle)(SettlePoint::Before)?;
+            context.cancel.check()?;
+            return Ok(Box::new(Unlocked::new(plan.strategy, context.origin)));
+        };
+        self.revive()?;
+        let exactness = self.exactness(plan);
+        let setting = match exactness.raise {
+            true => {
+                let old = self.facts.flush_log_at_trx_commit;
+                Some(durability::raise(
+                    &mut self.admin,
+                    context.journal,
+                    &self.options.address(),
+                    old,
+                )?)
+            }
+            false => None,
+        };
+        match self.lock(plan, sequence, exactness.flush, &mut context) {
+            Ok((grip, reader, attempts)) => {
+                let terms = Terms {
+                    strategy: plan.strategy,
+                    sequence,
+                    attempts,
+                    exact: exactness.exact,
+                    setting,
+                    findings: Vec::new(),
+                };
+                Ok(Box::new(Held::new(&mut self.admin, grip, reader, terms)))
+            }
+            Err(error) => {
+                let restored = self.put_back(setting.as_ref(), &context);
+                Err(error.and_rollback(restored))
+            }
+        }
+    }
+
+    fn derive_position(&self, binary_log_index: &Path, binary_log_dir: &Path) -> Result<Position> {
+        binlog::position(self.dialect.flavour, binary_log_index, binary_log_dir)
+    }
+}
