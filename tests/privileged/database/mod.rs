@@ -1,0 +1,5 @@
+//! `snapback::database` against real MariaDB and MySQL servers.
+
+mod harness;
+mod hold;
+mod server;
