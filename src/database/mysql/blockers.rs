@@ -36,6 +36,15 @@ pub struct Blocker {
     pub doing: Doing,
     /// Replication, events and other threads of the server's own, which are never killed.
     pub system: bool,
+    /// The server's number of its current, or last, statement.
+    pub statement: u64,
+}
+
+impl Blocker {
+    /// Whether this is the same session at the same statement.
+    fn same(&self, other: &Blocker) -> bool {
+        (self.id, self.statement, self.doing) == (other.id, other.statement, other.doing)
+    }
 }
 
 impl std::fmt::Display for Blocker {
@@ -100,21 +109,49 @@ impl Source {
     }
 }
 
-/// Looks for blockers of a strategy that have been at it for `age`; idle lock holders count at any age.
+/// What is looked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Search<'a> {
+    /// The server's kind.
+    pub dialect: Dialect,
+    /// Where locks can be seen.
+    pub source: Source,
+    /// Whose way matters.
+    pub strategy: Strategy,
+    /// A running statement counts from this age on; idle lock holders count at any age.
+    pub age: Duration,
+    /// Connections of our own.
+    pub own: &'a [u64],
+}
+
+/// How long after the first look the second one comes.
+const SECOND_LOOK: Duration = Duration::from_millis(3);
+
+/// Looks for blockers.
+///
+/// The servers' tables of locks and of sessions are not read at one instant: a session that has just ended its statement
+/// can seem to hold its locks idle. So what is found is looked at again, and counts only if it is still at the same statement.
 ///
 /// # Errors
 /// The server cannot be asked.
-pub fn find(
-    session: &mut Session,
-    dialect: Dialect,
-    source: Source,
-    strategy: Strategy,
-    age: Duration,
-    own: &[u64],
-) -> Result<Vec<Blocker>> {
-    let rows = session.rows(&statement(dialect, source))?;
-    let seen = rows.iter().filter_map(Seen::of).filter(|seen| !own.contains(&seen.id));
-    let blockers = seen.filter_map(|seen| seen.blocks(dialect, strategy, age));
+pub fn find(session: &mut Session, search: Search<'_>) -> Result<Vec<Blocker>> {
+    let first = look(session, search)?;
+    if first.is_empty() {
+        return Ok(first);
+    }
+    std::thread::sleep(SECOND_LOOK);
+    let mut second = look(session, search)?;
+    second.retain(|blocker| first.iter().any(|seen| seen.same(blocker)));
+    Ok(second)
+}
+
+fn look(session: &mut Session, search: Search<'_>) -> Result<Vec<Blocker>> {
+    let rows = session.rows(&statement(search.dialect, search.source))?;
+    let seen = rows
+        .iter()
+        .filter_map(Seen::of)
+        .filter(|seen| !search.own.contains(&seen.id));
+    let blockers = seen.filter_map(|seen| seen.blocks(search.dialect, search.strategy, search.age));
     let mut blockers: Vec<Blocker> = blockers.collect();
     blockers.sort_by_key(|blocker| std::cmp::Reverse(blocker.age));
     Ok(blockers)
@@ -126,12 +163,12 @@ fn statement(dialect: Dialect, source: Source) -> String {
     match source {
         Source::MySqlLocks => "SELECT t.PROCESSLIST_ID AS ID, t.PROCESSLIST_USER AS USER, t.TYPE AS KIND, \
              t.PROCESSLIST_COMMAND AS COMMAND, t.PROCESSLIST_STATE AS STATE, \
-             COALESCE(MAX(s.TIMER_WAIT) DIV 1000000000, t.PROCESSLIST_TIME * 1000) AS AGE_MS, \
+             COALESCE(MAX(IF(s.END_EVENT_ID IS NULL, s.TIMER_WAIT, NULL)) DIV 1000000000, t.PROCESSLIST_TIME * 1000) \
+             AS AGE_MS, MAX(s.EVENT_ID) AS STATEMENT, \
              GROUP_CONCAT(DISTINCT CONCAT_WS('/', m.OBJECT_TYPE, m.LOCK_TYPE, m.LOCK_DURATION)) AS LOCKS \
              FROM performance_schema.metadata_locks m \
              JOIN performance_schema.threads t ON t.THREAD_ID = m.OWNER_THREAD_ID \
-             LEFT JOIN performance_schema.events_statements_current s \
-             ON s.THREAD_ID = t.THREAD_ID AND s.END_EVENT_ID IS NULL \
+             LEFT JOIN performance_schema.events_statements_current s ON s.THREAD_ID = t.THREAD_ID \
              WHERE m.LOCK_STATUS = 'GRANTED' AND t.PROCESSLIST_ID <> CONNECTION_ID() \
              GROUP BY t.THREAD_ID, t.PROCESSLIST_ID, t.PROCESSLIST_USER, t.TYPE, t.PROCESSLIST_COMMAND, \
              t.PROCESSLIST_STATE, t.PROCESSLIST_TIME"
@@ -161,7 +198,7 @@ fn statement(dialect: Dialect, source: Source) -> String {
 
 fn mariadb_locks(locks: &str) -> String {
     format!(
-        "SELECT p.ID, p.USER, p.COMMAND, p.STATE, p.TIME_MS AS AGE_MS, l.LOCKS, \
+        "SELECT p.ID, p.USER, p.COMMAND, p.STATE, p.TIME_MS AS AGE_MS, p.QUERY_ID AS STATEMENT, l.LOCKS, \
          IF(x.trx_tables_in_use > 0, x.trx_tables_locked, 0) AS TRX_LOCKS, x.trx_id IS NOT NULL AS IN_TRX \
          FROM information_schema.PROCESSLIST p LEFT JOIN ({locks}) l ON l.ID = p.ID \
          LEFT JOIN information_schema.INNODB_TRX x ON x.trx_mysql_thread_id = p.ID \
@@ -209,6 +246,7 @@ struct Seen {
     command: String,
     state: String,
     background: bool,
+    statement: u64,
     age: Duration,
     locks: Vec<String>,
     row_locks: bool,
@@ -223,6 +261,7 @@ impl Seen {
             command: row.text("COMMAND"),
             state: row.text("STATE"),
             background: row.get("KIND") == Some("BACKGROUND"),
+            statement: row.number("STATEMENT").unwrap_or(0),
             age: Duration::from_millis(row.number::<f64>("AGE_MS").unwrap_or(0.0).max(0.0) as u64),
             locks: row
                 .text("LOCKS")
@@ -274,6 +313,7 @@ impl Seen {
             user: self.user,
             age: self.age,
             state: self.state,
+            statement: self.statement,
             doing,
         })
     }

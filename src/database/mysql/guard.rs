@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::blockers::{self, Blocker, Doing, Source};
+use super::blockers::{self, Blocker, Doing, Search, Source};
 use super::flavour::Dialect;
 use super::position::Reader;
 use super::session::Session;
@@ -50,7 +50,22 @@ impl Guard<'_> {
     /// # Errors
     /// The server cannot be asked.
     pub fn find(&self, admin: &mut Session, age: Duration, own: &[u64]) -> Result<Vec<Blocker>> {
-        blockers::find(admin, self.dialect, self.source, self.strategy, age, own)
+        let Guard {
+            dialect,
+            source,
+            strategy,
+            ..
+        } = *self;
+        blockers::find(
+            admin,
+            Search {
+                dialect,
+                source,
+                strategy,
+                age,
+                own,
+            },
+        )
     }
 
     /// Ends what may be ended, and returns who is left.
@@ -175,6 +190,7 @@ mod tests {
             state: String::new(),
             doing,
             system,
+            statement: 0,
         }
     }
 

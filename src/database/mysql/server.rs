@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::attempt::{Attempt, Grip};
-use super::blockers::Source;
+use super::blockers::{Search, Source};
 use super::connect::{ConnectOptions, Target};
 use super::facts::{Variables, dialect, facts};
 use super::flavour::Dialect;
@@ -116,8 +116,14 @@ impl Server {
                 .remedy("INSTALL SONAME 'metadata_lock_info'"),
             );
         }
-        let age = plan.limits.blocker_age;
-        for blocker in blockers::find(&mut self.admin, self.dialect, source, plan.strategy, age, &[])? {
+        let search = Search {
+            dialect: self.dialect,
+            source,
+            strategy: plan.strategy,
+            age: plan.limits.blocker_age,
+            own: &[],
+        };
+        for blocker in blockers::find(&mut self.admin, search)? {
             findings.push(Finding::note(
                 "in-the-way",
                 format!("in the way of the lock now: {blocker}"),

@@ -28,7 +28,12 @@ pub fn limits() -> LockLimits {
 }
 
 pub fn plan(strategy: Strategy) -> QuiescePlan {
-    QuiescePlan { consistency: Consistency::Application, strategy, limits: limits(), raise_durability: true }
+    QuiescePlan {
+        consistency: Consistency::Application,
+        strategy,
+        limits: limits(),
+        raise_durability: true,
+    }
 }
 
 /// What a quiesce needs from its run.
@@ -67,7 +72,11 @@ impl Run {
         }
     }
 
-    pub fn quiesce<'s>(&self, server: &'s mut dyn Database, plan: &QuiescePlan) -> snapback::Result<Box<dyn Quiesced + 's>> {
+    pub fn quiesce<'s>(
+        &self,
+        server: &'s mut dyn Database,
+        plan: &QuiescePlan,
+    ) -> snapback::Result<Box<dyn Quiesced + 's>> {
         self.quiesce_with(server, plan, &mut |_| Ok(()))
     }
 
@@ -116,7 +125,11 @@ impl Load {
             threads: Vec::new(),
         };
         let threads = (0..writers).map(|_| {
-            let (stop, commits, longest) = (Arc::clone(&load.stop), Arc::clone(&load.commits), Arc::clone(&load.longest_us));
+            let (stop, commits, longest) = (
+                Arc::clone(&load.stop),
+                Arc::clone(&load.commits),
+                Arc::clone(&load.longest_us),
+            );
             let mut client = server.client();
             let statement = format!("INSERT INTO {table} (b) VALUES (1)");
             std::thread::spawn(move || {

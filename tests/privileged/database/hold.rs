@@ -23,28 +23,54 @@ fn commits_stop_during_the_hold_and_go_on_after_it() {
         let (innodb, myisam) = (Load::start(&server, "t.w", 4), Load::start(&server, "t.m", 1));
         let mut database = server.connect();
         let examined = database.examine(&plan(Strategy::Auto)).unwrap();
-        assert!(examined.findings.iter().all(|f| f.severity != snapback::finding::Severity::Blocker), "{:?}", examined.findings);
+        assert!(
+            examined
+                .findings
+                .iter()
+                .all(|f| f.severity != snapback::finding::Severity::Blocker),
+            "{:?}",
+            examined.findings
+        );
         let run = Run::new();
         let held = run.quiesce(&mut database, &plan(strategy)).unwrap();
         let position = held.coordinates().position.clone().unwrap();
-        let status = if flavour == Flavour::MariaDb { "SHOW MASTER STATUS" } else { "SHOW BINARY LOG STATUS" };
+        let status = if flavour == Flavour::MariaDb {
+            "SHOW MASTER STATUS"
+        } else {
+            "SHOW BINARY LOG STATUS"
+        };
         let now: (String, u64) = server
             .client()
-            .query_map(status, |mut row: mysql::Row| (row.take::<String, _>(0).unwrap(), row.take::<u64, _>(1).unwrap()))
+            .query_map(status, |mut row: mysql::Row| {
+                (row.take::<String, _>(0).unwrap(), row.take::<u64, _>(1).unwrap())
+            })
             .unwrap()
             .remove(0);
-        assert_eq!((position.file.clone(), position.position), now, "{flavour:?} {strategy:?}");
+        assert_eq!(
+            (position.file.clone(), position.position),
+            now,
+            "{flavour:?} {strategy:?}"
+        );
         std::thread::sleep(Duration::from_millis(50));
         let (before, before_myisam) = (innodb.commits(), myisam.commits());
         std::thread::sleep(Duration::from_millis(300));
         // A writer may have been between its commit and its count.
-        assert!(innodb.commits() <= before + 4, "{flavour:?} {strategy:?}: commits went on");
-        assert!(myisam.commits() <= before_myisam + 1, "{flavour:?} {strategy:?}: MyISAM writes went on");
+        assert!(
+            innodb.commits() <= before + 4,
+            "{flavour:?} {strategy:?}: commits went on"
+        );
+        assert!(
+            myisam.commits() <= before_myisam + 1,
+            "{flavour:?} {strategy:?}: MyISAM writes went on"
+        );
         let released = held.release().unwrap();
         assert!(released.exact, "{:?}", released.findings);
         assert!(released.figures.held_us >= 300_000);
         std::thread::sleep(Duration::from_millis(200));
-        assert!(innodb.commits() > before + 4, "{flavour:?} {strategy:?}: commits did not go on");
+        assert!(
+            innodb.commits() > before + 4,
+            "{flavour:?} {strategy:?}: commits did not go on"
+        );
         println!("{flavour:?} {strategy:?}: {:?}", released.figures);
         innodb.stop();
         myisam.stop();
@@ -74,10 +100,17 @@ fn short_holds_are_short() {
         }
         acquire.sort_unstable();
         held.sort_unstable();
-        println!("{flavour:?} {strategy:?}: acquire median {} max {} us, held median {} max {} us", acquire[7], acquire[14], held[7], held[14]);
+        println!(
+            "{flavour:?} {strategy:?}: acquire median {} max {} us, held median {} max {} us",
+            acquire[7], acquire[14], held[7], held[14]
+        );
         println!("   longest commit {:?}; last {:?}", load.longest(), last.unwrap().steps);
         load.stop();
         drop(database);
-        assert_eq!(server.connections(), 0, "{flavour:?} {strategy:?}: connections are left");
+        assert_eq!(
+            server.connections(),
+            0,
+            "{flavour:?} {strategy:?}: connections are left"
+        );
     }
 }

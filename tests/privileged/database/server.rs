@@ -30,7 +30,12 @@ fn template(flavour: Flavour) -> &'static Path {
         let data = dir.path().join("data");
         let status = match flavour {
             Flavour::MariaDb => Command::new("mariadb-install-db")
-                .args(["--no-defaults", "--user=root", "--skip-test-db", "--auth-root-authentication-method=normal"])
+                .args([
+                    "--no-defaults",
+                    "--user=root",
+                    "--skip-test-db",
+                    "--auth-root-authentication-method=normal",
+                ])
                 .arg(format!("--datadir={}", data.display()))
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
@@ -67,7 +72,12 @@ fn free_port() -> u16 {
 impl TestServer {
     pub fn start(flavour: Flavour, extra: &[&str]) -> TestServer {
         let dir = tempfile::Builder::new().prefix("snapback-test-").tempdir().unwrap();
-        let copied = Command::new("cp").arg("-a").arg(template(flavour).join("data")).arg(dir.path()).status().unwrap();
+        let copied = Command::new("cp")
+            .arg("-a")
+            .arg(template(flavour).join("data"))
+            .arg(dir.path())
+            .status()
+            .unwrap();
         assert!(copied.success());
         // Every server has an identity of its own.
         drop(fs::remove_file(dir.path().join("data/auto.cnf")));
@@ -93,8 +103,18 @@ impl TestServer {
         if flavour == Flavour::MySql {
             command.args(["--mysqlx=OFF", "--secure-file-priv="]);
         }
-        let child = command.args(extra).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let mut server = TestServer { flavour, dir, port, child };
+        let child = command
+            .args(extra)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut server = TestServer {
+            flavour,
+            dir,
+            port,
+            child,
+        };
         server.wait_until_up();
         server
     }
@@ -123,7 +143,10 @@ impl TestServer {
     }
 
     pub fn opts(&self) -> OptsBuilder {
-        OptsBuilder::new().user(Some("root")).socket(self.socket().to_str()).prefer_socket(false)
+        OptsBuilder::new()
+            .user(Some("root"))
+            .socket(self.socket().to_str())
+            .prefer_socket(false)
     }
 
     /// A plain client.
@@ -132,16 +155,24 @@ impl TestServer {
     }
 
     pub fn sql(&self, statements: &str) {
-        self.client().query_drop(statements).unwrap_or_else(|error| panic!("{statements}: {error}"));
+        self.client()
+            .query_drop(statements)
+            .unwrap_or_else(|error| panic!("{statements}: {error}"));
     }
 
     pub fn value(&self, statement: &str) -> String {
-        self.client().query_first::<String, _>(statement).unwrap().unwrap_or_default()
+        self.client()
+            .query_first::<String, _>(statement)
+            .unwrap()
+            .unwrap_or_default()
     }
 
     /// How the tool is told of it.
     pub fn config(&self) -> config::Server {
-        config::Server { socket: Some(self.socket()), ..config::Server::default() }
+        config::Server {
+            socket: Some(self.socket()),
+            ..config::Server::default()
+        }
     }
 
     /// The tool's view of it.
