@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::attempt::{Grip, Steps, ensure_gone};
 use super::durability;
-use super::position::Reader;
+use super::position::{Reader, Reading};
 use super::session::Session;
 use super::strategy::Sequence;
 use super::watchdog::Fired;
@@ -60,28 +60,21 @@ impl<'s> Held<'s> {
         }
     }
 
-    /// Asks once more, then unlocks. Whatever happens, the session is gone afterwards.
+    /// Asks once more and unlocks, in one round trip. Whatever happens, the session is gone afterwards.
     fn let_go(&mut self, mut grip: Grip) -> Result<LockFigures> {
-        let proved = self.prove(&mut grip);
-        let id = grip.session.id();
         let begun = Instant::now();
-        let unlocked = grip.session.run(self.sequence.unlock);
+        let again = self.reader.read_then(&mut grip.session, &[self.sequence.unlock]);
         let released = Instant::now();
-        grip.steps.add("unlock", begun, released);
+        grip.steps.add("position-again-and-unlock", begun, released);
         grip.watchdog.disarm();
+        let proved = self.prove(&grip, again);
+        let id = grip.session.id();
         let watched = grip.watchdog.stop();
         drop(grip.session);
-        if proved.is_err() || unlocked.is_err() || watched.is_err() {
+        if proved.is_err() || watched.is_err() {
             ensure_gone(self.admin, id)?;
         }
         proved?;
-        if let Err(error) = unlocked {
-            // The proof above came after the snapshot: it stands. The lock went with the session.
-            self.findings.push(Finding::warning(
-                "unlock",
-                format!("the lock was released by closing its session: {error}"),
-            ));
-        }
         Ok(LockFigures {
             strategy: self.strategy,
             attempts: self.attempts,
@@ -92,21 +85,18 @@ impl<'s> Held<'s> {
     }
 
     /// The session is the same and alive, and the position has not moved (traps 3 and 15).
-    fn prove(&mut self, grip: &mut Grip) -> Result<()> {
-        let begun = Instant::now();
+    fn prove(&mut self, grip: &Grip, again: Result<Reading>) -> Result<()> {
         let lost = |reason: String| Error::LockLost { reason };
-        let again = self.reader.read(&mut grip.session);
-        grip.steps.add("position-again", begun, Instant::now());
-        match grip.watchdog.fired() {
-            Some(Fired::HoldLimit) => {
+        let again = match (again, grip.watchdog.fired()) {
+            (Ok(again), _) => again,
+            (Err(_), Some(Fired::HoldLimit)) => {
                 return Err(lost(
                     "it was held for longer than the hold limit (lock.hold_limit)".into(),
                 ));
             }
-            Some(Fired::Cancelled) => return Err(lost("a signal asked the run to end".into())),
-            Some(Fired::AcquireTimeout) | None => {}
-        }
-        let again = again.map_err(|error| lost(error.to_string()))?;
+            (Err(_), Some(Fired::Cancelled)) => return Err(lost("a signal asked the run to end".into())),
+            (Err(error), _) => return Err(lost(error.to_string())),
+        };
         if again.connection != grip.session.id() {
             return Err(lost(format!(
                 "connection {} became {}",

@@ -51,7 +51,7 @@ impl Reader {
         self.replica
     }
 
-    fn statements(&self) -> Vec<&'static str> {
+    fn statements(&self) -> Vec<&str> {
         let mut statements = vec![match self.dialect.is_mariadb() {
             true => {
                 "SELECT CONNECTION_ID() AS id, @@global.gtid_binlog_pos AS gtid, @@global.gtid_slave_pos AS slave_gtid"
@@ -76,7 +76,17 @@ impl Reader {
     /// # Errors
     /// The server cannot be asked, or gave no position.
     pub fn read(&self, session: &mut Session) -> Result<Reading> {
-        let answers = session.batch(&self.statements().join("; "))?;
+        self.read_then(session, &[])
+    }
+
+    /// Reads everything and then runs `last` (the unlock), in one round trip.
+    ///
+    /// # Errors
+    /// As [`read`](Reader::read); `last` may not have run then.
+    pub fn read_then(&self, session: &mut Session, last: &[&str]) -> Result<Reading> {
+        let mut statements = self.statements();
+        statements.extend(last);
+        let answers = session.batch(&statements.join("; "))?;
         Ok(self.understand(answers))
     }
 
