@@ -53,16 +53,14 @@ impl std::fmt::Display for Blocker {
             Doing::Read => "reads",
             Doing::Write => "writes",
             Doing::Ddl => "runs DDL",
-            Doing::TableLock => "holds LOCK TABLES or a handler",
-            Doing::Backup => "is another backup's lock",
+            Doing::TableLock => "holds LOCK TABLES or a HANDLER",
+            Doing::Backup => "holds another backup's lock",
         };
-        write!(
-            f,
-            "connection {} of `{}` {doing} for {:.1} s",
-            self.id,
-            self.user,
-            self.age.as_secs_f64()
-        )?;
+        write!(f, "connection {} of `{}` {doing}", self.id, self.user)?;
+        // An idle session's time is known in whole seconds only.
+        if !self.age.is_zero() {
+            write!(f, " for {:.1} s", self.age.as_secs_f64())?;
+        }
         if !self.state.is_empty() {
             write!(f, " ({})", self.state)?;
         }

@@ -146,17 +146,14 @@ struct Watcher {
 impl Watcher {
     fn watch(mut self) {
         while let Some(why) = self.next() {
-            let killed = self.kill();
-            let mut state = self.shared.lock();
-            state.armed = None;
-            state.fired.get_or_insert(why);
-            if let Err(error) = killed {
-                state.failed = Some(error.to_string());
+            if let Err(error) = self.kill() {
+                self.shared.lock().failed = Some(format!("{why:?}: {error}"));
             }
         }
     }
 
-    /// Waits until the session must end; `None` when the watch is over.
+    /// Waits until the session must end; `None` when the watch is over. The reason is set before anything is done about it:
+    /// the main thread may see its connection break before this thread sees its KILL answered.
     fn next(&self) -> Option<Fired> {
         let mut state = self.shared.lock();
         loop {
@@ -165,10 +162,12 @@ impl Watcher {
             }
             let wait = match state.armed {
                 None => None,
-                Some(_) if self.cancel.asked().is_some() => return Some(Fired::Cancelled),
-                Some(deadline) => match deadline.at.checked_duration_since(Instant::now()) {
-                    None => return Some(deadline.why),
-                    Some(left) => Some(left.min(TICK)),
+                Some(deadline) => match self.due(deadline) {
+                    Ok(left) => Some(left.min(TICK)),
+                    Err(why) => {
+                        state.armed = None;
+                        return Some(*state.fired.get_or_insert(why));
+                    }
                 },
             };
             state = match wait {
@@ -179,6 +178,14 @@ impl Watcher {
                 }
             };
         }
+    }
+
+    /// What is left of the time, or why it is over.
+    fn due(&self, deadline: Deadline) -> std::result::Result<Duration, Fired> {
+        if self.cancel.asked().is_some() {
+            return Err(Fired::Cancelled);
+        }
+        deadline.at.checked_duration_since(Instant::now()).ok_or(deadline.why)
     }
 
     /// If the watchdog's own connection has died meanwhile, a new one does it.
