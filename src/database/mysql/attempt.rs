@@ -168,7 +168,7 @@ impl Attempt<'_, '_> {
         }
         drop(session);
         drop(watchdog);
-        let gone = ensure_gone(admin, id);
+        let gone = ensure_gone(admin, self.options, id);
         self.explain(admin, id, fired, error)
             .and_rollback(gone.map_err(Into::into))
     }
@@ -247,25 +247,31 @@ fn open_lock_session(options: &ConnectOptions, guard: &Guard<'_>) -> Result<Sess
     Ok(session)
 }
 
-/// Waits until a connection is gone from the server, and ends it if it lingers.
+/// Waits until a connection is gone from the server, and ends it if it lingers. A server that nobody can connect to any more
+/// holds no locks. The admin session is replaced if it broke: it never holds anything.
 ///
 /// # Errors
-/// It is still there, or nobody can tell.
-pub fn ensure_gone(admin: &mut Session, id: u64) -> Result<()> {
+/// It is still there, or the server answers and does not tell.
+pub fn ensure_gone(admin: &mut Session, options: &ConnectOptions, id: u64) -> Result<()> {
     let deadline = Instant::now() + GONE_WITHIN;
     let look = format!("SELECT ID FROM information_schema.PROCESSLIST WHERE ID = {id}");
     loop {
-        if admin.rows(&look)?.is_empty() {
-            return Ok(());
+        match admin.rows(&look) {
+            Ok(rows) if rows.is_empty() => return Ok(()),
+            Ok(_) if Instant::now() >= deadline => {
+                return Err(Error::Statement {
+                    statement: format!("KILL {id}"),
+                    code: 0,
+                    reason: format!("our connection {id} is still there and may hold a lock"),
+                });
+            }
+            Ok(_) => admin.kill(id)?,
+            Err(error) => match Session::admin(options) {
+                _ if Instant::now() >= deadline => return Err(error),
+                Ok(session) => *admin = session,
+                Err(_) => return Ok(()),
+            },
         }
-        if Instant::now() >= deadline {
-            return Err(Error::Statement {
-                statement: format!("KILL {id}"),
-                code: 0,
-                reason: format!("our connection {id} is still there and may hold a lock"),
-            });
-        }
-        admin.kill(id)?;
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::attempt::{Grip, Steps, ensure_gone};
+use super::connect::ConnectOptions;
 use super::durability;
 use super::position::{Reader, Reading};
 use super::session::Session;
@@ -16,6 +17,7 @@ use crate::units::micros;
 /// A held lock.
 pub struct Held<'s> {
     admin: &'s mut Session,
+    options: &'s ConnectOptions,
     grip: Option<Grip>,
     reader: Reader,
     coordinates: Coordinates,
@@ -45,9 +47,16 @@ pub struct Terms {
 
 impl<'s> Held<'s> {
     /// Takes over a lock.
-    pub fn new(admin: &'s mut Session, grip: Grip, reader: Reader, terms: Terms) -> Held<'s> {
+    pub fn new(
+        admin: &'s mut Session,
+        options: &'s ConnectOptions,
+        grip: Grip,
+        reader: Reader,
+        terms: Terms,
+    ) -> Held<'s> {
         Held {
             admin,
+            options,
             coordinates: grip.reading.coordinates.clone(),
             grip: Some(grip),
             reader,
@@ -72,9 +81,9 @@ impl<'s> Held<'s> {
         let watched = grip.watchdog.stop();
         drop(grip.session);
         if proved.is_err() || watched.is_err() {
-            ensure_gone(self.admin, id)?;
+            let gone = ensure_gone(self.admin, self.options, id);
+            proved.map_err(|error| and_still_there(error, gone))?;
         }
-        proved?;
         Ok(LockFigures {
             strategy: self.strategy,
             attempts: self.attempts,
@@ -95,6 +104,7 @@ impl<'s> Held<'s> {
                 ));
             }
             (Err(_), Some(Fired::Cancelled)) => return Err(lost("a signal asked the run to end".into())),
+            (Err(Error::Statement { reason, .. }), _) => return Err(lost(format!("its session failed: {reason}"))),
             (Err(error), _) => return Err(lost(error.to_string())),
         };
         if again.connection != grip.session.id() {
@@ -142,7 +152,7 @@ impl<'s> Held<'s> {
                 drop(grip.session.run(self.sequence.unlock));
                 grip.watchdog.disarm();
                 drop(grip);
-                ensure_gone(self.admin, id)
+                ensure_gone(self.admin, self.options, id)
             }
         };
         let restored = self.put_back().map(drop);
@@ -185,6 +195,16 @@ impl Drop for Held<'_> {
     fn drop(&mut self) {
         // Nobody looks at the answer here; the journal still has the setting, and the server ends the session on its own.
         drop(self.end());
+    }
+}
+
+/// The cause first, then what could not be undone (style rule 2).
+fn and_still_there(error: Error, gone: Result<()>) -> Error {
+    match (error, gone) {
+        (Error::LockLost { reason }, Err(gone)) => Error::LockLost {
+            reason: format!("{reason}; then {gone}"),
+        },
+        (error, _) => error,
     }
 }
 

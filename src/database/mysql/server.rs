@@ -1,7 +1,6 @@
 //! A live MySQL or MariaDB server as the run sees it.
 
 use std::path::Path;
-use std::time::Duration;
 
 use super::attempt::{Attempt, Grip};
 use super::blockers::{Search, Source};
@@ -21,10 +20,6 @@ use crate::database::{
 };
 use crate::finding::Finding;
 use crate::journal::{Made, Setting};
-
-/// How long the server may be silent within one statement that is asked outside of any lock; listing the tablespaces of a
-/// server with hundreds of thousands of tables takes minutes.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A connected server.
 pub struct Server {
@@ -52,7 +47,7 @@ impl Server {
     /// As [`connect`].
     pub fn connect(server: &crate::config::Server) -> Result<Server> {
         let options = ConnectOptions::new(server)?;
-        let mut admin = open_admin(&options)?;
+        let mut admin = Session::admin(&options)?;
         let variables = Variables::read(&mut admin)?;
         let facts = facts(&variables, &options.address())?;
         Ok(Server {
@@ -73,7 +68,7 @@ impl Server {
     /// A connection that the server dropped while nothing was locked may be replaced.
     fn revive(&mut self) -> Result<()> {
         if self.admin.run("SELECT 1").is_err() {
-            self.admin = open_admin(&self.options)?;
+            self.admin = Session::admin(&self.options)?;
         }
         Ok(())
     }
@@ -244,13 +239,6 @@ fn after(attempts: u32, reason: String) -> Error {
     }
 }
 
-fn open_admin(options: &ConnectOptions) -> Result<Session> {
-    let mut session = Session::open(options, PATIENCE)?;
-    // A list of locks may be long; MySQL cuts it at 1024 bytes by default.
-    session.run("SET SESSION group_concat_max_len = 1048576, autocommit = 1")?;
-    Ok(session)
-}
-
 impl Database for Server {
     fn facts(&self) -> &ServerFacts {
         &self.facts
@@ -323,7 +311,7 @@ impl Database for Server {
                     setting,
                     findings: Vec::new(),
                 };
-                Ok(Box::new(Held::new(&mut self.admin, grip, reader, terms)))
+                Ok(Box::new(Held::new(&mut self.admin, &self.options, grip, reader, terms)))
             }
             Err(error) => {
                 let restored = self.put_back(setting.as_ref(), &context);

@@ -18,6 +18,10 @@ pub const QUERY_INTERRUPTED: u16 = 1317;
 /// MariaDB's `ER_CONNECTION_KILLED`.
 pub const CONNECTION_KILLED: u16 = 1927;
 
+/// How long the server may be silent within one statement that is asked outside of any lock; listing the tablespaces of a
+/// server with hundreds of thousands of tables takes minutes.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 /// A row as text, by column name.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Row(Vec<(String, Option<String>)>);
@@ -111,6 +115,17 @@ impl Session {
         session.id = id
             .and_then(|id| id.parse().ok())
             .ok_or_else(|| unreachable(options, "the server gave no connection id"))?;
+        Ok(session)
+    }
+
+    /// Connects for everything that is asked outside of a lock.
+    ///
+    /// # Errors
+    /// As [`open`](Session::open).
+    pub fn admin(options: &ConnectOptions) -> Result<Session> {
+        let mut session = Session::open(options, PATIENCE)?;
+        // A list of locks may be long; MySQL cuts it at 1024 bytes by default.
+        session.run("SET SESSION group_concat_max_len = 1048576, autocommit = 1")?;
         Ok(session)
     }
 

@@ -3,4 +3,5 @@
 mod busy;
 mod harness;
 mod hold;
+mod safety;
 mod server;
