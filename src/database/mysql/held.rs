@@ -115,7 +115,11 @@ impl<'s> Held<'s> {
             )));
         }
         let (before, after) = (&grip.reading.coordinates, &again.coordinates);
-        if before.position != after.position {
+        let same = match (&before.position, &after.position) {
+            (Some(before), Some(after)) => self.reader.same_data(before, after),
+            (before, after) => before == after,
+        };
+        if !same {
             self.exact = false;
             self.findings.push(
                 Finding::warning(

@@ -55,6 +55,14 @@ pub fn unmet(facts: &ServerFacts, variables: &Variables, dialect: Dialect, other
         }),
         "ALTER TABLE ... ENGINE = InnoDB",
     );
+    let unchecked = variables
+        .get("binlog_checksum")
+        .is_some_and(|value| value.eq_ignore_ascii_case("none"));
+    need(
+        !unchecked,
+        "binlog_checksum is NONE, and an event that was cut off could pass for a whole one".into(),
+        "set binlog_checksum to CRC32",
+    );
     let encrypted = variables.is_on("binlog_encryption") || variables.is_on("encrypt_binlog");
     need(
         !encrypted,
@@ -119,6 +127,7 @@ mod tests {
             ("sync_binlog", "0", "sync_binlog is 0"),
             ("innodb_flush_log_at_trx_commit", "0", "is 0"),
             ("binlog_encryption", "ON", "encrypted"),
+            ("binlog_checksum", "NONE", "cut off"),
             ("version", "5.7.44", "8.0"),
         ] {
             let mut pairs = good.to_vec();

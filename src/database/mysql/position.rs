@@ -4,7 +4,7 @@
 
 use super::flavour::Dialect;
 use super::session::{Answer, Row, Session};
-use crate::database::{Coordinates, Position, ReplicaChannel, Result};
+use crate::database::{Coordinates, Position, ReplicaChannel, Result, ServerFacts};
 use crate::finding::Finding;
 
 /// Which statements make up the coordinates of a server, decided before the lock.
@@ -14,6 +14,8 @@ pub struct Reader {
     log_bin: bool,
     replica: bool,
     prepared_xa: bool,
+    /// Whether every transaction gets a GTID, so that an unchanged GTID state means unchanged data.
+    gtids_tell: bool,
 }
 
 /// What one reading gave.
@@ -32,18 +34,26 @@ impl Reader {
     ///
     /// # Errors
     /// The server cannot be asked.
-    pub fn prepare(session: &mut Session, dialect: Dialect, log_bin: bool) -> Result<Reader> {
+    pub fn prepare(session: &mut Session, dialect: Dialect, facts: &ServerFacts) -> Result<Reader> {
         // Without the privilege the replica part cannot be read; the privilege check has said so.
         let replica = session
             .rows(dialect.show_replicas())
             .is_ok_and(|rows| rows.iter().any(is_replica));
         let prepared_xa = session.run("XA RECOVER").is_ok();
+        let gtids_tell = dialect.is_mariadb() || facts.variables.get("gtid_mode").is_some_and(|mode| mode == "ON");
         Ok(Reader {
             dialect,
-            log_bin,
+            log_bin: facts.log_bin,
             replica,
             prepared_xa,
+            gtids_tell,
         })
+    }
+
+    /// Whether two readings mean the same data. Events that are no transaction may move the position under a lock: a new log
+    /// (FLUSH LOGS), or the checkpoint that MariaDB writes into it a moment later.
+    pub fn same_data(&self, before: &Position, after: &Position) -> bool {
+        before == after || (self.gtids_tell && before.gtid.is_some() && before.gtid == after.gtid)
     }
 
     /// Whether the server replicates from another one.
@@ -230,6 +240,7 @@ mod tests {
             log_bin: true,
             replica: false,
             prepared_xa: true,
+            gtids_tell: true,
         };
         assert_eq!(reader.statements().len(), 3);
         let reading = reader.understand(vec![
@@ -273,6 +284,7 @@ mod tests {
             log_bin: true,
             replica: true,
             prepared_xa: false,
+            gtids_tell: true,
         };
         let channel = |name: &'static str, file: &'static str| {
             Row::of(&[

@@ -158,7 +158,7 @@ impl Server {
                 .remedy("SET GLOBAL wsrep_desync = ON before and OFF after, or back up a node that takes no writes"),
             );
         }
-        let reader = Reader::prepare(&mut self.admin, self.dialect, self.facts.log_bin)?;
+        let reader = Reader::prepare(&mut self.admin, self.dialect, &self.facts)?;
         let workers = [
             "slave_parallel_threads",
             "replica_parallel_workers",
@@ -176,7 +176,7 @@ impl Server {
         flush: bool,
         context: &mut QuiesceContext<'_>,
     ) -> crate::Result<(Grip, Reader, u32)> {
-        let reader = Reader::prepare(&mut self.admin, self.dialect, self.facts.log_bin)?;
+        let reader = Reader::prepare(&mut self.admin, self.dialect, &self.facts)?;
         let source = Source::find(&mut self.admin, self.dialect);
         let other_engines = match self.other_engines {
             Some(known) => known,

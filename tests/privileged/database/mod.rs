@@ -1,5 +1,6 @@
 //! `snapback::database` against real MariaDB and MySQL servers.
 
+mod binlog;
 mod busy;
 mod harness;
 mod hold;
