@@ -143,7 +143,11 @@ impl<'s> Held<'s> {
         let Some(setting) = self.setting.take() else {
             return Ok(Vec::new());
         };
-        durability::restore(self.admin, &setting)?;
+        if durability::restore(self.admin, &setting).is_err() {
+            // The admin session may have been dropped while it was idle.
+            *self.admin = Session::admin(self.options)?;
+            durability::restore(self.admin, &setting)?;
+        }
         Ok(vec![setting])
     }
 

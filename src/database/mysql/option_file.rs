@@ -176,7 +176,8 @@ fn parse_line(line: &str) -> std::result::Result<Line<'_>, String> {
     }
     if let Some(rest) = text.strip_prefix('[') {
         let (name, _) = rest.split_once(']').ok_or("a [group] without its closing bracket")?;
-        return Ok(Line::Group(name.trim()));
+        // Space before the name belongs to it, as with the servers' reader.
+        return Ok(Line::Group(name.trim_end()));
     }
     let text = without_comment(text);
     match text.split_once('=') {

@@ -164,10 +164,19 @@ fn assemble(
     keyrings(&mut list, variables, keyring_files, &mut findings);
     findings.append(&mut list.findings);
     Footprint {
-        paths: list.paths,
+        paths: without_nested(list.paths),
         findings,
         other_engines: scan.other_engines,
     }
+}
+
+/// An external file below an external directory is there already.
+fn without_nested(mut paths: Vec<WrittenPath>) -> Vec<WrittenPath> {
+    let external = |path: &&WrittenPath| path.role == PathRole::External;
+    let tops: Vec<PathBuf> = paths.iter().filter(external).map(|path| path.path.clone()).collect();
+    let nested = |path: &WrittenPath| tops.iter().any(|top| path.path != *top && path.path.starts_with(top));
+    paths.retain(|path| path.role != PathRole::External || !nested(path));
+    paths
 }
 
 fn redo(list: &mut List, variables: &Variables) {

@@ -18,7 +18,7 @@ use crate::database::{
     Consistency, Database, Error, Examination, OnBusy, Position, QuiesceContext, QuiescePlan, Quiesced, Result,
     ServerFacts, SettlePoint, Strategy,
 };
-use crate::finding::Finding;
+use crate::finding::{Finding, Severity};
 use crate::journal::{Made, Setting};
 
 /// A connected server.
@@ -255,7 +255,9 @@ impl Database for Server {
             strategy: chosen,
             ..plan.clone()
         };
-        findings.extend(self.privilege_findings(&plan)?);
+        let privileges = self.privilege_findings(&plan)?;
+        let may_look = privileges.iter().all(|finding| finding.severity != Severity::Blocker);
+        findings.extend(privileges);
         let footprint = paths::footprint(&mut self.admin, &self.variables, self.dialect, &self.facts.datadir)?;
         self.other_engines = Some(!footprint.other_engines.is_empty());
         findings.extend(footprint.findings);
@@ -268,7 +270,9 @@ impl Database for Server {
             self.dialect,
         ));
         findings.extend(self.server_findings()?);
-        findings.extend(self.traffic_findings(&plan)?);
+        if may_look {
+            findings.extend(self.traffic_findings(&plan)?);
+        }
         Ok(Examination {
             strategy: chosen,
             reason,

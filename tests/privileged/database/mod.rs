@@ -1,7 +1,9 @@
 //! `snapback::database` against real MariaDB and MySQL servers.
 
 mod binlog;
+mod broken;
 mod busy;
+mod examine;
 mod harness;
 mod hold;
 mod safety;
