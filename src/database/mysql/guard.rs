@@ -115,11 +115,12 @@ impl Guard<'_> {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
+        let way_out = match blockers.iter().all(|blocker| blocker.system) {
+            true => "wait for the server's own threads, or use strategy `lockless`",
+            false => "wait for them, or allow `on_busy: kill-reads` or `kill-all`",
+        };
         Error::Busy {
-            reason: format!(
-                "in the lock's way: {}{more}; wait for them, or allow `on_busy: kill-reads` or `kill-all`",
-                list.join("; ")
-            ),
+            reason: format!("in the lock's way: {}{more}; {way_out}", list.join("; ")),
         }
     }
 

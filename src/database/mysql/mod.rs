@@ -15,6 +15,7 @@ pub mod option_file;
 pub mod paths;
 pub mod position;
 pub mod privileges;
+pub mod retry;
 mod server;
 pub mod session;
 pub mod strategy;

@@ -200,17 +200,27 @@ fn xid(row: &Row) -> String {
     )
 }
 
-/// What a reader of the record should know about a replica.
-pub fn replica_findings(reader: &Reader, parallel_workers: u32) -> Vec<Finding> {
+/// What a person should know about a replica.
+pub fn replica_findings(reader: &Reader, workers: u32, in_order: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if reader.is_replica() && parallel_workers > 1 {
+    if reader.is_replica() && workers > 1 {
         findings.push(Finding::note(
             "parallel-applier",
             format!(
-                "the replica applies with {parallel_workers} workers: without GTIDs the executed position can have gaps \
-                 after it; start a restored replica with GTIDs"
+                "the replica applies with {workers} workers: without GTIDs its executed position can have gaps after it; \
+                 start a restored replica with GTIDs"
             ),
         ));
+    }
+    if reader.is_replica() && in_order {
+        findings.push(
+            Finding::note(
+                "applier-in-order",
+                "the replica's workers commit in order, which a global read lock can meet halfway: under load it takes many \
+                 brief tries to get the lock",
+            )
+            .remedy("use strategy `lockless` on this replica"),
+        );
     }
     findings
 }

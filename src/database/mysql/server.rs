@@ -11,12 +11,13 @@ use super::guard::{Guard, pause};
 use super::held::{Held, Terms, Unlocked};
 use super::position::{Reader, replica_findings};
 use super::privileges::{self, Grants, Intent};
+use super::retry::Schedule;
 use super::session::Session;
 use super::strategy::{self, Exactness, Sequence};
 use super::{binlog, blockers, datadir, durability, lockless, paths};
 use crate::database::{
-    Consistency, Database, Error, Examination, OnBusy, Position, QuiesceContext, QuiescePlan, Quiesced, Result,
-    ServerFacts, SettlePoint, Strategy,
+    Consistency, Database, Error, Examination, Position, QuiesceContext, QuiescePlan, Quiesced, Result, ServerFacts,
+    SettlePoint, Strategy,
 };
 use crate::finding::{Finding, Severity};
 use crate::journal::{Made, Setting};
@@ -159,18 +160,12 @@ impl Server {
             );
         }
         let reader = Reader::prepare(&mut self.admin, self.dialect, &self.facts)?;
-        let workers = [
-            "slave_parallel_threads",
-            "replica_parallel_workers",
-            "slave_parallel_workers",
-        ];
-        let workers = workers.iter().find_map(|name| self.variables.number(name)).unwrap_or(0);
-        findings.extend(replica_findings(&reader, workers));
+        findings.extend(replica_findings(&reader, self.workers(), self.commits_in_order()));
         Ok(findings)
     }
 
-    fn lock<'a>(
-        &'a mut self,
+    fn lock(
+        &mut self,
         plan: &QuiescePlan,
         sequence: Sequence,
         flush: bool,
@@ -182,14 +177,18 @@ impl Server {
             Some(known) => known,
             None => !datadir::scan(&self.facts.datadir)?.other_engines.is_empty(),
         };
-        let mut number = 1;
-        let mut backoff = plan.limits.backoff;
+        let schedule = match reader.is_replica() && self.commits_in_order() {
+            true => Schedule::brief(&plan.limits),
+            false => Schedule::plain(&plan.limits),
+        };
+        let mut tries = 0;
         loop {
+            tries += 1;
             let guard = Guard {
                 dialect: self.dialect,
                 source,
                 strategy: plan.strategy,
-                limits: &plan.limits,
+                limits: &schedule.limits,
                 reader: &reader,
             };
             let options = &self.options;
@@ -201,22 +200,38 @@ impl Server {
                 options,
                 context: &mut *context,
             };
-            match attempt.run(&mut self.admin) {
-                Ok(grip) => return Ok((grip, reader, number)),
-                Err(crate::Error::Database(Error::Busy { reason })) => {
-                    if plan.limits.on_busy == OnBusy::Fail || number >= plan.limits.attempts {
-                        return Err(after(number, reason).into());
-                    }
-                    context
-                        .monitor
-                        .message(&format!("{reason}; attempt {number}, next in {backoff:?}"));
-                }
+            let reason = match attempt.run(&mut self.admin) {
+                Ok(grip) => return Ok((grip, reader, tries)),
+                Err(crate::Error::Database(Error::Busy { reason })) => reason,
                 Err(error) => return Err(error),
+            };
+            let Some((span, speak)) = schedule.pause_after(tries) else {
+                return Err(after(tries, reason).into());
+            };
+            if speak {
+                let text = format!("{reason}; attempt {tries}, next in {span:?}");
+                context.monitor.message(&text);
             }
-            pause(backoff, context.cancel)?;
-            number += 1;
-            backoff *= 2;
+            pause(span, context.cancel)?;
         }
+    }
+
+    /// Whether MySQL's applier has several workers that commit in order (the default since 8.0.27).
+    fn commits_in_order(&self) -> bool {
+        !self.dialect.is_mariadb()
+            && ["replica_preserve_commit_order", "slave_preserve_commit_order"]
+                .iter()
+                .any(|name| self.variables.is_on(name))
+            && self.workers() > 1
+    }
+
+    fn workers(&self) -> u32 {
+        let names = [
+            "slave_parallel_threads",
+            "replica_parallel_workers",
+            "slave_parallel_workers",
+        ];
+        names.iter().find_map(|name| self.variables.number(name)).unwrap_or(0)
     }
 
     /// Puts the setting back after a failure, and tells the journal.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use snapback::database::{Database, Error, Flavour, OnBusy, Strategy};
+use snapback::database::{Error, Flavour, OnBusy, Strategy};
 
 use super::harness::{Load, Run, TABLES, background, limits, plan};
 use super::server::TestServer;

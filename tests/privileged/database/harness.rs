@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use mysql::prelude::Queryable;
 use snapback::database::{Consistency, Database, LockLimits, OnBusy, QuiesceContext, QuiescePlan, Quiesced, Strategy};
 use snapback::journal::Journal;
-use snapback::monitor::{Monitor, Silent};
+use snapback::monitor::Monitor;
 use snapback::sys::signal::Cancel;
 use snapback::units::Id;
 
@@ -86,7 +86,6 @@ impl Run {
         plan: &QuiescePlan,
         settle: &mut dyn FnMut(snapback::database::SettlePoint) -> snapback::Result<()>,
     ) -> snapback::Result<Box<dyn Quiesced + 's>> {
-        let _ = Silent;
         server.quiesce(
             plan,
             QuiesceContext {

@@ -1,4 +1,6 @@
 //! `snapback::database` against real MariaDB and MySQL servers.
+// What the servers did is worth reading with --nocapture.
+#![allow(clippy::print_stdout)]
 
 mod binlog;
 mod broken;
@@ -6,5 +8,6 @@ mod busy;
 mod examine;
 mod harness;
 mod hold;
+mod replica;
 mod safety;
 mod server;

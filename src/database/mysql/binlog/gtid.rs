@@ -9,13 +9,16 @@ use crate::database::Flavour;
 const GTID: u8 = 33;
 const GTID_TAGGED: u8 = 42;
 
+/// Intervals, ends included, of each source (uuid) and tag.
+type Sets = BTreeMap<([u8; 16], String), Vec<(u64, u64)>>;
+
 /// The GTIDs up to a point of a log.
 #[derive(Debug)]
 pub enum Gtids {
     /// The last GTID of each domain: (server id, sequence number).
     MariaDb(BTreeMap<u32, (u32, u64)>),
-    /// Intervals, ends included, of each source (uuid) and tag.
-    MySql(BTreeMap<([u8; 16], String), Vec<(u64, u64)>>),
+    /// Those of each source and tag.
+    MySql(Sets),
 }
 
 type Answer<T> = std::result::Result<T, String>;
@@ -96,7 +99,7 @@ impl Gtids {
 }
 
 /// `uuid:1-5:7:tag:1-3,uuid:9`.
-fn mysql_text(sets: &BTreeMap<([u8; 16], String), Vec<(u64, u64)>>) -> String {
+fn mysql_text(sets: &Sets) -> String {
     let (mut text, mut before) = (String::new(), None);
     for ((uuid, tag), intervals) in sets {
         if before != Some(uuid) {
