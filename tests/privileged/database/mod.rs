@@ -5,6 +5,7 @@
 mod binlog;
 mod broken;
 mod busy;
+mod exact;
 mod examine;
 mod harness;
 mod hold;

@@ -72,10 +72,17 @@ fn free_port() -> u16 {
 impl TestServer {
     pub fn start(flavour: Flavour, extra: &[&str]) -> TestServer {
         let dir = tempfile::Builder::new().prefix("snapback-test-").tempdir().unwrap();
+        fs::create_dir(dir.path().join("data")).unwrap();
+        TestServer::start_on(flavour, dir, extra)
+    }
+
+    /// Starts on a fresh datadir in `data`, which is there and empty.
+    pub fn start_on(flavour: Flavour, dir: tempfile::TempDir, extra: &[&str]) -> TestServer {
+        let from = template(flavour).join("data/.");
         let copied = Command::new("cp")
             .arg("-a")
-            .arg(template(flavour).join("data"))
-            .arg(dir.path())
+            .arg(from)
+            .arg(dir.path().join("data"))
             .status()
             .unwrap();
         assert!(copied.success());
