@@ -143,16 +143,38 @@ pub fn find(session: &mut Session, search: Search<'_>) -> Result<Vec<Blocker>> {
     Ok(second)
 }
 
+/// Whoever has been at a statement for long, when nobody could be seen in the way: the lock tables do not show everybody.
+///
+/// # Errors
+/// The server cannot be asked.
+pub fn suspects(session: &mut Session, search: Search<'_>) -> Result<Vec<String>> {
+    let mut all = see(session, search)?;
+    all.retain(|seen| !seen.idle() && !seen.waits_only() && seen.age >= search.age);
+    all.sort_by_key(|seen| std::cmp::Reverse(seen.age));
+    let text = |seen: &Seen| {
+        format!(
+            "connection {} of `{}` for {:.1} s ({})",
+            seen.id,
+            seen.user,
+            seen.age.as_secs_f64(),
+            seen.state
+        )
+    };
+    Ok(all.iter().take(3).map(text).collect())
+}
+
 fn look(session: &mut Session, search: Search<'_>) -> Result<Vec<Blocker>> {
-    let rows = session.rows(&statement(search.dialect, search.source))?;
-    let seen = rows
-        .iter()
-        .filter_map(Seen::of)
-        .filter(|seen| !search.own.contains(&seen.id));
+    let seen = see(session, search)?.into_iter();
     let blockers = seen.filter_map(|seen| seen.blocks(search.dialect, search.strategy, search.age));
     let mut blockers: Vec<Blocker> = blockers.collect();
     blockers.sort_by_key(|blocker| std::cmp::Reverse(blocker.age));
     Ok(blockers)
+}
+
+fn see(session: &mut Session, search: Search<'_>) -> Result<Vec<Seen>> {
+    let rows = session.rows(&statement(search.dialect, search.source))?;
+    let seen = rows.iter().filter_map(Seen::of);
+    Ok(seen.filter(|seen| !search.own.contains(&seen.id)).collect())
 }
 
 /// One row per session. Locks come as a list of `object/mode/duration`; trx_locks is the number of InnoDB tables on which the
@@ -285,6 +307,14 @@ impl Seen {
             )
     }
 
+    /// Threads that wait for work are in nobody's way.
+    fn waits_only(&self) -> bool {
+        matches!(
+            self.command.as_str(),
+            "Daemon" | "Binlog Dump" | "Binlog Dump GTID" | "Slave_IO"
+        )
+    }
+
     fn in_state(&self, states: &[&str]) -> bool {
         states.contains(&self.state.to_ascii_lowercase().as_str())
     }
@@ -294,8 +324,7 @@ impl Seen {
     }
 
     fn blocks(self, dialect: Dialect, strategy: Strategy, age: Duration) -> Option<Blocker> {
-        // Threads that only wait for work, and clients of our own kind that wait for the lock, are in nobody's way.
-        if matches!(self.command.as_str(), "Daemon" | "Binlog Dump" | "Binlog Dump GTID") {
+        if self.waits_only() {
             return None;
         }
         let doing = match (dialect.is_mariadb(), strategy) {

@@ -131,7 +131,22 @@ impl Guard<'_> {
         if !who.is_empty() {
             return self.busy(&who);
         }
+        let Guard {
+            dialect,
+            source,
+            strategy,
+            ..
+        } = *self;
+        let search = Search {
+            dialect,
+            source,
+            strategy,
+            age: limit / 2,
+            own,
+        };
+        let suspects = blockers::suspects(admin, search).unwrap_or_default();
         let hint = match self.source.sees_table_locks() {
+            _ if !suspects.is_empty() => &format!("longest at a statement then: {}", suspects.join("; ")),
             true => "nobody was seen holding it up",
             false => {
                 "nobody was seen holding it up; an idle session with LOCK TABLES cannot be seen here without the plugin \

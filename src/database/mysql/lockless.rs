@@ -26,18 +26,24 @@ pub fn unmet(facts: &ServerFacts, variables: &Variables, dialect: Dialect, other
         }
     };
     need(facts.log_bin, "the server writes no binary log".into(), "set log_bin");
+    // 2 is not enough: a snapshot does not take the unsynced writes of different files in the order in which they were made, so the
+    // binary log can have a commit whose prepare record is not in the redo log. Seen: five rows lost in one of seven rounds (MySQL, Btrfs).
     need(
-        facts.flush_log_at_trx_commit != 0,
-        "innodb_flush_log_at_trx_commit is 0".into(),
-        "set it to 1 or 2",
-    );
-    need(
-        dialect.is_mariadb() || facts.sync_binlog == 1,
+        matches!(facts.flush_log_at_trx_commit, 1 | 3),
         format!(
-            "sync_binlog is {}, and MySQL's files then reach the disk in any order",
+            "innodb_flush_log_at_trx_commit is {}: without a lock only what was synced is in order",
+            facts.flush_log_at_trx_commit
+        ),
+        "set it to 1",
+    );
+    // The other way round: a commit in the redo log whose events are not in the binary log.
+    need(
+        facts.sync_binlog == 1,
+        format!(
+            "sync_binlog is {}: without a lock only what was synced is in order",
             facts.sync_binlog
         ),
-        "set sync_binlog to 1",
+        "set it to 1",
     );
     need(
         dialect.is_mariadb() || dialect.version >= (8, 0, 0),
@@ -119,13 +125,14 @@ mod tests {
         let good = [
             ("log_bin", "ON"),
             ("sync_binlog", "1"),
-            ("innodb_flush_log_at_trx_commit", "2"),
+            ("innodb_flush_log_at_trx_commit", "1"),
         ];
         assert!(judge(&good, &[]).is_empty());
         for (name, value, expected) in [
             ("log_bin", "OFF", "no binary log"),
             ("sync_binlog", "0", "sync_binlog is 0"),
             ("innodb_flush_log_at_trx_commit", "0", "is 0"),
+            ("innodb_flush_log_at_trx_commit", "2", "is 2"),
             ("binlog_encryption", "ON", "encrypted"),
             ("binlog_checksum", "NONE", "cut off"),
             ("version", "5.7.44", "8.0"),
@@ -137,7 +144,8 @@ mod tests {
             assert!(unmet[0].contains(expected), "{unmet:?}");
         }
         assert!(judge(&good, &["/d/m.MYD".into()])[0].contains("/d/m.MYD"));
-        let mariadb = [("version", "10.11.19-MariaDB"), ("log_bin", "ON"), ("sync_binlog", "0")];
+        let mut mariadb = good.to_vec();
+        mariadb.push(("version", "10.3.39-MariaDB"));
         assert!(judge(&mariadb, &[]).is_empty());
     }
 

@@ -118,14 +118,22 @@ impl Session {
         Ok(session)
     }
 
-    /// Connects for everything that is asked outside of a lock.
+    /// Connects for everything that is asked outside of a lock. Such a session may be idle for as long as the run takes.
     ///
     /// # Errors
     /// As [`open`](Session::open).
     pub fn admin(options: &ConnectOptions) -> Result<Session> {
-        let mut session = Session::open(options, PATIENCE)?;
+        Session::patient(options, PATIENCE)
+    }
+
+    /// The same, with a bound of the caller's on the server's silence.
+    ///
+    /// # Errors
+    /// As [`open`](Session::open).
+    pub fn patient(options: &ConnectOptions, read_limit: Duration) -> Result<Session> {
+        let mut session = Session::open(options, read_limit)?;
         // A list of locks may be long; MySQL cuts it at 1024 bytes by default.
-        session.run("SET SESSION group_concat_max_len = 1048576, autocommit = 1")?;
+        session.run("SET SESSION wait_timeout = 86400, group_concat_max_len = 1048576, autocommit = 1")?;
         Ok(session)
     }
 

@@ -12,6 +12,9 @@ use crate::sys::signal::Cancel;
 /// How often a signal is looked for while the lock is awaited or held.
 const TICK: Duration = Duration::from_millis(10);
 
+/// How long the server may take to answer a KILL.
+const ANSWER: Duration = Duration::from_secs(10);
+
 /// Why the watchdog ended the lock session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fired {
@@ -62,7 +65,7 @@ impl Watchdog {
     /// # Errors
     /// The second connection or the thread cannot be had.
     pub fn start(options: &ConnectOptions, target: u64, cancel: &Cancel) -> Result<Watchdog> {
-        let session = Session::open(options, Duration::from_secs(10))?;
+        let session = Session::patient(options, ANSWER)?;
         let shared = Arc::new(Shared::default());
         let watcher = Watcher {
             shared: Arc::clone(&shared),
@@ -193,7 +196,7 @@ impl Watcher {
         if self.session.kill(self.target).is_ok() {
             return Ok(());
         }
-        self.session = Session::open(&self.options, Duration::from_secs(10))?;
+        self.session = Session::patient(&self.options, ANSWER)?;
         self.session.kill(self.target)
     }
 }

@@ -151,6 +151,21 @@ fn mysql_instance_and_ftwrl() {
     }
 }
 
+/// Then ages are known in whole seconds only.
+#[test]
+fn mysql_without_performance_schema() {
+    let server = TestServer::start(Flavour::MySql, &["--performance-schema=OFF"]);
+    server.sql(TABLES);
+    for (statement, expect) in [
+        (SELECT, Expect::Bounded),
+        (UPDATE, Expect::Bounded),
+        (TRANSACTION, Expect::Free),
+        (LOCK_TABLES, Expect::Bounded),
+    ] {
+        judge(&server, Strategy::Instance, statement, expect);
+    }
+}
+
 /// A guard that saw nothing still lets nobody wait beyond the bound.
 #[test]
 fn a_blocker_that_was_not_seen_costs_the_bound_at_most() {

@@ -287,7 +287,5 @@ fn mysql_locks() {
 #[test]
 fn lockless() {
     judge(Flavour::MariaDb, 1, 1, &[Strategy::Lockless], false);
-    judge(Flavour::MariaDb, 2, 0, &[Strategy::Lockless], false);
     judge(Flavour::MySql, 1, 1, &[Strategy::Lockless], false);
-    judge(Flavour::MySql, 2, 1, &[Strategy::Lockless], false);
 }

@@ -265,7 +265,7 @@ fn privileges_that_come_by_a_role_count() {
 
 #[test]
 fn strategies_and_levels_are_resolved_against_the_server() {
-    let server = TestServer::start(Flavour::MariaDb, &[]);
+    let server = TestServer::start(Flavour::MariaDb, &["--sync-binlog=1"]);
     let mut database = server.connect();
     let error = database.examine(&plan(Strategy::Instance)).unwrap_err();
     assert!(error.to_string().contains("backup-stage"), "{error}");

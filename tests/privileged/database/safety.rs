@@ -144,18 +144,28 @@ fn child_that_holds_a_lock() {
     let mut plan = plan(strategy);
     // Longer than the test: only the death of the process or the server's own limit ends it.
     plan.limits.hold_limit = Duration::from_millis(std::env::var("SNAPBACK_TEST_HOLD_MS").unwrap().parse().unwrap());
+    if std::env::var("SNAPBACK_TEST_HOLD_BLIND").is_ok() {
+        plan.limits.blocker_age = Duration::from_secs(3600);
+        plan.limits.acquire_timeout = Duration::from_secs(2);
+        println!("WAITS");
+    }
     let _held = run.quiesce(&mut database, &plan).unwrap();
     println!("HELD");
     std::thread::sleep(Duration::from_secs(60));
 }
 
-fn child(server: &TestServer, strategy: Strategy, hold: Duration) -> std::process::Child {
+/// Starts the child and waits until it holds the lock, or, `blind` to blockers, is about to wait for it.
+fn child(server: &TestServer, strategy: Strategy, hold: Duration, blind: bool) -> std::process::Child {
     let name = match strategy {
         Strategy::BackupStage => "backup-stage",
         Strategy::Instance => "instance",
         _ => "ftwrl",
     };
-    let mut child = Command::new(std::env::current_exe().unwrap())
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    if blind {
+        command.env("SNAPBACK_TEST_HOLD_BLIND", "1");
+    }
+    let mut child = command
         .args(["database::safety::child_that_holds_a_lock", "--exact", "--nocapture"])
         .env("SNAPBACK_TEST_HOLD_SOCKET", server.socket())
         .env("SNAPBACK_TEST_HOLD_STRATEGY", name)
@@ -165,7 +175,9 @@ fn child(server: &TestServer, strategy: Strategy, hold: Duration) -> std::proces
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(
-        lines.map_while(Result::ok).any(|line| line.contains("HELD")),
+        lines
+            .map_while(Result::ok)
+            .any(|line| line.contains(if blind { "WAITS" } else { "HELD" })),
         "the child did not get the lock"
     );
     child
@@ -177,7 +189,7 @@ fn a_killed_tool_frees_the_server_at_once() {
         let server = TestServer::start(flavour, &[]);
         server.sql(TABLES);
         let load = Load::start(&server, "t.w", 4);
-        let mut child = child(&server, strategy, Duration::from_secs(60));
+        let mut child = child(&server, strategy, Duration::from_secs(60), false);
         std::thread::sleep(Duration::from_millis(200));
         let before = load.commits();
         std::thread::sleep(Duration::from_millis(200));
@@ -194,6 +206,37 @@ fn a_killed_tool_frees_the_server_at_once() {
     }
 }
 
+/// Killed while it *waits* for the lock: on MySQL only `lock_wait_timeout` ends the wait of a client that is gone.
+#[test]
+fn a_tool_that_is_killed_while_it_waits_frees_the_server_within_the_bound() {
+    for (flavour, strategy) in [ALL[1], ALL[2]] {
+        let server = TestServer::start(flavour, &[]);
+        server.sql(TABLES);
+        let load = Load::start(&server, "t.w", 4);
+        let update = background(&server, "UPDATE t.i SET b = SLEEP(0.5) WHERE a <= 10");
+        let mut child = child(&server, strategy, Duration::from_secs(60), true);
+        let begun = Instant::now();
+        loop {
+            let before = load.commits();
+            std::thread::sleep(Duration::from_millis(100));
+            if load.commits() == before {
+                break;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(2), "the child never waited");
+        }
+        child.kill().unwrap();
+        let waited = until_commits_go_on(&load);
+        println!("{flavour:?} {strategy:?}: free {waited:?} after SIGKILL in the wait");
+        assert!(
+            waited < Duration::from_millis(2500),
+            "{flavour:?} {strategy:?}: {waited:?}"
+        );
+        child.wait().unwrap();
+        load.stop();
+        drop(update);
+    }
+}
+
 /// A tool that hangs (here: is stopped) neither releases nor watches; the server's own `wait_timeout` does.
 #[test]
 fn a_stopped_tool_is_dropped_by_the_server_itself() {
@@ -201,7 +244,7 @@ fn a_stopped_tool_is_dropped_by_the_server_itself() {
         let server = TestServer::start(flavour, &[]);
         server.sql(TABLES);
         let load = Load::start(&server, "t.w", 4);
-        let mut child = child(&server, strategy, Duration::from_secs(1));
+        let mut child = child(&server, strategy, Duration::from_secs(1), false);
         let stop = Command::new("kill")
             .args(["-STOP", &child.id().to_string()])
             .status()
