@@ -8,6 +8,7 @@ pub mod datadir;
 pub mod durability;
 pub mod facts;
 pub mod flavour;
+pub mod grants;
 pub mod guard;
 pub mod held;
 pub mod lockless;

@@ -1,230 +1,11 @@
-//! Who would make a lock wait: found by state, age and lock tables, never by statement text (trap 7).
+//! Whether a session is in the way of a lock, judged by what it holds and the state that it is in.
 
 use std::time::Duration;
 
-use super::flavour::Dialect;
-use super::session::{Row, Session};
-use crate::database::{Result, Strategy};
-
-/// What a session in the way is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Doing {
-    /// Reads only.
-    Read,
-    /// Writes, or locks rows to write.
-    Write,
-    /// Changes a table's or the server's structure.
-    Ddl,
-    /// Idle, with tables locked (LOCK TABLES) or handlers open.
-    TableLock,
-    /// Another backup holds its lock.
-    Backup,
-}
-
-/// A session that a lock would have to wait for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Blocker {
-    /// Connection id.
-    pub id: u64,
-    /// Account name.
-    pub user: String,
-    /// How long it has been at it.
-    pub age: Duration,
-    /// The server's word for what it does now; never the statement, which may hold secrets.
-    pub state: String,
-    /// What it does.
-    pub doing: Doing,
-    /// Replication, events and other threads of the server's own, which are never killed.
-    pub system: bool,
-    /// The server's number of its current, or last, statement.
-    pub statement: u64,
-}
-
-impl Blocker {
-    /// Whether this is the same session at the same statement.
-    fn same(&self, other: &Blocker) -> bool {
-        (self.id, self.statement, self.doing) == (other.id, other.statement, other.doing)
-    }
-}
-
-impl std::fmt::Display for Blocker {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let doing = match self.doing {
-            Doing::Read => "reads",
-            Doing::Write => "writes",
-            Doing::Ddl => "runs DDL",
-            Doing::TableLock => "holds LOCK TABLES or a HANDLER",
-            Doing::Backup => "holds another backup's lock",
-        };
-        write!(f, "connection {} of `{}` {doing}", self.id, self.user)?;
-        // An idle session's time is known in whole seconds only.
-        if !self.age.is_zero() {
-            write!(f, " for {:.1} s", self.age.as_secs_f64())?;
-        }
-        if !self.state.is_empty() {
-            write!(f, " ({})", self.state)?;
-        }
-        Ok(())
-    }
-}
-
-/// Where lock information comes from on this server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// MySQL's performance_schema.metadata_locks.
-    MySqlLocks,
-    /// MariaDB's performance_schema.metadata_locks, switched on with its instrument.
-    MariaDbLocks,
-    /// MariaDB's METADATA_LOCK_INFO plugin.
-    MetadataLockInfo,
-    /// No lock tables: process list and INNODB_TRX only. Idle LOCK TABLES cannot be seen.
-    ProcessList,
-}
-
-impl Source {
-    /// Finds the best source that this account can read.
-    pub fn find(session: &mut Session, dialect: Dialect) -> Source {
-        let mut reads = |statement: &str| session.rows(statement).is_ok_and(|rows| !rows.is_empty());
-        let instrument = "SELECT 1 FROM performance_schema.setup_instruments WHERE ENABLED = 'YES' \
-                          AND NAME = 'wait/lock/metadata/sql/mdl' AND @@performance_schema";
-        let plugin = "SELECT 1 FROM information_schema.PLUGINS WHERE PLUGIN_NAME = 'METADATA_LOCK_INFO' \
-                      AND PLUGIN_STATUS = 'ACTIVE'";
-        match dialect.is_mariadb() {
-            false if reads(instrument) && reads("SELECT COUNT(*) FROM performance_schema.metadata_locks") => {
-                Source::MySqlLocks
-            }
-            true if reads(plugin) => Source::MetadataLockInfo,
-            true if reads(instrument) && reads("SELECT COUNT(*) FROM performance_schema.metadata_locks") => {
-                Source::MariaDbLocks
-            }
-            _ => Source::ProcessList,
-        }
-    }
-
-    /// Whether an idle session that holds LOCK TABLES can be seen.
-    pub fn sees_table_locks(self) -> bool {
-        self != Source::ProcessList
-    }
-}
-
-/// What is looked for.
-#[derive(Debug, Clone, Copy)]
-pub struct Search<'a> {
-    /// The server's kind.
-    pub dialect: Dialect,
-    /// Where locks can be seen.
-    pub source: Source,
-    /// Whose way matters.
-    pub strategy: Strategy,
-    /// A running statement counts from this age on; idle lock holders count at any age.
-    pub age: Duration,
-    /// Connections of our own.
-    pub own: &'a [u64],
-}
-
-/// How long after the first look the second one comes.
-const SECOND_LOOK: Duration = Duration::from_millis(3);
-
-/// Looks for blockers.
-///
-/// The servers' tables of locks and of sessions are not read at one instant: a session that has just ended its statement
-/// can seem to hold its locks idle. So what is found is looked at again, and counts only if it is still at the same statement.
-///
-/// # Errors
-/// The server cannot be asked.
-pub fn find(session: &mut Session, search: Search<'_>) -> Result<Vec<Blocker>> {
-    let first = look(session, search)?;
-    if first.is_empty() {
-        return Ok(first);
-    }
-    std::thread::sleep(SECOND_LOOK);
-    let mut second = look(session, search)?;
-    second.retain(|blocker| first.iter().any(|seen| seen.same(blocker)));
-    Ok(second)
-}
-
-/// Whoever has been at a statement for long, when nobody could be seen in the way: the lock tables do not show everybody.
-///
-/// # Errors
-/// The server cannot be asked.
-pub fn suspects(session: &mut Session, search: Search<'_>) -> Result<Vec<String>> {
-    let mut all = see(session, search)?;
-    all.retain(|seen| !seen.idle() && !seen.waits_only() && seen.age >= search.age);
-    all.sort_by_key(|seen| std::cmp::Reverse(seen.age));
-    let text = |seen: &Seen| {
-        format!(
-            "connection {} of `{}` for {:.1} s ({})",
-            seen.id,
-            seen.user,
-            seen.age.as_secs_f64(),
-            seen.state
-        )
-    };
-    Ok(all.iter().take(3).map(text).collect())
-}
-
-fn look(session: &mut Session, search: Search<'_>) -> Result<Vec<Blocker>> {
-    let seen = see(session, search)?.into_iter();
-    let blockers = seen.filter_map(|seen| seen.blocks(search.dialect, search.strategy, search.age));
-    let mut blockers: Vec<Blocker> = blockers.collect();
-    blockers.sort_by_key(|blocker| std::cmp::Reverse(blocker.age));
-    Ok(blockers)
-}
-
-fn see(session: &mut Session, search: Search<'_>) -> Result<Vec<Seen>> {
-    let rows = session.rows(&statement(search.dialect, search.source))?;
-    let seen = rows.iter().filter_map(Seen::of);
-    Ok(seen.filter(|seen| !search.own.contains(&seen.id)).collect())
-}
-
-/// One row per session. Locks come as a list of `object/mode/duration`; trx_locks is the number of InnoDB tables on which the
-/// *running* statement has row locks.
-fn statement(dialect: Dialect, source: Source) -> String {
-    match source {
-        Source::MySqlLocks => "SELECT t.PROCESSLIST_ID AS ID, t.PROCESSLIST_USER AS USER, t.TYPE AS KIND, \
-             t.PROCESSLIST_COMMAND AS COMMAND, t.PROCESSLIST_STATE AS STATE, \
-             COALESCE(MAX(IF(s.END_EVENT_ID IS NULL, s.TIMER_WAIT, NULL)) DIV 1000000000, t.PROCESSLIST_TIME * 1000) \
-             AS AGE_MS, MAX(s.EVENT_ID) AS STATEMENT, \
-             GROUP_CONCAT(DISTINCT CONCAT_WS('/', m.OBJECT_TYPE, m.LOCK_TYPE, m.LOCK_DURATION)) AS LOCKS \
-             FROM performance_schema.metadata_locks m \
-             JOIN performance_schema.threads t ON t.THREAD_ID = m.OWNER_THREAD_ID \
-             LEFT JOIN performance_schema.events_statements_current s ON s.THREAD_ID = t.THREAD_ID \
-             WHERE m.LOCK_STATUS = 'GRANTED' AND t.PROCESSLIST_ID <> CONNECTION_ID() \
-             GROUP BY t.THREAD_ID, t.PROCESSLIST_ID, t.PROCESSLIST_USER, t.TYPE, t.PROCESSLIST_COMMAND, \
-             t.PROCESSLIST_STATE, t.PROCESSLIST_TIME"
-            .to_owned(),
-        Source::MariaDbLocks => mariadb_locks(
-            "SELECT t.PROCESSLIST_ID AS ID, \
-             GROUP_CONCAT(DISTINCT CONCAT_WS('/', m.OBJECT_TYPE, m.LOCK_TYPE, m.LOCK_DURATION)) AS LOCKS \
-             FROM performance_schema.metadata_locks m \
-             JOIN performance_schema.threads t ON t.THREAD_ID = m.OWNER_THREAD_ID \
-             WHERE m.LOCK_STATUS = 'GRANTED' GROUP BY t.PROCESSLIST_ID",
-        ),
-        Source::MetadataLockInfo => mariadb_locks(
-            "SELECT THREAD_ID AS ID, \
-             GROUP_CONCAT(DISTINCT CONCAT(IF(LOCK_TYPE = 'Backup lock', 'BACKUP/', 'OTHER/'), \
-             REPLACE(LOCK_MODE, 'MDL_', ''))) AS LOCKS \
-             FROM information_schema.METADATA_LOCK_INFO GROUP BY THREAD_ID",
-        ),
-        Source::ProcessList if dialect.is_mariadb() => mariadb_locks("SELECT 0 AS ID, '' AS LOCKS"),
-        Source::ProcessList => "SELECT p.ID, p.USER, p.COMMAND, p.STATE, p.TIME * 1000 AS AGE_MS, \
-             IF(x.trx_tables_in_use > 0, x.trx_tables_locked, 0) AS TRX_LOCKS, x.trx_id IS NOT NULL AS IN_TRX \
-             FROM information_schema.PROCESSLIST p \
-             LEFT JOIN information_schema.INNODB_TRX x ON x.trx_mysql_thread_id = p.ID \
-             WHERE p.ID <> CONNECTION_ID()"
-            .to_owned(),
-    }
-}
-
-fn mariadb_locks(locks: &str) -> String {
-    format!(
-        "SELECT p.ID, p.USER, p.COMMAND, p.STATE, p.TIME_MS AS AGE_MS, p.QUERY_ID AS STATEMENT, l.LOCKS, \
-         IF(x.trx_tables_in_use > 0, x.trx_tables_locked, 0) AS TRX_LOCKS, x.trx_id IS NOT NULL AS IN_TRX \
-         FROM information_schema.PROCESSLIST p LEFT JOIN ({locks}) l ON l.ID = p.ID \
-         LEFT JOIN information_schema.INNODB_TRX x ON x.trx_mysql_thread_id = p.ID \
-         WHERE p.ID <> CONNECTION_ID()"
-    )
-}
+use super::super::flavour::Dialect;
+use super::super::session::Row;
+use super::{Blocker, Doing};
+use crate::database::Strategy;
 
 /// States that only a writing statement passes through, for engines that INNODB_TRX does not show.
 /// <https://mariadb.com/kb/en/general-thread-states/>
@@ -260,21 +41,21 @@ const ALTERING: &[&str] = &[
 
 /// A session as the lock tables and the process list show it.
 #[derive(Debug, Clone, Default)]
-struct Seen {
-    id: u64,
-    user: String,
+pub(super) struct Seen {
+    pub(super) id: u64,
+    pub(super) user: String,
     command: String,
-    state: String,
+    pub(super) state: String,
     background: bool,
     statement: u64,
-    age: Duration,
+    pub(super) age: Duration,
     locks: Vec<String>,
     row_locks: bool,
     in_transaction: bool,
 }
 
 impl Seen {
-    fn of(row: &Row) -> Option<Seen> {
+    pub(super) fn of(row: &Row) -> Option<Seen> {
         Some(Seen {
             id: row.number("ID")?,
             user: row.text("USER"),
@@ -294,7 +75,7 @@ impl Seen {
         })
     }
 
-    fn idle(&self) -> bool {
+    pub(super) fn idle(&self) -> bool {
         self.command == "Sleep"
     }
 
@@ -308,7 +89,7 @@ impl Seen {
     }
 
     /// Threads that wait for work are in nobody's way.
-    fn waits_only(&self) -> bool {
+    pub(super) fn waits_only(&self) -> bool {
         matches!(
             self.command.as_str(),
             "Daemon" | "Binlog Dump" | "Binlog Dump GTID" | "Slave_IO"
@@ -323,7 +104,7 @@ impl Seen {
         self.locks.iter().any(|lock| what(lock))
     }
 
-    fn blocks(self, dialect: Dialect, strategy: Strategy, age: Duration) -> Option<Blocker> {
+    pub(super) fn blocks(self, dialect: Dialect, strategy: Strategy, age: Duration) -> Option<Blocker> {
         if self.waits_only() {
             return None;
         }
