@@ -21,7 +21,14 @@ pub struct Sequence {
 }
 
 /// LOCAL: nothing of ours goes into the binary log (trap 8).
-const FTWRL: Step = ("ftwrl", "FLUSH LOCAL TABLES WITH READ LOCK");
+///
+/// FTWRL stops writers first and closes all tables then. Closing them just before takes that time out of the lock (MySQL with 270
+/// open tables: 4 to 10 ms become 0.1), and a statement that was not seen in the way holds up this, which stops no writer, instead of
+/// FTWRL, which stops all.
+const FTWRL: &[Step] = &[
+    ("flush-tables", "FLUSH LOCAL TABLES"),
+    ("ftwrl", "FLUSH LOCAL TABLES WITH READ LOCK"),
+];
 
 /// The sequence of a strategy; `None` for those that take no lock.
 pub fn sequence(strategy: Strategy) -> Option<Sequence> {
@@ -29,7 +36,7 @@ pub fn sequence(strategy: Strategy) -> Option<Sequence> {
         Strategy::Ftwrl => Some(Sequence {
             early: &[],
             early_stops_other_engines: false,
-            last: &[FTWRL],
+            last: FTWRL,
             unlock: "UNLOCK TABLES",
         }),
         Strategy::BackupStage => Some(Sequence {
@@ -47,7 +54,7 @@ pub fn sequence(strategy: Strategy) -> Option<Sequence> {
         Strategy::Instance => Some(Sequence {
             early: &[("lock-instance", "LOCK INSTANCE FOR BACKUP")],
             early_stops_other_engines: false,
-            last: &[FTWRL],
+            last: FTWRL,
             unlock: "UNLOCK TABLES; UNLOCK INSTANCE",
         }),
         Strategy::Auto | Strategy::Lockless | Strategy::None => None,

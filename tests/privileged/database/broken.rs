@@ -104,9 +104,7 @@ fn a_connection_that_breaks_at_any_step_is_an_error_and_leaves_nothing_locked() 
         }
         println!("{flavour:?} {strategy:?}: cut at each of {messages} messages");
         assert!(messages > 30);
-        while server.connections() > 0 {
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        server.wait_until_alone();
     }
 }
 

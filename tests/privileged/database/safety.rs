@@ -120,7 +120,7 @@ fn dropping_and_abandoning_let_go() {
         assert!(until_commits_go_on(&load) < Duration::from_millis(300));
         load.stop();
         drop(database);
-        assert_eq!(server.connections(), 0);
+        server.wait_until_alone();
     }
 }
 
@@ -216,13 +216,11 @@ fn a_tool_that_is_killed_while_it_waits_frees_the_server_within_the_bound() {
         let update = background(&server, "UPDATE t.i SET b = SLEEP(0.5) WHERE a <= 10");
         let mut child = child(&server, strategy, Duration::from_secs(60), true);
         let begun = Instant::now();
-        loop {
-            let before = load.commits();
-            std::thread::sleep(Duration::from_millis(100));
-            if load.commits() == before {
-                break;
-            }
+        let waits =
+            "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE 'FLUSH%' AND STATE LIKE 'Waiting%'";
+        while server.value(waits) == "0" {
             assert!(begun.elapsed() < Duration::from_secs(2), "the child never waited");
+            std::thread::sleep(Duration::from_millis(10));
         }
         child.kill().unwrap();
         let waited = until_commits_go_on(&load);

@@ -203,11 +203,15 @@ impl TestServer {
         dir
     }
 
-    /// Connections besides those of the caller's list of users.
-    pub fn connections(&self) -> usize {
+    /// Waits until no client but this one is connected: a closed connection is gone a moment later.
+    pub fn wait_until_alone(&self) {
         let count = "SELECT COUNT(*) FROM information_schema.PROCESSLIST \
                      WHERE ID <> CONNECTION_ID() AND COMMAND <> 'Daemon' AND USER NOT IN ('system user', 'event_scheduler')";
-        self.value(count).parse().unwrap()
+        let deadline = Instant::now() + Duration::from_secs(3);
+        while self.value(count) != "0" {
+            assert!(Instant::now() < deadline, "connections are left");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
