@@ -302,6 +302,9 @@ impl Database for Server {
         plan: &QuiescePlan,
         mut context: QuiesceContext<'_>,
     ) -> crate::Result<Box<dyn Quiesced + 's>> {
+        if plan.strategy == Strategy::Auto {
+            return Err(Error::Unsupported("strategy `auto` must be resolved by an examination first".into()).into());
+        }
         let Some(sequence) = strategy::sequence(plan.strategy) else {
             (context.settle)(SettlePoint::Before)?;
             context.cancel.check()?;

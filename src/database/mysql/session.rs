@@ -271,9 +271,18 @@ fn failure(statement: &str, error: &mysql::Error) -> Error {
         _ => 0,
     };
     Error::Statement {
-        statement: statement.to_owned(),
+        statement: shortened(statement),
         code,
         reason: reason(error),
+    }
+}
+
+/// Enough of a statement to know it again.
+fn shortened(statement: &str) -> String {
+    const KEPT: usize = 80;
+    match statement.char_indices().nth(KEPT) {
+        None => statement.to_owned(),
+        Some((at, _)) => format!("{} ...", statement[..at].trim_end()),
     }
 }
 
