@@ -154,8 +154,18 @@ fn child_that_holds_a_lock() {
     std::thread::sleep(Duration::from_secs(60));
 }
 
+/// A child that does not outlive a test that fails: stopped, it would keep the test's output open for ever.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
 /// Starts the child and waits until it holds the lock, or, `blind` to blockers, is about to wait for it.
-fn child(server: &TestServer, strategy: Strategy, hold: Duration, blind: bool) -> std::process::Child {
+fn child(server: &TestServer, strategy: Strategy, hold: Duration, blind: bool) -> Killed {
     let name = match strategy {
         Strategy::BackupStage => "backup-stage",
         Strategy::Instance => "instance",
@@ -172,8 +182,9 @@ fn child(server: &TestServer, strategy: Strategy, hold: Duration, blind: bool) -
         .env("SNAPBACK_TEST_HOLD_MS", hold.as_millis().to_string())
         .stdout(Stdio::piped())
         .spawn()
+        .map(Killed)
         .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
     assert!(
         lines
             .map_while(Result::ok)
@@ -194,14 +205,13 @@ fn a_killed_tool_frees_the_server_at_once() {
         let before = load.commits();
         std::thread::sleep(Duration::from_millis(200));
         assert!(load.commits() <= before + 4, "the child holds nothing");
-        child.kill().unwrap();
+        child.0.kill().unwrap();
         let waited = until_commits_go_on(&load);
         println!("{flavour:?} {strategy:?}: free {waited:?} after SIGKILL");
         assert!(
             waited < Duration::from_millis(500),
             "{flavour:?} {strategy:?}: {waited:?}"
         );
-        child.wait().unwrap();
         load.stop();
     }
 }
@@ -222,14 +232,13 @@ fn a_tool_that_is_killed_while_it_waits_frees_the_server_within_the_bound() {
             assert!(begun.elapsed() < Duration::from_secs(2), "the child never waited");
             std::thread::sleep(Duration::from_millis(10));
         }
-        child.kill().unwrap();
+        child.0.kill().unwrap();
         let waited = until_commits_go_on(&load);
         println!("{flavour:?} {strategy:?}: free {waited:?} after SIGKILL in the wait");
         assert!(
             waited < Duration::from_millis(2500),
             "{flavour:?} {strategy:?}: {waited:?}"
         );
-        child.wait().unwrap();
         load.stop();
         drop(update);
     }
@@ -244,7 +253,7 @@ fn a_stopped_tool_is_dropped_by_the_server_itself() {
         let load = Load::start(&server, "t.w", 4);
         let mut child = child(&server, strategy, Duration::from_secs(1), false);
         let stop = Command::new("kill")
-            .args(["-STOP", &child.id().to_string()])
+            .args(["-STOP", &child.0.id().to_string()])
             .status()
             .unwrap();
         assert!(stop.success());
@@ -254,8 +263,7 @@ fn a_stopped_tool_is_dropped_by_the_server_itself() {
             waited < Duration::from_millis(3500),
             "{flavour:?} {strategy:?}: {waited:?}"
         );
-        child.kill().unwrap();
-        child.wait().unwrap();
+        child.0.kill().unwrap();
         load.stop();
     }
 }
