@@ -263,6 +263,9 @@ pub struct LockFigures {
 pub struct Released {
     /// Timings.
     pub figures: LockFigures,
+    /// What goes into the record: the position as read at the start, replica channels as read at the end. Under a lock a replica's
+    /// executed position only catches up with what is in the data already, so the later reading is the truer one.
+    pub coordinates: Coordinates,
     /// The position did not move during the hold and the session stayed the same.
     pub exact: bool,
     /// Things to put into the record (position moved, setting not restored).

@@ -129,13 +129,7 @@ impl<'s> Held<'s> {
                 .remedy("find out who writes to the binary log under a global read lock (FLUSH LOGS?)"),
             );
         }
-        if before.replica != after.replica {
-            self.exact = false;
-            self.findings.push(Finding::warning(
-                "replica-position-moved",
-                "a replica channel's executed position moved while the lock was held: it is not exact",
-            ));
-        }
+        self.coordinates.replica.clone_from(&after.replica);
         Ok(())
     }
 
@@ -188,6 +182,7 @@ impl Quiesced for Held<'_> {
         });
         Ok(Released {
             figures,
+            coordinates: self.coordinates.clone(),
             exact: self.exact,
             findings: std::mem::take(&mut self.findings),
             settings,
@@ -256,6 +251,7 @@ impl Quiesced for Unlocked {
                 held_us: 0,
                 steps: self.steps.into_phases(),
             },
+            coordinates: self.coordinates,
             // `lockless` is exact once its position is derived; `none` has none.
             exact: self.strategy == Strategy::Lockless,
             findings: Vec::new(),

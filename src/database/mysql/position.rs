@@ -203,14 +203,17 @@ fn xid(row: &Row) -> String {
 /// What a person should know about a replica.
 pub fn replica_findings(reader: &Reader, workers: u32, in_order: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if reader.is_replica() && workers > 1 {
-        findings.push(Finding::note(
-            "parallel-applier",
-            format!(
-                "the replica applies with {workers} workers: without GTIDs its executed position can have gaps after it; \
-                 start a restored replica with GTIDs"
-            ),
-        ));
+    if reader.is_replica() && workers > 1 && !reader.gtids_tell {
+        findings.push(
+            Finding::warning(
+                "parallel-applier",
+                format!(
+                    "the replica applies with {workers} workers and without GTIDs: its executed position lags behind its data, \
+                     so a restored replica that starts there may apply transactions twice"
+                ),
+            )
+            .remedy("switch gtid_mode on, or set replica_parallel_workers to 1"),
+        );
     }
     if reader.is_replica() && in_order {
         findings.push(

@@ -75,9 +75,11 @@ fn judge(server: &TestServer, strategy: Strategy, statement: &'static str, expec
     if let Err(error) = result {
         assert_eq!(error.kind(), snapback::error::Kind::Busy);
     }
-    let before = load.commits();
-    std::thread::sleep(Duration::from_millis(100));
-    assert!(load.commits() > before, "{case}: the server is stuck");
+    let waited = load.until_commits_go_on();
+    assert!(
+        waited < Duration::from_secs(2),
+        "{case}: the server was stuck for {waited:?}"
+    );
     load.stop();
     drop(blocker);
     if let Some(thread) = thread {

@@ -161,6 +161,16 @@ impl Load {
         Duration::from_micros(self.longest_us.swap(0, Ordering::Relaxed))
     }
 
+    /// Waits until every writer can have committed again, and tells how long that took.
+    pub fn until_commits_go_on(&self) -> Duration {
+        let (begun, before) = (Instant::now(), self.commits());
+        while self.commits() < before + 8 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "the server is stuck");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        begun.elapsed()
+    }
+
     pub fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {

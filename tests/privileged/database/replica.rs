@@ -73,8 +73,7 @@ fn the_executed_position_of_every_channel_is_recorded() {
         loop {
             let run = Run::new();
             let held = run.quiesce(&mut database, &plan).unwrap();
-            let channels = held.coordinates().replica.clone();
-            held.release().unwrap();
+            let channels = held.release().unwrap().coordinates.replica;
             let executed: Vec<_> = channels
                 .iter()
                 .map(|c| (c.channel.as_str(), c.source_port, (c.file.clone(), c.position)))

@@ -18,16 +18,6 @@ const ALL: [(Flavour, Strategy); 4] = [
     (Flavour::MySql, Strategy::Ftwrl),
 ];
 
-/// Waits until the load commits again, and tells how long that took.
-fn until_commits_go_on(load: &Load) -> Duration {
-    let (begun, before) = (Instant::now(), load.commits());
-    while load.commits() < before + 8 {
-        assert!(begun.elapsed() < Duration::from_secs(20), "the server is stuck");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    begun.elapsed()
-}
-
 #[test]
 fn the_watchdog_ends_a_hold_that_takes_too_long() {
     for (flavour, strategy) in ALL {
@@ -40,7 +30,7 @@ fn the_watchdog_ends_a_hold_that_takes_too_long() {
         plan.limits.hold_limit = Duration::from_millis(400);
         let held = run.quiesce(&mut database, &plan).unwrap();
         std::thread::sleep(Duration::from_millis(50));
-        let waited = until_commits_go_on(&load);
+        let waited = load.until_commits_go_on();
         println!("{flavour:?} {strategy:?}: commits went on after {waited:?}");
         assert!(
             waited < Duration::from_millis(600),
@@ -65,7 +55,7 @@ fn a_signal_ends_the_hold_and_the_wait() {
         let run = Run::new();
         let held = run.quiesce(&mut database, &plan(strategy)).unwrap();
         run.cancel.cancel(15);
-        let waited = until_commits_go_on(&load);
+        let waited = load.until_commits_go_on();
         assert!(
             waited < Duration::from_millis(300),
             "{flavour:?} {strategy:?}: {waited:?}"
@@ -109,15 +99,15 @@ fn dropping_and_abandoning_let_go() {
         let mut database = server.connect();
         let run = Run::new();
         drop(run.quiesce(&mut database, &plan(strategy)).unwrap());
-        assert!(until_commits_go_on(&load) < Duration::from_millis(300));
+        assert!(load.until_commits_go_on() < Duration::from_millis(300));
         run.quiesce(&mut database, &plan(strategy)).unwrap().abandon().unwrap();
-        assert!(until_commits_go_on(&load) < Duration::from_millis(300));
+        assert!(load.until_commits_go_on() < Duration::from_millis(300));
         let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let _held = run.quiesce(&mut database, &plan(strategy)).unwrap();
             panic!("on purpose");
         }));
         assert!(unwound.is_err());
-        assert!(until_commits_go_on(&load) < Duration::from_millis(300));
+        assert!(load.until_commits_go_on() < Duration::from_millis(300));
         load.stop();
         drop(database);
         server.wait_until_alone();
@@ -206,7 +196,7 @@ fn a_killed_tool_frees_the_server_at_once() {
         std::thread::sleep(Duration::from_millis(200));
         assert!(load.commits() <= before + 4, "the child holds nothing");
         child.0.kill().unwrap();
-        let waited = until_commits_go_on(&load);
+        let waited = load.until_commits_go_on();
         println!("{flavour:?} {strategy:?}: free {waited:?} after SIGKILL");
         assert!(
             waited < Duration::from_millis(500),
@@ -233,7 +223,7 @@ fn a_tool_that_is_killed_while_it_waits_frees_the_server_within_the_bound() {
             std::thread::sleep(Duration::from_millis(10));
         }
         child.0.kill().unwrap();
-        let waited = until_commits_go_on(&load);
+        let waited = load.until_commits_go_on();
         println!("{flavour:?} {strategy:?}: free {waited:?} after SIGKILL in the wait");
         assert!(
             waited < Duration::from_millis(2500),
@@ -257,7 +247,7 @@ fn a_stopped_tool_is_dropped_by_the_server_itself() {
             .status()
             .unwrap();
         assert!(stop.success());
-        let waited = until_commits_go_on(&load);
+        let waited = load.until_commits_go_on();
         println!("{flavour:?} {strategy:?}: free {waited:?} after SIGSTOP");
         assert!(
             waited < Duration::from_millis(3500),
