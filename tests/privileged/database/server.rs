@@ -21,40 +21,46 @@ pub struct TestServer {
     child: Child,
 }
 
-/// A datadir that was initialised once in this process and is copied for every server.
+/// A datadir that is initialised once and copied for every server. It is kept in the build directory, by version.
 fn template(flavour: Flavour) -> &'static Path {
-    static MARIADB: OnceLock<tempfile::TempDir> = OnceLock::new();
-    static MYSQL: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let make = || {
-        let dir = tempfile::tempdir().unwrap();
-        let data = dir.path().join("data");
-        let status = match flavour {
-            Flavour::MariaDb => Command::new("mariadb-install-db")
-                .args([
-                    "--no-defaults",
-                    "--user=root",
-                    "--skip-test-db",
-                    "--auth-root-authentication-method=normal",
-                ])
-                .arg(format!("--datadir={}", data.display()))
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status(),
-            Flavour::MySql => Command::new(mysqld())
-                .args(["--no-defaults", "--user=root", "--initialize-insecure"])
-                .arg(format!("--datadir={}", data.display()))
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status(),
-        };
-        assert!(status.unwrap().success(), "cannot initialise a {flavour:?} datadir");
-        dir
-    };
+    static MARIADB: OnceLock<PathBuf> = OnceLock::new();
+    static MYSQL: OnceLock<PathBuf> = OnceLock::new();
     match flavour {
-        Flavour::MariaDb => MARIADB.get_or_init(make),
-        Flavour::MySql => MYSQL.get_or_init(make),
+        Flavour::MariaDb => MARIADB.get_or_init(|| {
+            let initialise = ["--skip-test-db", "--auth-root-authentication-method=normal"];
+            make_template(Path::new("mariadbd"), Path::new("mariadb-install-db"), &initialise)
+        }),
+        Flavour::MySql => MYSQL.get_or_init(|| make_template(&mysqld(), &mysqld(), &["--initialize-insecure"])),
     }
-    .path()
+}
+
+fn make_template(server: &Path, initialiser: &Path, arguments: &[&str]) -> PathBuf {
+    let output = Command::new(server).arg("--version").output();
+    let output = output.unwrap_or_else(|error| panic!("cannot run {}: {error}", server.display()));
+    // `NAME  Ver 9.7.4-2 for ...`
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let version = text
+        .split_whitespace()
+        .skip_while(|word| *word != "Ver")
+        .nth(1)
+        .unwrap_or_default();
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let at = kept.join(format!("datadir-{version}"));
+    if at.is_dir() {
+        return at;
+    }
+    let making = tempfile::tempdir_in(kept).unwrap();
+    let status = Command::new(initialiser)
+        .args(["--no-defaults", "--user=root"])
+        .args(arguments)
+        .arg(format!("--datadir={}", making.path().join("data").display()))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    assert!(status.unwrap().success(), "{} failed", initialiser.display());
+    // Another process may have been quicker.
+    drop(fs::rename(making.path(), &at));
+    at
 }
 
 fn mysqld() -> PathBuf {
