@@ -1,8 +1,11 @@
 //! What this run made on the host, written down before it is made, so that `cleanup` can undo it after any death.
+//!
+//! One file per run, `<state_dir>/runs/<run>.jsonl`, locked (flock(2)) while the run lives. Each line is durable before the
+//! thing that it names is made; a torn last line therefore names nothing that exists.
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -15,6 +18,9 @@ use crate::volume::Snapshot;
 
 const RUNS: &str = "runs";
 const SUFFIX: &str = "jsonl";
+
+/// The largest journal that is read, in bytes; a run writes some hundred per thing that it makes.
+const LARGEST: u64 = 16 << 20;
 
 /// The journal could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +35,12 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
+    },
+    /// The journal was closed by [`Journal::done`].
+    #[error("the run journal {} is closed: nothing may be made any more", path.display())]
+    Closed {
+        /// The file.
+        path: PathBuf,
     },
 }
 
@@ -77,7 +89,17 @@ enum Line {
     Undone { thing: Made },
 }
 
-/// An open journal: one file per run, locked by the kernel while the run lives.
+impl Made {
+    /// Whether both name the same thing; a snapshot's identity becomes known only after it was made.
+    fn same_thing(&self, other: &Made) -> bool {
+        match (self, other) {
+            (Made::Snapshot(one), Made::Snapshot(two)) => one.name == two.name,
+            _ => self == other,
+        }
+    }
+}
+
+/// An open journal: one file per run, locked while the run lives. May be used from several threads.
 #[derive(Debug)]
 pub struct Journal {
     run: Id,
@@ -89,28 +111,38 @@ pub struct Journal {
 struct State {
     file: File,
     left: Vec<Made>,
+    closed: bool,
 }
 
 impl Journal {
-    /// Makes the journal of a new run below `<state_dir>/runs/`.
+    /// Makes the journal of a new run below `<state_dir>/runs/`. It is locked before it has a name, so that nobody ever
+    /// sees it unlocked while the run lives.
     ///
     /// # Errors
     /// The directory or the file cannot be made or locked.
     pub fn create(state_dir: &Path, run: Id) -> Result<Journal> {
         let directory = state_dir.join(RUNS);
-        let at = |operation, error| sys::Error::path(operation, &directory, error);
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(|error| at("make", error))?;
+        make_private(&directory)?;
         let path = directory.join(format!("{run}.{SUFFIX}"));
-        let file = File::options()
-            .read(true)
-            .append(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|error| sys::Error::path("make the journal", &path, error))?;
-        file.lock().map_err(|error| sys::Error::path("lock the journal", &path, error))?;
-        let journal = Journal { run, path, state: Mutex::new(State { file, left: Vec::new() }) };
+        let at = |operation| {
+            let path = path.clone();
+            move |error: std::io::Error| sys::Error::path(operation, path, error)
+        };
+        let unpublished = sys::fs::Unpublished::create(&directory, 0o600)?;
+        let file = unpublished.file().try_clone().map_err(at("open"))?;
+        file.lock().map_err(at("lock"))?;
+        let state = State {
+            file,
+            left: Vec::new(),
+            closed: false,
+        };
+        let journal = Journal {
+            run,
+            path: path.clone(),
+            state: Mutex::new(state),
+        };
         journal.write(&mut journal.state(), &Line::Begun { run })?;
+        unpublished.publish(&path)?;
         sys::fs::sync_directory(&directory)?;
         Ok(journal)
     }
@@ -125,10 +157,15 @@ impl Journal {
     /// # Errors
     /// It is not certain to be on disk: do not make the thing.
     pub fn record(&self, made: &Made) -> Result<()> {
+        crate::failpoint!("journal.record", || sys::Error::path(
+            "write",
+            &self.path,
+            std::io::Error::from(std::io::ErrorKind::StorageFull)
+        ));
         let mut state = self.state();
-        self.write(&mut state, &Line::Making { thing: made.clone() })?;
+        // In the list first: after a failed write nobody knows whether the line is on disk.
         state.left.push(made.clone());
-        Ok(())
+        self.write(&mut state, &Line::Making { thing: made.clone() })
     }
 
     /// Writes down that it was undone.
@@ -141,62 +178,94 @@ impl Journal {
         self.write(&mut state, &Line::Undone { thing: made.clone() })
     }
 
-    /// Ends the journal: the file goes when nothing of value is left in it, else it stays for `cleanup`.
+    /// What was written down and not undone yet, in the order of making.
+    pub fn left(&self) -> Vec<Made> {
+        self.state().left.clone()
+    }
+
+    /// Ends the journal: its file goes when all was undone, else it stays for `cleanup`. A directory that could not be
+    /// removed does not keep it: another run may be using it.
     ///
     /// # Errors
     /// The file cannot be removed.
     pub fn done(&self) -> Result<()> {
-        let state = self.state();
+        let mut state = self.state();
+        state.closed = true;
         let worth_keeping = |made: &Made| !matches!(made, Made::Directory { .. });
         if state.left.iter().any(worth_keeping) {
             return Ok(());
         }
-        std::fs::remove_file(&self.path).map_err(|error| sys::Error::path("remove the journal", &self.path, error))?;
-        Ok(())
+        remove(&self.path)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic while the lock was held leaves at worst a torn last line, which readers tolerate.
+        // A panic while the mutex was held leaves at worst a torn last line, which readers tolerate.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self, state: &mut State, line: &Line) -> Result<()> {
-        let mut bytes = serde_json::to_vec(line).map_err(|error| Error::Unreadable { path: self.path.clone(), reason: error.to_string() })?;
+        if state.closed {
+            return Err(Error::Closed {
+                path: self.path.clone(),
+            });
+        }
+        let mut bytes = serde_json::to_vec(line).map_err(|error| Error::Unreadable {
+            path: self.path.clone(),
+            reason: error.to_string(),
+        })?;
         bytes.push(b'\n');
         let written = state.file.write_all(&bytes).and_then(|()| state.file.sync_data());
-        Ok(written.map_err(|error| sys::Error::path("write the journal", &self.path, error))?)
+        Ok(written.map_err(|error| sys::Error::path("write", &self.path, error))?)
     }
 }
 
-impl Made {
-    /// Whether both name the same thing; a snapshot's identity becomes known only after it was made.
-    fn same_thing(&self, other: &Made) -> bool {
-        match (self, other) {
-            (Made::Snapshot(one), Made::Snapshot(two)) => one.name == two.name,
-            _ => self == other,
+/// Makes the directory of the journals, for us alone, with those above it.
+fn make_private(directory: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    if directory.is_dir() {
+        return Ok(());
+    }
+    builder
+        .create(directory)
+        .map_err(|error| sys::Error::path("make the directory", directory, error))?;
+    for made in directory.ancestors().skip(1).take(2) {
+        sys::fs::sync_directory(made)?;
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(sys::Error::path("remove the run journal", path, error).into())
         }
+        _ => Ok(()),
     }
 }
 
 /// What the journals of this host say.
 #[derive(Debug, Default)]
 pub struct PastRuns {
-    /// Readable journals.
+    /// Readable journals, oldest first.
     pub runs: Vec<Past>,
-    /// Files that are not journals of ours: reported, never acted on.
+    /// Files that are not journals of ours, or damaged: reported, never acted on.
     pub findings: Vec<Finding>,
 }
 
-/// One past, or present, run.
+/// One past, or present, run. While a dead run's `Past` is held, its journal is locked: nobody else acts on it.
 #[derive(Debug)]
 pub struct Past {
     /// The run.
     pub run: Id,
-    /// It still runs: its journal is locked.
+    /// It still runs (or somebody else cleans up after it): its journal is locked.
     pub alive: bool,
     /// What it made and did not undo, in the order of making.
     pub left: Vec<Made>,
-    path: PathBuf,
+    /// The journal's file.
+    pub file: PathBuf,
+    _lock: File,
 }
 
 impl Past {
@@ -204,34 +273,39 @@ impl Past {
     ///
     /// # Errors
     /// The file cannot be removed.
-    pub fn forget(&self) -> Result<()> {
-        match std::fs::remove_file(&self.path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(sys::Error::path("remove the journal", &self.path, error).into())
-            }
-            _ => Ok(()),
-        }
+    pub fn forget(self) -> Result<()> {
+        remove(&self.file)
     }
 }
 
-/// Reads the journals of all runs, oldest first.
+/// Reads the journals of all runs below `state_dir`.
 ///
 /// # Errors
 /// The directory cannot be read.
 pub fn list(state_dir: &Path) -> Result<PastRuns> {
     let directory = state_dir.join(RUNS);
+    let unreadable = |error| sys::Error::path("read", &directory, error);
     let entries = match std::fs::read_dir(&directory) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(PastRuns::default()),
-        entries => entries.map_err(|error| sys::Error::path("read", &directory, error))?,
+        entries => entries.map_err(unreadable)?,
     };
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    paths.sort_by_key(|path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok());
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_none_or(|extension| extension != "tmp") {
+            paths.push(path);
+        }
+    }
+    paths.sort_by_key(|path| std::fs::symlink_metadata(path).and_then(|found| found.modified()).ok());
     let mut past = PastRuns::default();
     for path in paths {
         match read(&path) {
             Ok(run) => past.runs.push(run),
+            // A run that ended just now took its journal along.
+            Err(Error::Sys(error)) if error.is(std::io::ErrorKind::NotFound) => {}
             Err(error) => past.findings.push(
-                Finding::warning("journal", error.to_string()).remedy("nothing was done about it; look at the file, then remove it"),
+                Finding::warning("foreign-journal", error.to_string())
+                    .remedy("nothing was done about it: look at the file, then remove it"),
             ),
         }
     }
@@ -239,7 +313,10 @@ pub fn list(state_dir: &Path) -> Result<PastRuns> {
 }
 
 fn read(path: &Path) -> Result<Past> {
-    let bad = |reason: &str| Error::Unreadable { path: path.to_owned(), reason: reason.to_owned() };
+    let bad = |reason: &str| Error::Unreadable {
+        path: path.to_owned(),
+        reason: reason.to_owned(),
+    };
     let named = path.extension().is_some_and(|extension| extension == SUFFIX);
     let run: Id = path
         .file_stem()
@@ -247,24 +324,56 @@ fn read(path: &Path) -> Result<Past> {
         .filter(|_| named)
         .and_then(|stem| stem.parse().ok())
         .ok_or_else(|| bad("it does not carry the name of a run"))?;
-    let mut file = File::open(path).map_err(|error| sys::Error::path("open the journal", path, error))?;
-    let alive = matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock));
-    let mut text = String::new();
-    file.read_to_string(&mut text).map_err(|error| sys::Error::path("read the journal", path, error))?;
-    let left = replay(&text, run).map_err(|reason| bad(&reason))?;
-    Ok(Past { run, alive, left, path: path.to_owned() })
+    let file = open_own(path)?.ok_or_else(|| bad("it is not a file of ours that nobody else can write"))?;
+    let alive = file.try_lock().is_err();
+    let mut bytes = Vec::new();
+    (&file)
+        .take(LARGEST)
+        .read_to_end(&mut bytes)
+        .map_err(|error| sys::Error::path("read", path, error))?;
+    let left = replay(&bytes, run).map_err(|reason| bad(&reason))?;
+    Ok(Past {
+        run,
+        alive,
+        left,
+        file: path.to_owned(),
+        _lock: file,
+    })
 }
 
-/// A torn last line is what a crash leaves; the thing it named was not made yet.
-fn replay(text: &str, run: Id) -> std::result::Result<Vec<Made>, String> {
-    let whole = &text[..text.rfind('\n').map_or(0, |at| at + 1)];
+/// `None` for what a run of this user never makes: a link, a pipe, a stranger's file, one that others may write.
+fn open_own(path: &Path) -> Result<Option<File>> {
+    let opened = File::options()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path);
+    let file = match opened {
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Ok(None),
+        opened => opened.map_err(|error| sys::Error::path("open", path, error))?,
+    };
+    let found = file
+        .metadata()
+        .map_err(|error| sys::Error::path("look at", path, error))?;
+    let ours = found.is_file() && found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o022 == 0;
+    Ok(ours.then_some(file))
+}
+
+/// What is left after all lines. A torn last line is what a crash leaves; the thing that it named was not made yet.
+fn replay(bytes: &[u8], run: Id) -> std::result::Result<Vec<Made>, String> {
+    let whole = &bytes[..bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)];
     let mut left: Vec<Made> = Vec::new();
-    for (number, line) in whole.lines().enumerate() {
-        match serde_json::from_str(line).map_err(|error| format!("line {}: {error}", number + 1))? {
+    for (number, line) in whole.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        match serde_json::from_slice(line).map_err(|error| format!("line {}: {error}", number + 1))? {
             Line::Begun { run: begun } if begun == run => {}
             Line::Begun { run: begun } => return Err(format!("it belongs to run {begun}")),
-            Line::Making { thing: Made::Snapshot(snapshot) } if snapshot.run != run => {
-                return Err(format!("line {}: the snapshot belongs to run {}", number + 1, snapshot.run));
+            Line::Making {
+                thing: Made::Snapshot(snapshot),
+            } if snapshot.run != run => {
+                return Err(format!(
+                    "line {}: the snapshot belongs to run {}",
+                    number + 1,
+                    snapshot.run
+                ));
             }
             Line::Making { thing } => left.push(thing),
             Line::Undone { thing } => left.retain(|one| !one.same_thing(&thing)),
@@ -278,49 +387,87 @@ mod tests {
     use super::*;
 
     fn directory(name: &str) -> Made {
-        Made::Directory { at: PathBuf::from(name) }
+        Made::Directory {
+            at: PathBuf::from(name),
+        }
     }
 
     fn setting(variable: &str) -> Made {
-        Made::Setting(Setting { server: "s".into(), variable: variable.into(), old: "0".into(), new: "1".into() })
+        Made::Setting(Setting {
+            server: "s".into(),
+            variable: variable.into(),
+            old: "0".into(),
+            new: "1".into(),
+        })
+    }
+
+    fn snapshot(run: Id, identity: Option<&str>) -> Made {
+        Made::Snapshot(Snapshot {
+            run,
+            volume: crate::volume::Volume {
+                provider: crate::volume::ProviderKind::Fake,
+                id: "v".into(),
+                source: "v".into(),
+                fs_type: "none".into(),
+                top: "/v".into(),
+                filesystem: "f".into(),
+            },
+            name: format!("/v/.snapback/snapback-{run}-0"),
+            identity: identity.map(str::to_owned),
+        })
+    }
+
+    fn journal() -> (tempfile::TempDir, Journal) {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::create(dir.path(), Id::random()).unwrap();
+        (dir, journal)
     }
 
     #[test]
     fn what_was_made_and_not_undone_is_left() {
-        let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::create(dir.path(), Id::random()).unwrap();
-        journal.record(&setting("a")).unwrap();
-        journal.record(&setting("b")).unwrap();
+        let (dir, journal) = journal();
+        for variable in ["a", "b"] {
+            journal.record(&setting(variable)).unwrap();
+        }
         journal.undone(&setting("a")).unwrap();
         journal.done().unwrap();
         let past = list(dir.path()).unwrap();
         assert_eq!(past.runs[0].left, [setting("b")]);
         assert!(past.runs[0].alive, "the journal is locked while it is open");
-        drop(journal);
-        assert!(!list(dir.path()).unwrap().runs[0].alive);
+        drop((journal, past));
+        let past = list(dir.path()).unwrap();
+        assert!(!past.runs[0].alive);
+        assert!(
+            list(dir.path()).unwrap().runs[0].alive,
+            "two cannot clean up after one run"
+        );
     }
 
     #[test]
     fn a_journal_with_nothing_left_goes() {
-        let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::create(dir.path(), Id::random()).unwrap();
+        let (dir, journal) = journal();
         journal.record(&directory("/x")).unwrap();
-        journal.record(&setting("a")).unwrap();
-        journal.undone(&setting("a")).unwrap();
+        journal.record(&snapshot(journal.run(), None)).unwrap();
+        journal.undone(&snapshot(journal.run(), Some("known later"))).unwrap();
+        assert_eq!(journal.left(), [directory("/x")]);
         journal.done().unwrap();
         assert!(list(dir.path()).unwrap().runs.is_empty());
+        assert!(matches!(journal.record(&setting("late")), Err(Error::Closed { .. })));
     }
 
     #[test]
     fn a_torn_last_line_is_what_a_crash_leaves() {
-        let dir = tempfile::tempdir().unwrap();
-        let run = Id::random();
-        let journal = Journal::create(dir.path(), run).unwrap();
+        let (dir, journal) = journal();
         journal.record(&setting("a")).unwrap();
         let path = journal.path.clone();
         drop(journal);
-        File::options().append(true).open(&path).unwrap().write_all(b"{\"event\":\"mak").unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        let mut file = File::options().append(true).open(&path).unwrap();
+        file.write_all(b"{\"event\":\"making\",\"thing\":{\"made\":\"dir\xff")
+            .unwrap();
         assert_eq!(list(dir.path()).unwrap().runs[0].left, [setting("a")]);
+        std::fs::write(&path, &whole[..10]).unwrap();
+        assert_eq!(list(dir.path()).unwrap().runs[0].left, []);
     }
 
     #[test]
@@ -328,11 +475,49 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let runs = dir.path().join(RUNS);
         std::fs::create_dir(&runs).unwrap();
+        let named = || runs.join(format!("{}.{SUFFIX}", Id::random()));
         std::fs::write(runs.join("notes.txt"), "keep").unwrap();
-        std::fs::write(runs.join(format!("{}.jsonl", Id::random())), "{\"event\":\"making\"}\n").unwrap();
+        std::fs::write(named(), "{\"event\":\"making\"}\n").unwrap();
+        std::fs::write(named(), "\n").unwrap();
+        std::os::unix::fs::symlink("notes.txt", named()).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            named(),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
         let past = list(dir.path()).unwrap();
         assert!(past.runs.is_empty());
-        assert_eq!(past.findings.len(), 2);
-        assert!(runs.join("notes.txt").exists());
+        assert_eq!(past.findings.len(), 5, "{:?}", past.findings);
+        assert_eq!(std::fs::read_dir(&runs).unwrap().count(), 5);
+    }
+
+    #[test]
+    fn another_runs_snapshot_in_a_journal_is_not_believed() {
+        let (dir, journal) = journal();
+        journal.record(&snapshot(Id::random(), None)).unwrap();
+        drop(journal);
+        let past = list(dir.path()).unwrap();
+        assert!(past.runs.is_empty());
+        assert!(
+            past.findings[0].message.contains("belongs to run"),
+            "{:?}",
+            past.findings
+        );
+    }
+
+    #[test]
+    fn several_threads_may_write() {
+        let (dir, journal) = journal();
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let journal = &journal;
+                scope.spawn(move || journal.record(&setting(&number.to_string())).unwrap());
+            }
+        });
+        drop(journal);
+        assert_eq!(list(dir.path()).unwrap().runs[0].left.len(), 8);
     }
 }

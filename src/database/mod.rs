@@ -263,10 +263,15 @@ pub struct LockFigures {
 pub struct Released {
     /// Timings.
     pub figures: LockFigures,
+    /// What goes into the record: the position as read at the start, replica channels as read at the end. Under a lock a replica's
+    /// executed position only catches up with what is in the data already, so the later reading is the truer one.
+    pub coordinates: Coordinates,
     /// The position did not move during the hold and the session stayed the same.
     pub exact: bool,
     /// Things to put into the record (position moved, setting not restored).
     pub findings: Vec<Finding>,
+    /// Settings that were put back: the caller tells the journal that they are undone.
+    pub settings: Vec<crate::journal::Setting>,
 }
 
 /// A server that is quiet. Dropping it releases the lock too, but nobody looks at the answer.
@@ -281,7 +286,8 @@ pub trait Quiesced {
     /// The lock was lost during the hold, so the snapshot proves nothing: the caller discards it. The lock is gone in every case.
     fn release(self: Box<Self>) -> Result<Released>;
 
-    /// Releases without asking anything: the run has failed already.
+    /// Releases without asking anything: the run has failed already. After `Ok`, every setting that the journal holds of this
+    /// run has its old value again: the caller tells the journal that it is undone.
     ///
     /// # Errors
     /// A setting could not be put back (the lock itself is gone in every case).

@@ -1,219 +1,338 @@
-//! Btrfs through its ioctls (linux/btrfs.h; btrfs-ioctl(2)). No program is started, no library is linked.
+//! Btrfs through its ioctls (linux/btrfs.h): who a subvolume is, what is nested in it, read-only snapshots, removal, commits.
 #![allow(unsafe_code)]
 
-use std::ffi::CString;
-use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::ffi::{CStr, OsStr, OsString, c_char};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
-use linux_raw_sys::{btrfs as raw, ioctl};
-use rustix::ioctl::{Opcode, Setter, Updater, ioctl as call};
+use linux_raw_sys::{btrfs as raw, ioctl as request};
+use rustix::io::Errno;
 
-use super::{Error, Result};
+use super::ioctl::call;
 
-/// A subvolume's root directory always has this inode number (BTRFS_FIRST_FREE_OBJECTID).
-pub const ROOT_INODE: u64 = 256;
-/// f_type of statfs(2) for Btrfs (linux/magic.h).
-const MAGIC: i64 = 0x9123_683E;
-/// The longest name of a subvolume (BTRFS_SUBVOL_NAME_MAX) is 4039; a directory entry's is 255.
-const LONGEST_NAME: usize = 255;
+/// The inode number of every subvolume's top directory.
+pub const TOP_INODE: u64 = 256;
 
-const SNAP_CREATE_V2: Opcode = ioctl::BTRFS_IOC_SNAP_CREATE_V2 as Opcode;
-const SNAP_DESTROY: Opcode = ioctl::BTRFS_IOC_SNAP_DESTROY as Opcode;
-const GETFLAGS: Opcode = ioctl::BTRFS_IOC_SUBVOL_GETFLAGS as Opcode;
-const SUBVOL_INFO: Opcode = ioctl::BTRFS_IOC_GET_SUBVOL_INFO as Opcode;
-const ROOTREF: Opcode = ioctl::BTRFS_IOC_GET_SUBVOL_ROOTREF as Opcode;
-const LOOKUP_USER: Opcode = ioctl::BTRFS_IOC_INO_LOOKUP_USER as Opcode;
-const FS_INFO: Opcode = ioctl::BTRFS_IOC_FS_INFO as Opcode;
-const START_SYNC: Opcode = ioctl::BTRFS_IOC_START_SYNC as Opcode;
-const WAIT_SYNC: Opcode = ioctl::BTRFS_IOC_WAIT_SYNC as Opcode;
+/// A Btrfs UUID, of a filesystem or a subvolume; all zero stands for none.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Uuid(pub [u8; 16]);
 
-/// What GET_SUBVOL_INFO says of a subvolume.
+impl std::fmt::Display for Uuid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (at, byte) in self.0.iter().enumerate() {
+            if matches!(at, 4 | 6 | 8 | 10) {
+                f.write_str("-")?;
+            }
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Uuid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
+
+/// Who a subvolume is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subvolume {
-    /// Its tree id (`subvolid`).
+    /// Its number within the filesystem; 5 is the top-level one.
     pub id: u64,
-    /// Its UUID as text; all zero for the top-level subvolume of old filesystems.
-    pub uuid: String,
-    /// The UUID of what it is a snapshot of; `None` when it is no snapshot.
-    pub parent_uuid: Option<String>,
+    /// The subvolume that holds its directory entry; 0 for the top-level one.
+    pub parent: u64,
+    /// Its own UUID.
+    pub uuid: Uuid,
+    /// The UUID of the subvolume that it is a snapshot of; zero when it is none.
+    pub snapshot_of: Uuid,
     /// Whether it is read-only.
     pub read_only: bool,
+    /// Its name in the directory that holds it; empty for the top-level one.
+    pub name: OsString,
 }
 
-/// Whether `file` lies on Btrfs.
-pub fn is_btrfs(file: impl AsFd) -> bool {
-    rustix::fs::fstatfs(file).is_ok_and(|stat| i64::from(stat.f_type) == MAGIC)
+/// A subvolume that lies in another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nested {
+    /// Its number within the filesystem.
+    pub id: u64,
+    /// Where it is, relative to the directory that was asked about.
+    pub path: PathBuf,
 }
 
-/// Whether `path` is the root directory of a subvolume: Btrfs, a directory, inode 256.
-pub fn is_subvolume(path: &Path) -> bool {
-    let root = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir() && meta.ino() == ROOT_INODE);
-    root && File::open(path).is_ok_and(is_btrfs)
+/// Whether this descriptor is on a Btrfs.
+///
+/// # Errors
+/// The filesystem cannot be asked.
+pub fn is_btrfs(descriptor: impl AsFd) -> io::Result<bool> {
+    let magic = rustix::fs::fstatfs(descriptor)?.f_type;
+    Ok(magic as u64 & 0xffff_ffff == u64::from(linux_raw_sys::general::BTRFS_SUPER_MAGIC))
 }
 
 /// The filesystem's UUID.
 ///
 /// # Errors
-/// `path` is not on Btrfs or cannot be opened.
-pub fn filesystem_uuid(path: &Path) -> Result<String> {
-    let directory = open(path)?;
-    // SAFETY: all-zero bytes are a valid value of this plain C structure.
-    let mut args: raw::btrfs_ioctl_fs_info_args = unsafe { std::mem::zeroed() };
-    // SAFETY: FS_INFO fills exactly this structure (linux/btrfs.h).
-    unsafe { call(&directory, Updater::<FS_INFO, _>::new(&mut args)) }
-        .map_err(|error| Error::path("read the Btrfs filesystem information of", path, error))?;
-    Ok(uuid_text(&args.fsid))
+/// Not a Btrfs.
+pub fn filesystem_uuid(descriptor: impl AsFd) -> io::Result<Uuid> {
+    let mut answer: raw::btrfs_ioctl_fs_info_args = zeroed();
+    // SAFETY: btrfs_ioctl_fs_info_args is the documented structure and holds no pointers.
+    unsafe { call::<{ request::BTRFS_IOC_FS_INFO }, _>(descriptor.as_fd(), &mut answer)? };
+    Ok(Uuid(answer.fsid))
 }
 
-/// What the kernel knows of the subvolume that contains `path`.
+/// The subvolume in which this file or directory lies (Linux 4.18).
 ///
 /// # Errors
-/// `path` is not on Btrfs or cannot be opened.
-pub fn subvolume(path: &Path) -> Result<Subvolume> {
-    let directory = open(path)?;
-    // SAFETY: all-zero bytes are a valid value of this plain C structure.
-    let mut args: raw::btrfs_ioctl_get_subvol_info_args = unsafe { std::mem::zeroed() };
-    // SAFETY: GET_SUBVOL_INFO fills exactly this structure (Linux 4.18).
-    unsafe { call(&directory, Updater::<SUBVOL_INFO, _>::new(&mut args)) }
-        .map_err(|error| Error::path("read the subvolume information of", path, error))?;
-    let mut flags: u64 = 0;
-    // SAFETY: SUBVOL_GETFLAGS writes one u64; it answers only on a subvolume's root, so a failure means "not known" here.
-    let asked = unsafe { call(&directory, Updater::<GETFLAGS, _>::new(&mut flags)) };
-    let read_only = asked.is_ok() && flags & u64::from(raw::BTRFS_SUBVOL_RDONLY) != 0;
-    let parent_uuid = (args.parent_uuid != [0; 16]).then(|| uuid_text(&args.parent_uuid));
-    Ok(Subvolume { id: args.treeid, uuid: uuid_text(&args.uuid), parent_uuid, read_only })
+/// Not a Btrfs, or not permitted.
+pub fn subvolume_of(descriptor: impl AsFd) -> io::Result<Subvolume> {
+    let mut answer: raw::btrfs_ioctl_get_subvol_info_args = zeroed();
+    // SAFETY: btrfs_ioctl_get_subvol_info_args is the documented structure and holds no pointers.
+    unsafe { call::<{ request::BTRFS_IOC_GET_SUBVOL_INFO }, _>(descriptor.as_fd(), &mut answer)? };
+    Ok(Subvolume {
+        id: answer.treeid,
+        parent: answer.parent_id,
+        uuid: Uuid(answer.uuid),
+        snapshot_of: Uuid(answer.parent_uuid),
+        read_only: answer.flags & u64::from(raw::BTRFS_ROOT_SUBVOL_RDONLY) != 0,
+        name: text(&answer.name),
+    })
 }
 
-/// The subvolumes directly below the one that contains `path`: their ids and their paths relative to that subvolume's root.
+/// The subvolumes directly nested in the subvolume of `directory`, as far as they lie below `directory` itself (Linux 4.18).
+/// What is nested in those in turn is not in the list.
 ///
 /// # Errors
-/// `path` is not on Btrfs, or a directory on the way cannot be read.
-pub fn nested(path: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    let directory = open(path)?;
+/// Not a Btrfs, or not permitted.
+pub fn nested_below(directory: impl AsFd) -> io::Result<Vec<Nested>> {
+    let directory = directory.as_fd();
     let mut found = Vec::new();
-    let mut from: u64 = 0;
+    for (id, holder) in children(directory)? {
+        let mut question: raw::btrfs_ioctl_ino_lookup_user_args = zeroed();
+        (question.treeid, question.dirid) = (id, holder);
+        // SAFETY: btrfs_ioctl_ino_lookup_user_args is the documented structure and holds no pointers.
+        let answer = unsafe { call::<{ request::BTRFS_IOC_INO_LOOKUP_USER }, _>(directory, &mut question) };
+        match answer {
+            Ok(_) => found.push(Nested {
+                id,
+                path: Path::new(&text(&question.path)).join(text(&question.name)),
+            }),
+            // The kernel walks up from the nested one; EACCES means that it met the subvolume's top and not `directory`.
+            // ENOENT: removed meanwhile.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::ENOENT)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    found.sort_by(|one, two| one.path.cmp(&two.path));
+    Ok(found)
+}
+
+/// The numbers of the subvolumes nested directly in this one, each with the inode of the directory that holds it.
+fn children(directory: BorrowedFd<'_>) -> io::Result<Vec<(u64, u64)>> {
+    let mut found = Vec::new();
+    let mut page: raw::btrfs_ioctl_get_subvol_rootref_args = zeroed();
     loop {
-        // SAFETY: all-zero bytes are a valid value of this plain C structure.
-        let mut args: Box<raw::btrfs_ioctl_get_subvol_rootref_args> = Box::new(unsafe { std::mem::zeroed() });
-        args.min_treeid = from;
-        // SAFETY: GET_SUBVOL_ROOTREF reads and fills exactly this structure (Linux 4.18).
-        let asked = unsafe { call(&directory, Updater::<ROOTREF, _>::new(&mut *args)) };
-        let more = matches!(asked, Err(rustix::io::Errno::OVERFLOW));
-        if !more {
-            asked.map_err(|error| Error::path("list the nested subvolumes of", path, error))?;
-        }
-        let count = usize::from(args.num_items).min(args.rootref.len());
-        for rootref in &args.rootref[..count] {
-            found.push((rootref.treeid, path_of(&directory, path, rootref.dirid, rootref.treeid)?));
-            from = from.max(rootref.treeid.saturating_add(1));
-        }
-        if !more || count == 0 {
+        page.num_items = 0;
+        // SAFETY: btrfs_ioctl_get_subvol_rootref_args is the documented structure and holds no pointers.
+        let answer = unsafe { call::<{ request::BTRFS_IOC_GET_SUBVOL_ROOTREF }, _>(directory, &mut page) };
+        let more = match answer {
+            Ok(_) => false,
+            // A page is full; `min_treeid` points to the next one already.
+            Err(error) if error.raw_os_error() == Some(libc::EOVERFLOW) => true,
+            Err(error) => return Err(error),
+        };
+        let items = &page.rootref[..usize::from(page.num_items).min(page.rootref.len())];
+        found.extend(items.iter().map(|item| (item.treeid, item.dirid)));
+        if !more || items.is_empty() {
             return Ok(found);
         }
     }
 }
 
-/// The path of the subvolume `treeid`, whose directory entry lies in directory `dirid` of the subvolume of `directory`.
-fn path_of(directory: &File, path: &Path, dirid: u64, treeid: u64) -> Result<PathBuf> {
-    // SAFETY: all-zero bytes are a valid value of this plain C structure.
-    let mut args: Box<raw::btrfs_ioctl_ino_lookup_user_args> = Box::new(unsafe { std::mem::zeroed() });
-    args.dirid = dirid;
-    args.treeid = treeid;
-    // SAFETY: INO_LOOKUP_USER reads and fills exactly this structure (Linux 4.18).
-    unsafe { call(directory, Updater::<LOOKUP_USER, _>::new(&mut *args)) }
-        .map_err(|error| Error::path("find the path of a nested subvolume of", path, error))?;
-    let text = |chars: &[std::ffi::c_char]| -> Vec<u8> { chars.iter().take_while(|&&c| c != 0).map(|&c| c as u8).collect() };
-    let mut bytes = text(&args.path);
-    bytes.extend(text(&args.name));
-    Ok(PathBuf::from(std::ffi::OsStr::from_bytes(&bytes)))
+/// A snapshot of which everything is prepared but the one decisive call.
+pub struct SnapshotCall {
+    arguments: Box<raw::btrfs_ioctl_vol_args_v2>,
+    // Only held open: `arguments` has its number.
+    _source: OwnedFd,
+    directory: OwnedFd,
 }
 
-/// Everything that one snapshot needs, prepared so that [`take`](PreparedSnapshot::take) is a single ioctl.
-pub struct PreparedSnapshot {
-    _origin: File,
-    directory: File,
-    at: PathBuf,
-    args: Box<raw::btrfs_ioctl_vol_args_v2>,
-}
-
-// SAFETY: the raw pointer inside the C structure's union is never set nor followed: no qgroup inheritance is passed.
-unsafe impl Send for PreparedSnapshot {}
-
-impl PreparedSnapshot {
-    /// Opens the origin's root and the directory for the snapshot, and fills the argument block.
-    ///
-    /// # Errors
-    /// One of them cannot be opened, or the name is too long.
-    pub fn new(origin: &Path, directory: &Path, name: &str) -> Result<PreparedSnapshot> {
-        let at = directory.join(name);
-        let origin = open(origin)?;
-        let into = open(directory)?;
-        let bytes = CString::new(name).map_err(|error| Error::path("name the snapshot", &at, std::io::Error::other(error)))?;
-        if bytes.as_bytes().len() > LONGEST_NAME {
-            return Err(Error::path("name the snapshot", &at, rustix::io::Errno::NAMETOOLONG));
-        }
-        // SAFETY: all-zero bytes are a valid value of this plain C structure; zero means no qgroup inheritance.
-        let mut args: Box<raw::btrfs_ioctl_vol_args_v2> = Box::new(unsafe { std::mem::zeroed() });
-        args.fd = i64::from(origin.as_raw_fd());
-        args.flags = u64::from(raw::BTRFS_SUBVOL_RDONLY);
-        // SAFETY: `name` is the union's member that SNAP_CREATE_V2 reads; the length was checked above.
-        let field = unsafe { &mut args.__bindgen_anon_2.name };
-        for (to, from) in field.iter_mut().zip(bytes.as_bytes()) {
-            *to = *from as std::ffi::c_char;
-        }
-        Ok(PreparedSnapshot { _origin: origin, directory: into, at, args })
-    }
-
-    /// Makes the read-only snapshot: one ioctl, which commits a transaction.
-    ///
-    /// # Errors
-    /// The kernel's answer.
-    pub fn take(&mut self) -> Result<()> {
-        // SAFETY: SNAP_CREATE_V2 reads exactly this structure; both descriptors are open while `self` lives.
-        unsafe { call(&self.directory, Setter::<SNAP_CREATE_V2, _>::new(*self.args)) }
-            .map_err(|error| Error::path("make the Btrfs snapshot", &self.at, error))
+impl std::fmt::Debug for SnapshotCall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SnapshotCall").finish_non_exhaustive()
     }
 }
 
-/// Deletes the subvolume `name` in `directory` and waits until the filesystem has committed that.
+impl SnapshotCall {
+    /// Prepares a read-only snapshot `name` in `directory` of the subvolume whose top `source` is. Quota groups are left
+    /// alone: nothing is inherited.
+    ///
+    /// # Errors
+    /// The name does not fit.
+    pub fn prepare(source: OwnedFd, directory: OwnedFd, name: &OsStr) -> io::Result<SnapshotCall> {
+        let mut arguments: Box<raw::btrfs_ioctl_vol_args_v2> = Box::new(zeroed());
+        arguments.fd = i64::from(source.as_raw_fd());
+        arguments.flags = u64::from(raw::BTRFS_SUBVOL_RDONLY);
+        // SAFETY: every member of this union is plain integers; all of it was initialised to zero.
+        let space = unsafe { &mut arguments.__bindgen_anon_2.name };
+        put_name(space, name)?;
+        Ok(SnapshotCall {
+            arguments,
+            _source: source,
+            directory,
+        })
+    }
+
+    /// The decisive call. When it returns, the snapshot's content is fixed at one instant inside it.
+    ///
+    /// # Errors
+    /// There is no snapshot.
+    pub fn create(&mut self) -> io::Result<()> {
+        // SAFETY: btrfs_ioctl_vol_args_v2 is the documented structure; its descriptor is open as long as `self`, the name
+        // ends with a zero byte, and BTRFS_SUBVOL_QGROUP_INHERIT is not set, so that no pointer in it is looked at.
+        unsafe { call::<{ request::BTRFS_IOC_SNAP_CREATE_V2 }, _>(self.directory.as_fd(), self.arguments.as_mut())? };
+        Ok(())
+    }
+
+    /// The directory in which the snapshot is made.
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+}
+
+/// Removes the subvolume or snapshot `name` from `directory`, in memory: see [`commit`]. Its space is given back later.
 ///
 /// # Errors
-/// The kernel's answer; ENOENT when it is gone.
-pub fn destroy(directory: &Path, name: &str) -> Result<()> {
-    let at = directory.join(name);
-    let into = open(directory)?;
-    // SAFETY: all-zero bytes are a valid value of this plain C structure.
-    let mut args: raw::btrfs_ioctl_vol_args = unsafe { std::mem::zeroed() };
-    if name.is_empty() || name.len() > LONGEST_NAME || name.contains(['/', '\0']) {
-        return Err(Error::path("delete the subvolume", &at, rustix::io::Errno::INVAL));
+/// `NotFound`; busy (mounted, has nested subvolumes); not permitted.
+pub fn destroy(directory: impl AsFd, name: &OsStr) -> io::Result<()> {
+    let mut arguments: raw::btrfs_ioctl_vol_args_v2 = zeroed();
+    // SAFETY: every member of this union is plain integers; all of it was initialised to zero.
+    put_name(unsafe { &mut arguments.__bindgen_anon_2.name }, name)?;
+    // SAFETY: btrfs_ioctl_vol_args_v2 is the documented structure; without BTRFS_SUBVOL_SPEC_BY_ID it is the name that counts.
+    let answer = unsafe { call::<{ request::BTRFS_IOC_SNAP_DESTROY_V2 }, _>(directory.as_fd(), &mut arguments) };
+    match answer {
+        // Before Linux 5.7.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTTY | libc::EOPNOTSUPP)) => {
+            let mut arguments: raw::btrfs_ioctl_vol_args = zeroed();
+            put_name(&mut arguments.name, name)?;
+            // SAFETY: btrfs_ioctl_vol_args is the documented structure; the name ends with a zero byte.
+            unsafe { call::<{ request::BTRFS_IOC_SNAP_DESTROY }, _>(directory.as_fd(), &mut arguments)? };
+            Ok(())
+        }
+        answer => answer.map(drop),
     }
-    for (to, from) in args.name.iter_mut().zip(name.as_bytes()) {
-        *to = *from as std::ffi::c_char;
+}
+
+/// Makes what was done to subvolumes durable: starts a commit and waits for it, but not longer than `limit`.
+/// `Ok(false)` when the commit still went on then (it ends by itself).
+///
+/// # Errors
+/// The filesystem could not commit.
+pub fn commit(directory: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
+    let mut transaction = 0u64;
+    // SAFETY: START_SYNC writes one 64-bit number.
+    unsafe { call::<{ request::BTRFS_IOC_START_SYNC }, _>(directory, &mut transaction)? };
+    let descriptor = directory.try_clone_to_owned()?;
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        // SAFETY: WAIT_SYNC reads one 64-bit number.
+        let answer = unsafe { call::<{ request::BTRFS_IOC_WAIT_SYNC }, _>(descriptor.as_fd(), &mut transaction) };
+        let _ = sender.send(answer);
+    });
+    match receiver.recv_timeout(limit) {
+        Ok(answer) => answer.map(|_| true),
+        Err(_) => Ok(false),
     }
-    // SAFETY: SNAP_DESTROY reads exactly this structure.
-    unsafe { call(&into, Setter::<SNAP_DESTROY, _>::new(args)) }
-        .map_err(|error| Error::path("delete the subvolume", &at, error))?;
-    commit(&into, directory)
 }
 
-/// Starts a transaction commit and waits for it.
-fn commit(directory: &File, path: &Path) -> Result<()> {
-    let mut transaction: u64 = 0;
-    // SAFETY: START_SYNC writes one u64.
-    unsafe { call(directory, Updater::<START_SYNC, _>::new(&mut transaction)) }
-        .map_err(|error| Error::path("commit", path, error))?;
-    // SAFETY: WAIT_SYNC reads one u64.
-    unsafe { call(directory, Setter::<WAIT_SYNC, _>::new(transaction)) }.map_err(|error| Error::path("wait for the commit of", path, error))
+/// Whether new data of this file or directory is written in place, without checksums (`chattr +C`).
+///
+/// # Errors
+/// The flags cannot be read.
+pub fn is_nodatacow(descriptor: impl AsFd) -> io::Result<bool> {
+    match rustix::fs::ioctl_getflags(descriptor) {
+        Ok(flags) => Ok(flags.contains(rustix::fs::IFlags::NOCOW)),
+        Err(Errno::NOTTY | Errno::OPNOTSUPP) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
-fn open(path: &Path) -> Result<File> {
-    File::open(path).map_err(|error| Error::path("open", path, error))
+/// Whether quota groups are counted on this filesystem (from sysfs; false when that cannot be known, before Linux 5.9).
+pub fn quotas_enabled(filesystem: Uuid) -> bool {
+    std::fs::read_to_string(format!("/sys/fs/btrfs/{filesystem}/qgroups/enabled")).is_ok_and(|text| text.trim() != "0")
 }
 
-fn uuid_text(bytes: &[u8; 16]) -> String {
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+/// A name in the fixed space of an argument, ending with a zero byte.
+fn put_name(space: &mut [c_char], name: &OsStr) -> io::Result<()> {
+    let bytes = name.as_bytes();
+    if bytes.is_empty() || bytes.len() >= space.len() || bytes.iter().any(|byte| matches!(byte, 0 | b'/')) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in space.iter_mut().zip(bytes) {
+        *to = c_char::from_ne_bytes([*from]);
+    }
+    Ok(())
+}
+
+/// The text up to the first zero byte.
+fn text(space: &[c_char]) -> OsString {
+    let bytes: Vec<u8> = space.iter().map(|byte| byte.to_ne_bytes()[0]).collect();
+    let end = CStr::from_bytes_until_nul(&bytes).map_or(bytes.len(), |text| text.to_bytes().len());
+    OsString::from_vec(bytes[..end].to_vec())
+}
+
+/// An ioctl argument of integers, arrays of integers and null pointers, for which all zero bytes are a valid value.
+///
+/// # Safety
+/// Only for such types.
+unsafe trait AllZero {}
+
+// SAFETY (all): bindgen's plain structures and unions of integers, integer arrays and one raw pointer.
+unsafe impl AllZero for raw::btrfs_ioctl_fs_info_args {}
+// SAFETY: see above.
+unsafe impl AllZero for raw::btrfs_ioctl_get_subvol_info_args {}
+// SAFETY: see above.
+unsafe impl AllZero for raw::btrfs_ioctl_ino_lookup_user_args {}
+// SAFETY: see above.
+unsafe impl AllZero for raw::btrfs_ioctl_get_subvol_rootref_args {}
+// SAFETY: see above.
+unsafe impl AllZero for raw::btrfs_ioctl_vol_args_v2 {}
+// SAFETY: see above.
+unsafe impl AllZero for raw::btrfs_ioctl_vol_args {}
+
+fn zeroed<T: AllZero>() -> T {
+    // SAFETY: the trait promises that all zero bytes are a valid value.
+    unsafe { std::mem::zeroed() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uuid_prints_as_everywhere() {
+        let uuid = Uuid([0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde, 0xf0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(uuid.to_string(), "12345678-9abc-def0-0102-030405060708");
+    }
+
+    #[test]
+    fn names_that_do_not_fit_are_refused() {
+        let mut space = [0; 8];
+        for name in ["", "a/b", "12345678", "a\0b"] {
+            assert!(put_name(&mut space, OsStr::new(name)).is_err(), "{name:?}");
+        }
+        put_name(&mut space, OsStr::new("1234567")).unwrap();
+        assert_eq!(text(&space), "1234567");
+    }
+
+    #[test]
+    fn what_is_not_btrfs_says_so() {
+        let proc = super::super::fs::open_directory(Path::new("/proc")).unwrap();
+        assert!(!is_btrfs(&proc).unwrap());
+        assert!(filesystem_uuid(&proc).is_err());
+    }
 }

@@ -1,54 +1,139 @@
-//! Named points at which tests make the tool die, fail or stop. Compiled to nothing without the feature `failpoints`.
+//! Named points at which a test makes the tool fail, wait or die. Compiled in only with the feature `failpoints`.
 //!
-//! `SNAPBACK_FAILPOINTS="after-lock=kill;copy=sleep:500;commit=pause:/tmp/x"`. Actions: `kill` (SIGKILL), `term`, `int`, `panic`, `error`,
-//! `sleep:MS`, `pause:FILE` (makes `FILE.reached`, then waits while `FILE` does not exist).
+//! `SNAPBACK_FAILPOINTS="name=action;other=action@3"`; `@3` means only at the third time that the point is reached
+//! (without it, at the first and every later one). Actions:
+//!
+//! | action | does |
+//! |---|---|
+//! | `kill` | SIGKILL to this process |
+//! | `abort`, `panic` | as they say |
+//! | `error` | the function returns its error (only at points that can: `failpoint!("name", \|\| error)`) |
+//! | `sleep:MS` | waits so many milliseconds |
+//! | `pause:FILE` | makes `FILE.reached` and waits until FILE exists (5 minutes at most, then aborts) |
+//! | `signal:N` | signal number N to this process |
 
-/// Acts if the point is armed.
-///
-/// # Errors
-/// With the action `error`.
-#[cfg(feature = "failpoints")]
-pub fn hit(name: &str) -> crate::Result<()> {
-    let armed = std::env::var("SNAPBACK_FAILPOINTS").unwrap_or_default();
-    let action = armed.split(';').filter_map(|one| one.split_once('=')).find(|(point, _)| *point == name);
-    match action {
-        Some((_, action)) => act(name, action),
-        None => Ok(()),
-    }
-}
-
-/// Nothing, in a build that people install.
-///
-/// # Errors
-/// Never.
-#[cfg(not(feature = "failpoints"))]
-#[inline(always)]
-pub fn hit(_name: &str) -> crate::Result<()> {
-    Ok(())
-}
-
-#[cfg(feature = "failpoints")]
-fn act(name: &str, action: &str) -> crate::Result<()> {
-    use std::time::Duration;
-    let raise = |signal| {
-        let _ = signal_hook::low_level::raise(signal);
-        // A handled signal is seen by the signal thread first.
-        std::thread::sleep(Duration::from_millis(100));
-    };
-    match action.split_once(':').unwrap_or((action, "")) {
-        ("kill", _) => raise(signal_hook::consts::SIGKILL),
-        ("term", _) => raise(signal_hook::consts::SIGTERM),
-        ("int", _) => raise(signal_hook::consts::SIGINT),
-        ("panic", _) => panic!("failpoint {name}"),
-        ("error", _) => return Err(crate::Error::failed(format!("failpoint {name}"))),
-        ("sleep", ms) => std::thread::sleep(Duration::from_millis(ms.parse().unwrap_or(0))),
-        ("pause", file) => {
-            let _ = std::fs::write(format!("{file}.reached"), name);
-            while !std::path::Path::new(file).exists() {
-                std::thread::sleep(Duration::from_millis(5));
-            }
+/// A named point: `failpoint!("name")`, or `failpoint!("name", || error)` where an error can be returned.
+#[macro_export]
+macro_rules! failpoint {
+    ($name:expr) => {{
+        #[cfg(feature = "failpoints")]
+        $crate::sys::failpoint::reach($name);
+    }};
+    ($name:expr, $error:expr) => {{
+        #[cfg(feature = "failpoints")]
+        if $crate::sys::failpoint::reach($name) {
+            let make = $error;
+            return Err(::std::convert::From::from(make()));
         }
-        (unknown, _) => panic!("failpoint {name}: unknown action {unknown}"),
+    }};
+}
+
+#[cfg(feature = "failpoints")]
+pub use armed::reach;
+
+#[cfg(feature = "failpoints")]
+mod armed {
+    use std::collections::HashMap;
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{LazyLock, OnceLock};
+    use std::time::{Duration, Instant};
+
+    use rustix::process::{Signal, getpid, kill_process};
+
+    struct Point {
+        action: String,
+        at: Option<u64>,
+        reached: AtomicU64,
     }
-    Ok(())
+
+    static POINTS: LazyLock<HashMap<String, Point>> =
+        LazyLock::new(|| parse(&std::env::var("SNAPBACK_FAILPOINTS").unwrap_or_default()));
+
+    fn parse(text: &str) -> HashMap<String, Point> {
+        let point = |text: &str| {
+            let (name, action) = text.split_once('=')?;
+            let (action, at) = match action.rsplit_once('@') {
+                Some((action, at)) => (action, Some(at.parse().ok()?)),
+                None => (action, None),
+            };
+            let (action, reached) = (action.trim().to_owned(), AtomicU64::new(0));
+            Some((name.trim().to_owned(), Point { action, at, reached }))
+        };
+        text.split(';').filter_map(point).collect()
+    }
+
+    /// Does what the environment asks at this point; true when the caller shall return an error.
+    pub fn reach(name: &str) -> bool {
+        static NONE: OnceLock<bool> = OnceLock::new();
+        if *NONE.get_or_init(|| POINTS.is_empty()) {
+            return false;
+        }
+        let Some(point) = POINTS.get(name) else { return false };
+        let times = point.reached.fetch_add(1, Ordering::SeqCst) + 1;
+        if point.at.is_some_and(|at| at != times) {
+            return false;
+        }
+        tracing::warn!(name, action = point.action, times, "failpoint");
+        act(&point.action, name)
+    }
+
+    fn act(action: &str, name: &str) -> bool {
+        let (verb, argument) = action.split_once(':').unwrap_or((action, ""));
+        match verb {
+            "error" => return true,
+            "kill" => signal(Signal::KILL),
+            "signal" => signal(
+                argument
+                    .parse()
+                    .ok()
+                    .and_then(Signal::from_named_raw)
+                    .unwrap_or(Signal::TERM),
+            ),
+            "abort" => std::process::abort(),
+            "panic" => panic!("failpoint {name}"),
+            "sleep" => std::thread::sleep(Duration::from_millis(argument.parse().unwrap_or(0))),
+            "pause" | "stop" => pause(argument),
+            _ => panic!("failpoint {name}: unknown action `{action}`"),
+        }
+        false
+    }
+
+    fn signal(signal: Signal) {
+        let _ = kill_process(getpid(), signal);
+        if signal == Signal::KILL {
+            std::process::abort();
+        }
+    }
+
+    fn pause(file: &str) {
+        let until = Instant::now() + Duration::from_secs(300);
+        if std::fs::write(format!("{file}.reached"), b"").is_err() {
+            std::process::abort();
+        }
+        while !PathBuf::from(file).exists() {
+            if Instant::now() > until {
+                std::process::abort();
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn points_are_read_from_the_environments_text() {
+            let points = parse("a=kill;b = sleep:5@3;broken");
+            assert_eq!(points.len(), 2);
+            assert_eq!((points["b"].action.as_str(), points["b"].at), ("sleep:5", Some(3)));
+        }
+
+        #[test]
+        fn an_error_is_asked_of_the_caller() {
+            assert!(act("error", "x"));
+            assert!(!act("sleep:1", "x"));
+        }
+    }
 }

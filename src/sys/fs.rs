@@ -1,71 +1,63 @@
-//! Files: the one door for durability, and the system calls that std lacks.
+//! Files and filesystems: the one door for durability, opening below a directory, metadata, ranges, free space.
 
-use std::fs::File;
-use std::io::Write;
-use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+mod attributes;
+mod beneath;
+mod durable;
+mod ranges;
+
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
 
 use super::{Error, Result};
 
-/// Writes a new file so that after a crash it is whole or absent: temporary name, fsync, rename that never replaces, fsync of the directory.
+pub use attributes::{Xattr, link_xattrs, no_such_attribute, xattrs};
+pub use beneath::{Beneath, Special};
+pub use durable::{Unpublished, create_durably, make_directory_durably, replace_durably, sync_directory, sync_file};
+pub use ranges::{forget_cached, next_data, read_ahead, start_writing};
+
+/// Opens a directory for use as an anchor (close-on-exec).
 ///
 /// # Errors
-/// EEXIST when the name is taken; nothing is left behind.
-pub fn create_durably(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".snapback-new-")
-        .tempfile_in(directory)
-        .map_err(|error| Error::path("make a file in", directory, error))?;
-    let file = temporary.as_file_mut();
-    let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
-    file.set_permissions(permissions).map_err(|error| Error::path("set the mode of", path, error))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|error| Error::path("write", path, error))?;
-    temporary.persist_noclobber(path).map_err(|error| Error::path("make", path, error.error))?;
-    sync_directory(directory)
+/// It is not there, or not a directory.
+pub fn open_directory(path: &Path) -> Result<OwnedFd> {
+    rustix::fs::open(
+        path,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|error| Error::path("open the directory", path, error))
 }
 
-/// Makes the names in a directory durable.
+/// Writes out everything that is dirty on the filesystem of this descriptor, and waits for it (syncfs(2)).
 ///
 /// # Errors
-/// The kernel's answer.
-pub fn sync_directory(path: &Path) -> Result<()> {
-    let directory = File::open(path).map_err(|error| Error::path("open", path, error))?;
-    directory.sync_all().map_err(|error| Error::path("fsync", path, error))
+/// Something could not be written. `path` names it in the message.
+pub fn syncfs(descriptor: impl AsFd, path: &Path) -> Result<()> {
+    rustix::fs::syncfs(descriptor).map_err(|error| Error::path("sync the filesystem of", path, error))
 }
 
-/// Makes a private directory (0700) with its parents, durably named.
+/// Sizes of a filesystem in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// In all.
+    pub total: u64,
+    /// What this process may still write.
+    pub available: u64,
+    /// Mounted read-only, or turned read-only after an error.
+    pub read_only: bool,
+}
+
+/// The room on the filesystem that holds `path` (statvfs(3)).
 ///
 /// # Errors
-/// The kernel's answer.
-pub fn make_private_directory(path: &Path) -> Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| Error::path("make the directory", path, error))?;
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), sync_directory)
-}
-
-/// Writes everything dirty on the filesystem of `path` (syncfs(2)).
-///
-/// # Errors
-/// The kernel's answer, writeback errors included (Linux 5.8).
-pub fn sync_filesystem(path: &Path) -> Result<()> {
-    let file = File::options()
-        .read(true)
-        .custom_flags(libc::O_DIRECTORY)
-        .open(path)
-        .map_err(|error| Error::path("open", path, error))?;
-    sync_filesystem_of(&file).map_err(|error| Error::path("sync the filesystem of", path, error))
-}
-
-fn sync_filesystem_of(file: impl AsFd) -> std::io::Result<()> {
-    Ok(rustix::fs::syncfs(file)?)
-}
-
-/// Bytes that an unprivileged process may still write on the filesystem of `path` (statvfs(3), `f_bavail`).
-///
-/// # Errors
-/// The kernel's answer.
-pub fn free_space(path: &Path) -> Result<u64> {
-    let stat = rustix::fs::statvfs(path).map_err(|error| Error::path("ask the free space of", path, error))?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+/// The filesystem cannot be asked.
+pub fn room(path: &Path) -> Result<Room> {
+    let answer = rustix::fs::statvfs(path).map_err(|error| Error::path("ask for the free space of", path, error))?;
+    Ok(Room {
+        total: answer.f_blocks.saturating_mul(answer.f_frsize),
+        available: answer.f_bavail.saturating_mul(answer.f_frsize),
+        read_only: answer.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
+    })
 }

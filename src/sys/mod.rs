@@ -1,9 +1,11 @@
 //! The only place that holds `unsafe` or starts programs.
 
 pub mod btrfs;
+pub mod command;
 pub mod failpoint;
 pub mod fs;
-pub mod mount;
+pub mod host;
+mod ioctl;
 pub mod priority;
 pub mod signal;
 
@@ -56,11 +58,37 @@ impl Error {
         }
     }
 
+    /// An operation without a path failed.
+    pub fn kernel(operation: &'static str, source: impl Into<io::Error>) -> Error {
+        Error::Kernel {
+            operation,
+            source: source.into(),
+        }
+    }
+
     /// The operating system's error number, where there is one.
     pub fn errno(&self) -> Option<i32> {
+        self.io().and_then(io::Error::raw_os_error)
+    }
+
+    /// Whether the kernel's answer was of this kind, e.g. `NotFound`, `AlreadyExists`, `StorageFull`.
+    pub fn is(&self, kind: io::ErrorKind) -> bool {
+        self.io().is_some_and(|source| source.kind() == kind)
+    }
+
+    /// What the kernel said; `None` for a program's failure.
+    pub fn io(&self) -> Option<&io::Error> {
         match self {
-            Error::Path { source, .. } | Error::Kernel { source, .. } => source.raw_os_error(),
+            Error::Path { source, .. } | Error::Kernel { source, .. } => Some(source),
             Error::Program { .. } => None,
+        }
+    }
+
+    /// The kernel's answer alone, for callers with an error type of their own that names the object.
+    pub fn into_io(self) -> io::Error {
+        match self {
+            Error::Path { source, .. } | Error::Kernel { source, .. } => source,
+            program @ Error::Program { .. } => io::Error::other(program.to_string()),
         }
     }
 }

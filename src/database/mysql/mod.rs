@@ -1,1 +1,27 @@
-//! MariaDB and MySQL.
+//! MySQL and MariaDB.
+
+pub mod attempt;
+pub mod binlog;
+pub mod blockers;
+pub mod connect;
+pub mod datadir;
+pub mod durability;
+pub mod facts;
+pub mod flavour;
+pub mod grants;
+pub mod guard;
+pub mod held;
+pub mod lockless;
+pub mod option_file;
+pub mod paths;
+pub mod position;
+pub mod privileges;
+pub mod retry;
+mod server;
+pub mod session;
+pub mod strategy;
+pub mod watchdog;
+
+pub use durability::restore_setting;
+pub use privileges::grants_sql;
+pub use server::{Server, connect};

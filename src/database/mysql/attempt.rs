@@ -1,0 +1,289 @@
+//! One attempt at the lock: a session of its own, the sequence step by step, the position, and a clean end if it fails.
+
+use std::time::{Duration, Instant};
+
+use super::connect::ConnectOptions;
+use super::durability::FLUSH_ENGINE_LOGS;
+use super::guard::{Guard, temporary_tables};
+use super::position::Reading;
+use super::session::{self, Session};
+use super::strategy::{Sequence, Step};
+use super::watchdog::{Fired, Watchdog};
+use crate::database::{Error, QuiesceContext, Result, SettlePoint};
+use crate::timeline::Phase;
+use crate::units::micros;
+
+/// How long a lock session that was let go may take to be gone from the server.
+const GONE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Everything that one attempt works with.
+pub struct Attempt<'a, 'c> {
+    /// Bounds and blockers.
+    pub guard: Guard<'a>,
+    /// The sequence of the strategy.
+    pub sequence: Sequence,
+    /// Whether engine logs are flushed under the lock.
+    pub flush: bool,
+    /// Whether tables of engines without transactions are in the footprint.
+    pub other_engines: bool,
+    /// How to reach the server.
+    pub options: &'a ConnectOptions,
+    /// The run.
+    pub context: &'a mut QuiesceContext<'c>,
+}
+
+/// A lock that is held: the sessions behind it and what was read.
+pub struct Grip {
+    /// The pinned session that holds the lock.
+    pub session: Session,
+    /// Ends it at the limit.
+    pub watchdog: Watchdog,
+    /// What was read at the start of the hold.
+    pub reading: Reading,
+    /// When the lock was granted.
+    pub granted: Instant,
+    /// How long it was waited for.
+    pub acquire: Duration,
+    /// The steps so far.
+    pub steps: Steps,
+}
+
+/// The steps of a lock, timed on the run's clock.
+#[derive(Debug, Clone)]
+pub struct Steps {
+    origin: Instant,
+    phases: Vec<Phase>,
+}
+
+impl Steps {
+    /// No steps yet.
+    pub fn new(origin: Instant) -> Steps {
+        Steps {
+            origin,
+            phases: Vec::new(),
+        }
+    }
+
+    /// Adds a step.
+    pub fn add(&mut self, name: &str, begun: Instant, ended: Instant) {
+        self.phases.push(Phase {
+            name: name.to_owned(),
+            start_us: micros(begun.saturating_duration_since(self.origin)),
+            us: micros(ended.saturating_duration_since(begun)),
+        });
+    }
+
+    /// All steps.
+    pub fn into_phases(self) -> Vec<Phase> {
+        self.phases
+    }
+}
+
+impl Attempt<'_, '_> {
+    /// Takes the lock and reads the position.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when it may be tried again; anything else when not. Nothing is locked any more.
+    pub fn run(&mut self, admin: &mut Session) -> crate::Result<Grip> {
+        self.guard.clear(admin, &[], self.context.monitor)?;
+        (self.context.settle)(SettlePoint::Before)?;
+        self.context.cancel.check()?;
+        let session = open_lock_session(self.options, &self.guard)?;
+        let id = session.id();
+        let watchdog = Watchdog::start(self.options, id, self.context.cancel)?;
+        let mut taking = Taking {
+            session,
+            watchdog,
+            steps: Steps::new(self.context.origin),
+            budget: self.guard.limits.acquire_timeout,
+        };
+        match self.take(&mut taking, admin) {
+            Ok((reading, granted, acquire)) => {
+                let Taking {
+                    session,
+                    watchdog,
+                    steps,
+                    ..
+                } = taking;
+                Ok(Grip {
+                    session,
+                    watchdog,
+                    reading,
+                    granted,
+                    acquire,
+                    steps,
+                })
+            }
+            Err(error) => Err(self.give_up(taking, admin, error)),
+        }
+    }
+
+    /// The sequence itself. On error the caller lets go of everything.
+    fn take(&mut self, taking: &mut Taking, admin: &mut Session) -> crate::Result<(Reading, Instant, Duration)> {
+        let (sequence, limits) = (self.sequence, self.guard.limits);
+        for step in sequence.early {
+            taking.step(*step)?;
+        }
+        if !sequence.early.is_empty() {
+            taking.watchdog.arm(limits.hold_limit, Fired::HoldLimit);
+            if !(self.other_engines && sequence.early_stops_other_engines) {
+                let begun = Instant::now();
+                (self.context.settle)(SettlePoint::Between)?;
+                taking.steps.add("settle-between", begun, Instant::now());
+            }
+            self.context.cancel.check()?;
+        }
+        self.guard.clear(admin, &[taking.session.id()], self.context.monitor)?;
+        let (mut granted, mut acquire) = (Instant::now(), Duration::ZERO);
+        for step in sequence.last {
+            let begun = Instant::now();
+            taking.step(*step)?;
+            granted = Instant::now();
+            acquire = granted - begun;
+        }
+        taking.watchdog.arm(limits.hold_limit, Fired::HoldLimit);
+        if self.flush {
+            taking.step_unbounded(("flush-engine-logs", FLUSH_ENGINE_LOGS))?;
+        }
+        let begun = Instant::now();
+        let reading = self.guard.reader.read(&mut taking.session)?;
+        taking.steps.add("position", begun, Instant::now());
+        if reading.open_temp_tables > 0 {
+            return Err(temporary_tables(reading.open_temp_tables).into());
+        }
+        Ok((reading, granted, acquire))
+    }
+
+    /// Lets go first, then finds words for what happened (trap 12).
+    fn give_up(&mut self, taking: Taking, admin: &mut Session, error: crate::Error) -> crate::Error {
+        let Taking {
+            mut session, watchdog, ..
+        } = taking;
+        let id = session.id();
+        let fired = watchdog.fired();
+        watchdog.disarm();
+        if fired.is_none() {
+            // On MySQL a FTWRL that failed may hold the global read lock all the same (trap 5).
+            drop(session.run(self.sequence.unlock));
+        }
+        drop(session);
+        drop(watchdog);
+        let gone = ensure_gone(admin, self.options, id);
+        self.explain(admin, id, fired, error)
+            .and_rollback(gone.map_err(Into::into))
+    }
+
+    fn explain(&self, admin: &mut Session, id: u64, fired: Option<Fired>, error: crate::Error) -> crate::Error {
+        if let Err(interrupted) = self.context.cancel.check() {
+            return interrupted;
+        }
+        let (step, code) = match &error {
+            crate::Error::Database(Error::Statement { statement, code, .. }) => (statement.clone(), *code),
+            _ => return error,
+        };
+        match fired {
+            Some(Fired::HoldLimit) => Error::LockLost {
+                reason: format!(
+                    "it took longer than the hold limit of {:?} before the snapshot",
+                    self.guard.limits.hold_limit
+                ),
+            }
+            .into(),
+            Some(Fired::AcquireTimeout) => self.guard.timed_out(admin, &[id], &step).into(),
+            _ if code == session::LOCK_WAIT_TIMEOUT => self.guard.timed_out(admin, &[id], &step).into(),
+            _ => error,
+        }
+    }
+}
+
+/// A lock on its way.
+struct Taking {
+    session: Session,
+    watchdog: Watchdog,
+    steps: Steps,
+    /// What is left of the time that the attempt may wait.
+    budget: Duration,
+}
+
+impl Taking {
+    fn step(&mut self, step: Step) -> Result<()> {
+        self.watchdog.arm(self.budget, Fired::AcquireTimeout);
+        let begun = Instant::now();
+        let answer = self.step_unbounded(step);
+        self.budget = self.budget.saturating_sub(begun.elapsed());
+        answer
+    }
+
+    fn step_unbounded(&mut self, (name, statement): Step) -> Result<()> {
+        let begun = Instant::now();
+        self.session.run(statement)?;
+        self.steps.add(name, begun, Instant::now());
+        Ok(())
+    }
+}
+
+/// Whole seconds, rounded up.
+fn seconds(span: Duration) -> u64 {
+    span.as_secs() + u64::from(span.subsec_nanos() > 0)
+}
+
+/// The dead-man switch is the server's own: an idle holder is dropped after `wait_timeout` (trap 4).
+fn open_lock_session(options: &ConnectOptions, guard: &Guard<'_>) -> Result<Session> {
+    let limits = guard.limits;
+    let mut session = Session::open(
+        options,
+        limits.acquire_timeout + limits.hold_limit + Duration::from_secs(30),
+    )?;
+    session.run(&format!(
+        "SET SESSION wait_timeout = {}, lock_wait_timeout = {}, autocommit = 1",
+        seconds(limits.hold_limit) + 1,
+        seconds(limits.acquire_timeout).max(1),
+    ))?;
+    if guard.dialect.is_mariadb() {
+        session.run("SET SESSION max_statement_time = 0")?;
+    }
+    // Nothing that we run is written to the binary log anyway; where the privilege is there, say so twice.
+    drop(session.run("SET SESSION sql_log_bin = 0"));
+    Ok(session)
+}
+
+/// Waits until a connection is gone from the server, and ends it if it lingers. A server that nobody can connect to any more
+/// holds no locks. The admin session is replaced if it broke: it never holds anything.
+///
+/// # Errors
+/// It is still there, or the server answers and does not tell.
+pub fn ensure_gone(admin: &mut Session, options: &ConnectOptions, id: u64) -> Result<()> {
+    let deadline = Instant::now() + GONE_WITHIN;
+    let look = format!("SELECT ID FROM information_schema.PROCESSLIST WHERE ID = {id}");
+    loop {
+        match admin.rows(&look) {
+            Ok(rows) if rows.is_empty() => return Ok(()),
+            Ok(_) if Instant::now() >= deadline => {
+                return Err(Error::Statement {
+                    statement: format!("KILL {id}"),
+                    code: 0,
+                    reason: format!("our connection {id} is still there and may hold a lock"),
+                });
+            }
+            Ok(_) => admin.kill(id)?,
+            Err(error) => match Session::admin(options) {
+                _ if Instant::now() >= deadline => return Err(error),
+                Ok(session) => *admin = session,
+                Err(_) => return Ok(()),
+            },
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_round_up() {
+        assert_eq!(seconds(Duration::from_millis(1)), 1);
+        assert_eq!(seconds(Duration::from_secs(2)), 2);
+        assert_eq!(seconds(Duration::from_millis(2001)), 3);
+    }
+}

@@ -1,0 +1,427 @@
+//! Where the server is and how to be let in: configuration, option file and environment made into one answer.
+//!
+//! Order, the first that says something wins: the configuration's `server:` keys, `SNAPBACK_MYSQL_PASSWORD`, the option file
+//! (`[client]` groups, then `[snapback]`), `MYSQL_PWD`, and last the defaults: `root` over the local socket.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::option_file::{Entry, OptionFile};
+use crate::config::Server;
+use crate::database::{Error, Result};
+
+/// Groups of an option file that are read, besides [`OWN_GROUP`].
+const CLIENT_GROUPS: [&str; 4] = ["client", "client-server", "client-mariadb", "mysql"];
+/// The group that wins over the others, and in which an unknown key is an error.
+const OWN_GROUP: &str = "snapback";
+
+/// Where servers put their socket by default: Debian, RHEL, upstream builds.
+const DEFAULT_SOCKETS: [&str; 4] = [
+    "/run/mysqld/mysqld.sock",
+    "/var/lib/mysql/mysql.sock",
+    "/run/mysql/mysql.sock",
+    "/tmp/mysql.sock",
+];
+
+/// A text that never shows itself.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(text: impl Into<String>) -> Secret {
+        Secret(text.into())
+    }
+
+    /// The text itself, for the driver only.
+    pub(super) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// Socket or TCP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A Unix socket.
+    Socket(PathBuf),
+    /// Host and port.
+    Tcp(String, u16),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Socket(path) => write!(f, "socket {}", path.display()),
+            Target::Tcp(host, port) => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+/// What is asked of TLS on TCP, in the words of `ssl-mode`; a Unix socket needs none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsMode {
+    /// Never.
+    Disabled,
+    /// Where the server offers it, the certificate unchecked. The default for a loopback address.
+    Preferred,
+    /// Always, the certificate unchecked. The default for any other address.
+    Required,
+    /// Always, and the certificate is signed by `ssl-ca` (or a public authority). The default with `ssl-ca`.
+    VerifyCa,
+    /// As `VerifyCa`, and the certificate is the host's.
+    VerifyIdentity,
+}
+
+/// TLS settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// How much is asked.
+    pub mode: TlsMode,
+    /// PEM file of authorities.
+    pub ca: Option<PathBuf>,
+    /// Client certificate and key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// Everything that a connection needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectOptions {
+    /// Where.
+    pub target: Target,
+    /// Account.
+    pub user: String,
+    /// Its password.
+    pub password: Option<Secret>,
+    /// TLS.
+    pub tls: Tls,
+    /// The longest that reaching the server and being let in may take.
+    pub connect_timeout: Duration,
+}
+
+/// What the option file says, before defaults.
+#[derive(Default)]
+struct Wishes {
+    user: Option<String>,
+    password: Option<Secret>,
+    socket: Option<PathBuf>,
+    host: Option<String>,
+    port: Option<u16>,
+    tcp: Option<bool>,
+    mode: Option<TlsMode>,
+    verify: Option<bool>,
+    ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    connect_timeout: Option<Duration>,
+}
+
+impl ConnectOptions {
+    /// Makes the options from the configuration, its option file and the process's environment.
+    ///
+    /// # Errors
+    /// The option file is wrong, or lets others read a password.
+    pub fn new(server: &Server) -> Result<ConnectOptions> {
+        ConnectOptions::with_environment(server, |name| std::env::var(name).ok())
+    }
+
+    /// The same with an environment of the caller's.
+    ///
+    /// # Errors
+    /// As [`new`](ConnectOptions::new).
+    pub fn with_environment(server: &Server, environment: impl Fn(&str) -> Option<String>) -> Result<ConnectOptions> {
+        let wishes = match &server.defaults_file {
+            Some(path) => Wishes::from_file(path)?,
+            None => Wishes::default(),
+        };
+        let target = target(server, &wishes);
+        let password = environment("SNAPBACK_MYSQL_PASSWORD")
+            .map(Secret::new)
+            .or(wishes.password.clone())
+            .or_else(|| environment("MYSQL_PWD").map(Secret::new));
+        Ok(ConnectOptions {
+            user: server
+                .user
+                .clone()
+                .or(wishes.user.clone())
+                .unwrap_or_else(|| "root".into()),
+            password,
+            tls: wishes.tls(&target),
+            connect_timeout: wishes.connect_timeout.unwrap_or(Duration::from_secs(10)),
+            target,
+        })
+    }
+
+    /// The account and the address, for messages.
+    pub fn address(&self) -> String {
+        self.target.to_string()
+    }
+}
+
+/// The configuration's socket or host wins as a whole over the option file's; `localhost` means the socket, as with the stock clients.
+fn target(server: &Server, wishes: &Wishes) -> Target {
+    let port = server.port.or(wishes.port).unwrap_or(3306);
+    if let Some(socket) = &server.socket {
+        return Target::Socket(socket.clone());
+    }
+    let (host, tcp) = match &server.host {
+        Some(host) => (Some(host), server.port.is_some().then_some(true).or(wishes.tcp)),
+        None => (wishes.host.as_ref(), wishes.tcp),
+    };
+    let socket = || {
+        let given = wishes
+            .socket
+            .clone()
+            .filter(|_| server.host.is_none() || host.is_some_and(|h| h == "localhost"));
+        Target::Socket(given.unwrap_or_else(default_socket))
+    };
+    match (host, tcp) {
+        (_, Some(false)) | (None, None) => socket(),
+        (Some(host), None) if host == "localhost" => socket(),
+        (Some(host), _) => Target::Tcp(host.clone(), port),
+        (None, Some(true)) => Target::Tcp("localhost".into(), port),
+    }
+}
+
+fn default_socket() -> PathBuf {
+    let candidates = DEFAULT_SOCKETS.map(Path::new);
+    let found = candidates.iter().find(|path| path.exists());
+    found.unwrap_or(&candidates[0]).to_path_buf()
+}
+
+impl Wishes {
+    fn from_file(path: &Path) -> Result<Wishes> {
+        let file = OptionFile::read(path)?;
+        let mut wishes = Wishes::default();
+        for entry in file.in_groups(&CLIENT_GROUPS) {
+            // Other clients' options are none of our business.
+            wishes.take(entry)?;
+        }
+        for entry in file.in_groups(&[OWN_GROUP]) {
+            if !wishes.take(entry)? {
+                return Err(entry.wrong(format!("unknown option `{}` in [{OWN_GROUP}]", entry.key)));
+            }
+        }
+        Ok(wishes)
+    }
+
+    /// Takes one entry; `Ok(false)` when its key is not known.
+    fn take(&mut self, entry: &Entry) -> Result<bool> {
+        let text = || {
+            entry
+                .value
+                .clone()
+                .ok_or_else(|| entry.wrong(format!("`{}` needs a value", entry.key)))
+        };
+        let path = || text().map(PathBuf::from);
+        match entry.key.as_str() {
+            "user" => self.user = Some(text()?),
+            "password" | "password1" => {
+                if let Some(password) = &entry.value {
+                    entry.check_private()?;
+                    self.password = Some(Secret::new(password));
+                }
+            }
+            "socket" => self.socket = Some(path()?),
+            "host" => self.host = Some(text()?),
+            "port" => self.port = Some(number(entry, &text()?)?),
+            "protocol" => self.tcp = Some(protocol(entry, &text()?)?),
+            "connect-timeout" => self.connect_timeout = Some(Duration::from_secs(number(entry, &text()?)?)),
+            "ssl-mode" => self.mode = Some(tls_mode(entry, &text()?)?),
+            "ssl" => {
+                self.mode = Some(if truth(entry)? {
+                    TlsMode::Required
+                } else {
+                    TlsMode::Disabled
+                })
+            }
+            "skip-ssl" | "disable-ssl" => self.mode = Some(TlsMode::Disabled),
+            "ssl-verify-server-cert" => self.verify = Some(truth(entry)?),
+            "skip-ssl-verify-server-cert" | "disable-ssl-verify-server-cert" => self.verify = Some(false),
+            "ssl-ca" => self.ca = Some(path()?),
+            "ssl-cert" => self.cert = Some(path()?),
+            "ssl-key" => self.key = Some(path()?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn tls(&self, target: &Target) -> Tls {
+        let mode = match (self.mode, self.verify) {
+            (Some(TlsMode::Disabled), _) => TlsMode::Disabled,
+            (_, Some(true)) => TlsMode::VerifyIdentity,
+            (Some(mode), _) => mode,
+            (None, None) if self.ca.is_some() => TlsMode::VerifyCa,
+            (None, _) if is_loopback(target) => TlsMode::Preferred,
+            (None, _) => TlsMode::Required,
+        };
+        Tls {
+            mode,
+            ca: self.ca.clone(),
+            identity: self.cert.clone().zip(self.key.clone()),
+        }
+    }
+}
+
+fn is_loopback(target: &Target) -> bool {
+    match target {
+        Target::Socket(_) => true,
+        Target::Tcp(host, _) => {
+            host == "localhost"
+                || host
+                    .parse::<std::net::IpAddr>()
+                    .is_ok_and(|address| address.is_loopback())
+        }
+    }
+}
+
+fn number<T: std::str::FromStr>(entry: &Entry, text: &str) -> Result<T> {
+    text.parse()
+        .map_err(|_| entry.wrong(format!("`{}` needs a number, not `{text}`", entry.key)))
+}
+
+fn truth(entry: &Entry) -> Result<bool> {
+    match entry.value.as_deref().map(str::to_ascii_lowercase).as_deref() {
+        None | Some("1" | "on" | "true") => Ok(true),
+        Some("0" | "off" | "false") => Ok(false),
+        Some(other) => Err(entry.wrong(format!("`{}` is on or off, not `{other}`", entry.key))),
+    }
+}
+
+fn protocol(entry: &Entry, text: &str) -> Result<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "tcp" => Ok(true),
+        "socket" => Ok(false),
+        other => Err(entry.wrong(format!("protocol `{other}` is not supported: `tcp` or `socket`"))),
+    }
+}
+
+fn tls_mode(entry: &Entry, text: &str) -> Result<TlsMode> {
+    match text.to_ascii_uppercase().replace('-', "_").as_str() {
+        "DISABLED" => Ok(TlsMode::Disabled),
+        "PREFERRED" => Ok(TlsMode::Preferred),
+        "REQUIRED" => Ok(TlsMode::Required),
+        "VERIFY_CA" => Ok(TlsMode::VerifyCa),
+        "VERIFY_IDENTITY" => Ok(TlsMode::VerifyIdentity),
+        _ => Err(entry.wrong(format!(
+            "ssl-mode `{text}` is none of DISABLED, PREFERRED, REQUIRED, VERIFY_CA, VERIFY_IDENTITY"
+        ))),
+    }
+}
+
+/// An error about a target, with what the driver said.
+pub(super) fn unreachable(options: &ConnectOptions, reason: impl fmt::Display) -> Error {
+    Error::Connect {
+        address: format!("{} as `{}`", options.target, options.user),
+        reason: reason.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn options(file: Option<&str>, server: Server, environment: &[(&str, &str)]) -> Result<ConnectOptions> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("my.cnf");
+        if let Some(text) = file {
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        let server = Server {
+            defaults_file: file.map(|_| path),
+            ..server
+        };
+        ConnectOptions::with_environment(&server, |name| {
+            environment
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn without_any_setting_it_is_root_over_the_socket() {
+        let options = options(None, Server::default(), &[]).unwrap();
+        assert_eq!(options.user, "root");
+        assert_eq!(options.password, None);
+        assert!(matches!(options.target, Target::Socket(_)), "{:?}", options.target);
+    }
+
+    #[test]
+    fn our_own_group_wins_and_the_configuration_wins_over_it() {
+        let file = "[snapback]\nuser=ours\npassword=two\n[client]\nuser=theirs\npassword=one\nsocket=/a.sock\n";
+        let found = options(Some(file), Server::default(), &[("MYSQL_PWD", "three")]).unwrap();
+        assert_eq!(found.user, "ours");
+        assert_eq!(found.password, Some(Secret::new("two")));
+        assert_eq!(found.target, Target::Socket("/a.sock".into()));
+
+        let server = Server {
+            host: Some("db.example".into()),
+            user: Some("third".into()),
+            ..Server::default()
+        };
+        let found = options(Some(file), server, &[("SNAPBACK_MYSQL_PASSWORD", "four")]).unwrap();
+        assert_eq!(found.user, "third");
+        assert_eq!(found.password, Some(Secret::new("four")));
+        assert_eq!(found.target, Target::Tcp("db.example".into(), 3306));
+        assert_eq!(found.tls.mode, TlsMode::Required);
+    }
+
+    #[test]
+    fn localhost_means_the_socket_unless_tcp_is_asked_for() {
+        let target = |file: &str| options(Some(file), Server::default(), &[]).unwrap().target;
+        assert_eq!(
+            target("[client]\nhost=localhost\nport=3307\nsocket=/s\n"),
+            Target::Socket("/s".into())
+        );
+        assert_eq!(
+            target("[client]\nhost=localhost\nport=3307\nprotocol=TCP\n"),
+            Target::Tcp("localhost".into(), 3307)
+        );
+        assert_eq!(
+            target("[client]\nhost=127.0.0.1\nsocket=/s\n"),
+            Target::Tcp("127.0.0.1".into(), 3306)
+        );
+    }
+
+    #[test]
+    fn tls_asks_for_as_much_as_was_set() {
+        let mode = |text: &str| {
+            let file = format!("[client]\nhost=127.0.0.1\n{text}\n");
+            options(Some(&file), Server::default(), &[]).unwrap().tls.mode
+        };
+        assert_eq!(mode(""), TlsMode::Preferred);
+        assert_eq!(mode("ssl"), TlsMode::Required);
+        assert_eq!(mode("skip-ssl"), TlsMode::Disabled);
+        assert_eq!(mode("ssl-ca=/ca.pem"), TlsMode::VerifyCa);
+        assert_eq!(mode("ssl-ca=/ca.pem\nssl-verify-server-cert"), TlsMode::VerifyIdentity);
+        assert_eq!(mode("ssl_mode=verify_identity"), TlsMode::VerifyIdentity);
+        assert_eq!(mode("ssl-verify-server-cert=0"), TlsMode::Preferred);
+    }
+
+    #[test]
+    fn a_typing_error_in_our_group_is_an_error_and_elsewhere_it_is_none() {
+        let error = options(Some("[snapback]\nuzer=x\n"), Server::default(), &[]).unwrap_err();
+        assert!(error.to_string().contains("line 2: unknown option `uzer`"), "{error}");
+        assert_eq!(error.kind(), crate::error::Kind::Usage);
+        options(Some("[client]\nsafe-updates\n"), Server::default(), &[]).unwrap();
+        let error = options(Some("[client]\nport=x\n"), Server::default(), &[]).unwrap_err();
+        assert!(error.to_string().contains("needs a number"), "{error}");
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let options = options(Some("[client]\npassword=hush\n"), Server::default(), &[]).unwrap();
+        assert!(!format!("{options:?}").contains("hush"));
+    }
+}

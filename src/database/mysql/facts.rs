@@ -1,0 +1,170 @@
+//! What the server says about itself, read once in one statement.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::flavour::{Dialect, recognise};
+use super::session::Session;
+use crate::database::{Error, Result, ServerFacts};
+
+/// The variables that go into [`ServerFacts::variables`]: what a restore, a scratch server and a person need to know.
+const KEPT: &[&str] = &[
+    "basedir",
+    "binlog_checksum",
+    "binlog_encryption",
+    "binlog_format",
+    "character_set_server",
+    "collation_server",
+    "default_storage_engine",
+    "encrypt_binlog",
+    "gtid_domain_id",
+    "gtid_mode",
+    "gtid_strict_mode",
+    "innodb_data_file_path",
+    "innodb_data_home_dir",
+    "innodb_doublewrite",
+    "innodb_file_per_table",
+    "innodb_flush_method",
+    "innodb_log_file_size",
+    "innodb_page_size",
+    "innodb_redo_log_capacity",
+    "innodb_undo_directory",
+    "innodb_undo_tablespaces",
+    "innodb_version",
+    "log_bin_basename",
+    "log_replica_updates",
+    "log_slave_updates",
+    "lower_case_table_names",
+    "plugin_dir",
+    "port",
+    "read_only",
+    "relay_log_basename",
+    "socket",
+    "sql_mode",
+    "time_zone",
+    "version_comment",
+    "wsrep_cluster_name",
+    "wsrep_on",
+];
+
+/// All global variables, by lower-case name.
+#[derive(Debug, Clone, Default)]
+pub struct Variables(BTreeMap<String, String>);
+
+impl Variables {
+    /// # Errors
+    /// The server cannot be asked.
+    pub fn read(session: &mut Session) -> Result<Variables> {
+        let rows = session.rows("SHOW GLOBAL VARIABLES")?;
+        let pairs = rows.iter().map(|row| {
+            let mut values = row.values();
+            let mut next = || values.next().flatten().unwrap_or_default().to_owned();
+            (next().to_ascii_lowercase(), next())
+        });
+        Ok(Variables(pairs.collect()))
+    }
+
+    /// Variables of a test.
+    #[cfg(test)]
+    pub fn of(pairs: &[(&str, &str)]) -> Variables {
+        Variables(
+            pairs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+        )
+    }
+
+    /// The value; `None` when the server does not know the variable or has it empty.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Whether it is ON.
+    pub fn is_on(&self, name: &str) -> bool {
+        self.get(name)
+            .is_some_and(|value| value == "1" || value.eq_ignore_ascii_case("on") || value.eq_ignore_ascii_case("yes"))
+    }
+
+    /// As a number.
+    pub fn number<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
+        self.get(name)?.parse().ok()
+    }
+
+    /// Whether the server is a node of a Galera cluster.
+    pub fn is_galera(&self) -> bool {
+        self.is_on("wsrep_on")
+    }
+}
+
+/// Makes the facts. The datadir is resolved where it can be seen from here; [`super::paths`] insists on it.
+///
+/// # Errors
+/// The server did not say what every server says.
+pub fn facts(variables: &Variables, address: &str) -> Result<ServerFacts> {
+    let need = |name: &str| {
+        variables
+            .get(name)
+            .ok_or_else(|| Error::Unsupported(format!("the server at {address} does not tell @@{name}")))
+    };
+    let version = need("version")?;
+    let (flavour, version_number) = recognise(version, variables.get("version_comment").unwrap_or_default());
+    let datadir = PathBuf::from(need("datadir")?);
+    let kept = KEPT
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), variables.get(name)?.to_owned())));
+    Ok(ServerFacts {
+        flavour,
+        version: version.to_owned(),
+        version_number,
+        address: address.to_owned(),
+        hostname: variables.get("hostname").unwrap_or_default().to_owned(),
+        server_id: variables.number("server_id").unwrap_or(0),
+        server_uuid: variables.get("server_uuid").map(str::to_owned),
+        datadir: datadir.canonicalize().unwrap_or(datadir),
+        log_bin: variables.is_on("log_bin"),
+        flush_log_at_trx_commit: variables.number("innodb_flush_log_at_trx_commit").unwrap_or(1),
+        sync_binlog: variables.number("sync_binlog").unwrap_or(0),
+        variables: kept.collect(),
+    })
+}
+
+/// The dialect of a server.
+pub fn dialect(facts: &ServerFacts) -> Dialect {
+    Dialect {
+        flavour: facts.flavour,
+        version: facts.version_number,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::Flavour;
+
+    #[test]
+    fn facts_come_from_the_variables() {
+        let variables = Variables::of(&[
+            ("version", "10.11.19-MariaDB-log"),
+            ("datadir", "/nonexistent/data/"),
+            ("log_bin", "ON"),
+            ("innodb_flush_log_at_trx_commit", "2"),
+            ("sync_binlog", "7"),
+            ("server_id", "4294967295"),
+            ("gtid_strict_mode", "OFF"),
+            ("init_connect", "set @secret='x'"),
+        ]);
+        let facts = facts(&variables, "socket /x").unwrap();
+        assert_eq!((facts.flavour, facts.version_number), (Flavour::MariaDb, (10, 11, 19)));
+        assert_eq!((facts.flush_log_at_trx_commit, facts.sync_binlog), (2, 7));
+        assert!(facts.log_bin);
+        assert_eq!(facts.server_id, u64::from(u32::MAX));
+        assert_eq!(facts.variables.keys().collect::<Vec<_>>(), ["gtid_strict_mode"]);
+    }
+
+    #[test]
+    fn a_server_without_a_datadir_is_an_error() {
+        let error = facts(&Variables::of(&[("version", "9.7.4")]), "h:1").unwrap_err();
+        assert!(error.to_string().contains("@@datadir"), "{error}");
+    }
+}

@@ -1,0 +1,265 @@
+//! A server that is quiet, and how it is let go.
+
+use std::time::Instant;
+
+use super::attempt::{Grip, Steps, ensure_gone};
+use super::connect::ConnectOptions;
+use super::durability;
+use super::position::{Reader, Reading};
+use super::session::Session;
+use super::strategy::Sequence;
+use super::watchdog::Fired;
+use crate::database::{Coordinates, Error, LockFigures, Quiesced, Released, Result, Strategy};
+use crate::finding::Finding;
+use crate::journal::Setting;
+use crate::units::micros;
+
+/// A held lock.
+pub struct Held<'s> {
+    admin: &'s mut Session,
+    options: &'s ConnectOptions,
+    grip: Option<Grip>,
+    reader: Reader,
+    coordinates: Coordinates,
+    strategy: Strategy,
+    sequence: Sequence,
+    attempts: u32,
+    exact: bool,
+    setting: Option<Setting>,
+    findings: Vec<Finding>,
+}
+
+/// What was decided before the lock and goes into its outcome.
+pub struct Terms {
+    /// The resolved strategy.
+    pub strategy: Strategy,
+    /// Its sequence.
+    pub sequence: Sequence,
+    /// Attempts that it took.
+    pub attempts: u32,
+    /// Whether the position is exact if it does not move.
+    pub exact: bool,
+    /// The setting to put back.
+    pub setting: Option<Setting>,
+    /// What was found on the way.
+    pub findings: Vec<Finding>,
+}
+
+impl<'s> Held<'s> {
+    /// Takes over a lock.
+    pub fn new(
+        admin: &'s mut Session,
+        options: &'s ConnectOptions,
+        grip: Grip,
+        reader: Reader,
+        terms: Terms,
+    ) -> Held<'s> {
+        Held {
+            admin,
+            options,
+            coordinates: grip.reading.coordinates.clone(),
+            grip: Some(grip),
+            reader,
+            strategy: terms.strategy,
+            sequence: terms.sequence,
+            attempts: terms.attempts,
+            exact: terms.exact,
+            setting: terms.setting,
+            findings: terms.findings,
+        }
+    }
+
+    /// Asks once more and unlocks, in one round trip. Whatever happens, the session is gone afterwards.
+    fn let_go(&mut self, mut grip: Grip) -> Result<LockFigures> {
+        let begun = Instant::now();
+        let again = self.reader.read_then(&mut grip.session, &[self.sequence.unlock]);
+        let released = Instant::now();
+        grip.steps.add("position-again-and-unlock", begun, released);
+        grip.watchdog.disarm();
+        let proved = self.prove(&grip, again);
+        let id = grip.session.id();
+        let watched = grip.watchdog.stop();
+        drop(grip.session);
+        if proved.is_err() || watched.is_err() {
+            let gone = ensure_gone(self.admin, self.options, id);
+            proved.map_err(|error| and_still_there(error, gone))?;
+        }
+        Ok(LockFigures {
+            strategy: self.strategy,
+            attempts: self.attempts,
+            acquire_us: micros(grip.acquire),
+            held_us: micros(released.saturating_duration_since(grip.granted)),
+            steps: grip.steps.into_phases(),
+        })
+    }
+
+    /// The session is the same and alive, and the position has not moved (traps 3 and 15).
+    fn prove(&mut self, grip: &Grip, again: Result<Reading>) -> Result<()> {
+        let lost = |reason: String| Error::LockLost { reason };
+        let again = match (again, grip.watchdog.fired()) {
+            (Ok(again), _) => again,
+            (Err(_), Some(Fired::HoldLimit)) => {
+                return Err(lost(
+                    "it was held for longer than the hold limit (lock.hold_limit)".into(),
+                ));
+            }
+            (Err(_), Some(Fired::Cancelled)) => return Err(lost("a signal asked the run to end".into())),
+            (Err(Error::Statement { reason, .. }), _) => return Err(lost(format!("its session failed: {reason}"))),
+            (Err(error), _) => return Err(lost(error.to_string())),
+        };
+        if again.connection != grip.session.id() {
+            return Err(lost(format!(
+                "connection {} became {}",
+                grip.session.id(),
+                again.connection
+            )));
+        }
+        let (before, after) = (&grip.reading.coordinates, &again.coordinates);
+        let same = match (&before.position, &after.position) {
+            (Some(before), Some(after)) => self.reader.same_data(before, after),
+            (before, after) => before == after,
+        };
+        if !same {
+            self.exact = false;
+            self.findings.push(
+                Finding::warning(
+                    "position-moved",
+                    "the binary log position moved while the lock was held: it is not exact",
+                )
+                .remedy("find out who writes to the binary log under a global read lock (FLUSH LOGS?)"),
+            );
+        }
+        self.coordinates.replica.clone_from(&after.replica);
+        Ok(())
+    }
+
+    fn put_back(&mut self) -> Result<Vec<Setting>> {
+        let Some(setting) = self.setting.take() else {
+            return Ok(Vec::new());
+        };
+        if durability::restore(self.admin, &setting).is_err() {
+            // The admin session may have been dropped while it was idle.
+            *self.admin = Session::admin(self.options)?;
+            durability::restore(self.admin, &setting)?;
+        }
+        Ok(vec![setting])
+    }
+
+    fn end(&mut self) -> Result<()> {
+        let gone = match self.grip.take() {
+            None => Ok(()),
+            Some(mut grip) => {
+                let id = grip.session.id();
+                // A watchdog that has fired has closed the session: then this fails, which is fine.
+                drop(grip.session.run(self.sequence.unlock));
+                grip.watchdog.disarm();
+                drop(grip);
+                ensure_gone(self.admin, self.options, id)
+            }
+        };
+        let restored = self.put_back().map(drop);
+        gone.and(restored)
+    }
+}
+
+impl Quiesced for Held<'_> {
+    fn coordinates(&self) -> &Coordinates {
+        &self.coordinates
+    }
+
+    fn release(mut self: Box<Self>) -> Result<Released> {
+        let Some(grip) = self.grip.take() else {
+            return Err(Error::LockLost {
+                reason: "it was released before".into(),
+            });
+        };
+        let figures = self.let_go(grip);
+        let settings = self.put_back();
+        let figures = figures?;
+        let settings = settings.unwrap_or_else(|error| {
+            self.findings.push(not_restored(&error));
+            Vec::new()
+        });
+        Ok(Released {
+            figures,
+            coordinates: self.coordinates.clone(),
+            exact: self.exact,
+            findings: std::mem::take(&mut self.findings),
+            settings,
+        })
+    }
+
+    fn abandon(mut self: Box<Self>) -> Result<()> {
+        self.end()
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        // Nobody looks at the answer here; the journal still has the setting, and the server ends the session on its own.
+        drop(self.end());
+    }
+}
+
+/// The cause first, then what could not be undone (style rule 2).
+fn and_still_there(error: Error, gone: Result<()>) -> Error {
+    match (error, gone) {
+        (Error::LockLost { reason }, Err(gone)) => Error::LockLost {
+            reason: format!("{reason}; then {gone}"),
+        },
+        (error, _) => error,
+    }
+}
+
+fn not_restored(error: &Error) -> Finding {
+    Finding::warning(
+        "setting-not-restored",
+        format!("innodb_flush_log_at_trx_commit was not put back: {error}"),
+    )
+    .remedy("`snapback cleanup` puts it back")
+}
+
+/// No lock: `lockless` and `none`.
+pub struct Unlocked {
+    coordinates: Coordinates,
+    strategy: Strategy,
+    steps: Steps,
+}
+
+impl Unlocked {
+    /// Nothing is held.
+    pub fn new(strategy: Strategy, origin: Instant) -> Unlocked {
+        Unlocked {
+            coordinates: Coordinates::default(),
+            strategy,
+            steps: Steps::new(origin),
+        }
+    }
+}
+
+impl Quiesced for Unlocked {
+    fn coordinates(&self) -> &Coordinates {
+        &self.coordinates
+    }
+
+    fn release(self: Box<Self>) -> Result<Released> {
+        Ok(Released {
+            figures: LockFigures {
+                strategy: self.strategy,
+                attempts: 0,
+                acquire_us: 0,
+                held_us: 0,
+                steps: self.steps.into_phases(),
+            },
+            coordinates: self.coordinates,
+            // `lockless` is exact once its position is derived; `none` has none.
+            exact: self.strategy == Strategy::Lockless,
+            findings: Vec::new(),
+            settings: Vec::new(),
+        })
+    }
+
+    fn abandon(self: Box<Self>) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,409 @@
+//! Making things below one directory and never outside it: no `..`, no absolute path, no symbolic link on the way (trap 34).
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
+use rustix::io::Errno;
+
+use super::super::{Error, Result};
+
+/// A special file to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Special {
+    /// A named pipe.
+    Fifo,
+    /// A character device: major, minor.
+    CharDevice(u32, u32),
+    /// A block device: major, minor.
+    BlockDevice(u32, u32),
+}
+
+/// A directory below which everything happens. All paths are relative to it; an empty path is the directory itself.
+#[derive(Debug)]
+pub struct Beneath {
+    directory: OwnedFd,
+    path: PathBuf,
+}
+
+impl Beneath {
+    /// Anchors at an existing directory (here symbolic links are followed: the person named it).
+    ///
+    /// # Errors
+    /// It is not there, or not a directory.
+    pub fn open(path: &Path) -> Result<Beneath> {
+        Ok(Beneath {
+            directory: super::open_directory(path)?,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Creates a new regular file for writing (and reading).
+    ///
+    /// # Errors
+    /// Something has the name; the way leads outside or through a link.
+    pub fn create_file(&self, relative: &Path, mode: u32) -> Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        let open = self.resolve(relative, flags, Mode::from_raw_mode(mode));
+        open.map(File::from)
+            .map_err(|error| self.error("create", relative, error))
+    }
+
+    /// Opens an existing regular file for writing (and reading).
+    ///
+    /// # Errors
+    /// It is not there; the way leads outside or through a link.
+    pub fn open_file(&self, relative: &Path) -> Result<File> {
+        let open = self.resolve(relative, OFlags::RDWR, Mode::empty());
+        open.map(File::from)
+            .map_err(|error| self.error("open", relative, error))
+    }
+
+    /// Makes one directory; `Ok(false)` when there is one already.
+    ///
+    /// # Errors
+    /// The parent is missing; something else has the name; the way leads outside or through a link.
+    pub fn make_directory(&self, relative: &Path, mode: u32) -> Result<bool> {
+        let fail = |error| self.error("make the directory", relative, error);
+        let (parent, name) = self.parent(relative).map_err(fail)?;
+        match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode)) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => self.open_directory(relative).map(|_| false),
+            Err(error) => Err(fail(error)),
+        }
+    }
+
+    /// Makes a directory and those above it that are missing.
+    ///
+    /// # Errors
+    /// As [`make_directory`](Beneath::make_directory).
+    pub fn make_directories(&self, relative: &Path, mode: u32) -> Result<()> {
+        let mut way = PathBuf::new();
+        for component in relative.components() {
+            way.push(component);
+            self.make_directory(&way, mode)?;
+        }
+        Ok(())
+    }
+
+    /// Opens a directory below.
+    ///
+    /// # Errors
+    /// It is not there or not a directory; the way leads outside or through a link.
+    pub fn open_directory(&self, relative: &Path) -> Result<OwnedFd> {
+        self.resolve(relative, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
+            .map_err(|error| self.error("open the directory", relative, error))
+    }
+
+    /// Makes a symbolic link. The target is text and is not looked at.
+    ///
+    /// # Errors
+    /// Something has the name; the way leads outside or through a link.
+    pub fn make_symlink(&self, target: &[u8], relative: &Path) -> Result<()> {
+        let fail = |error| self.error("make the link", relative, error);
+        let (parent, name) = self.parent(relative).map_err(fail)?;
+        rustix::fs::symlinkat(OsStr::from_bytes(target), &parent, name).map_err(fail)
+    }
+
+    /// Gives an existing file below a further name.
+    ///
+    /// # Errors
+    /// The file is not there; something has the name; a way leads outside or through a link.
+    pub fn make_hard_link(&self, existing: &Path, relative: &Path) -> Result<()> {
+        let fail = |error| self.error("make the hard link", relative, error);
+        let (from, old) = self.parent(existing).map_err(fail)?;
+        let (to, new) = self.parent(relative).map_err(fail)?;
+        rustix::fs::linkat(&from, old, &to, new, AtFlags::empty()).map_err(fail)
+    }
+
+    /// Makes a named pipe or a device.
+    ///
+    /// # Errors
+    /// Something has the name; not permitted; the way leads outside or through a link.
+    pub fn make_special(&self, special: Special, relative: &Path, mode: u32) -> Result<()> {
+        let fail = |error| self.error("make the special file", relative, error);
+        let (kind, device) = match special {
+            Special::Fifo => (FileType::Fifo, 0),
+            Special::CharDevice(major, minor) => (FileType::CharacterDevice, rustix::fs::makedev(major, minor)),
+            Special::BlockDevice(major, minor) => (FileType::BlockDevice, rustix::fs::makedev(major, minor)),
+        };
+        let (parent, name) = self.parent(relative).map_err(fail)?;
+        rustix::fs::mknodat(&parent, name, kind, Mode::from_raw_mode(mode), device).map_err(fail)
+    }
+
+    /// Whether something has this name (a link is not followed).
+    ///
+    /// # Errors
+    /// The way leads outside or through a link, or cannot be looked at.
+    pub fn exists(&self, relative: &Path) -> Result<bool> {
+        let answer = self
+            .parent(relative)
+            .and_then(|(parent, name)| rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW));
+        match answer {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(self.error("look at", relative, error)),
+        }
+    }
+
+    /// Sets owner and group without following a link. Do it before the mode: the kernel clears setuid bits here.
+    ///
+    /// # Errors
+    /// Not permitted; the way leads outside or through a link.
+    pub fn set_owner(&self, relative: &Path, uid: u32, gid: u32) -> Result<()> {
+        let fail = |error| self.error("set the owner of", relative, error);
+        let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+        let (parent, name) = self.parent(relative).map_err(fail)?;
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        rustix::fs::chownat(&parent, name, Some(uid), Some(gid), flags).map_err(fail)
+    }
+
+    /// Sets the permission bits (0o7777) of anything but a symbolic link, which has none.
+    ///
+    /// # Errors
+    /// Not permitted, or a symbolic link; the way leads outside or through a link.
+    pub fn set_mode(&self, relative: &Path, mode: u32) -> Result<()> {
+        let fail = |error| self.error("set the mode of", relative, error);
+        let found = self.resolve(relative, OFlags::PATH, Mode::empty()).map_err(fail)?;
+        // fchmod(2) refuses an O_PATH descriptor; its entry in /proc leads to exactly that inode.
+        rustix::fs::chmod(descriptor_path(found.as_fd()), Mode::from_raw_mode(mode)).map_err(fail)
+    }
+
+    /// Sets the modification time (nanoseconds since 1970) without following a link; the access time stays.
+    ///
+    /// # Errors
+    /// Not permitted; the way leads outside or through a link.
+    pub fn set_modified(&self, relative: &Path, mtime_ns: i128) -> Result<()> {
+        let fail = |error| self.error("set the time of", relative, error);
+        let times = Timestamps {
+            last_access: Timespec {
+                tv_sec: 0,
+                tv_nsec: UTIME_OMIT,
+            },
+            last_modification: timespec(mtime_ns).ok_or_else(|| fail(Errno::RANGE))?,
+        };
+        let (parent, name) = self.parent(relative).map_err(fail)?;
+        rustix::fs::utimensat(&parent, name, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(fail)
+    }
+
+    /// Sets an extended attribute, also of a symbolic link itself.
+    ///
+    /// # Errors
+    /// Not permitted or not supported (see [`no_such_attribute`](super::no_such_attribute)).
+    pub fn set_xattr(&self, relative: &Path, name: &[u8], value: &[u8]) -> Result<()> {
+        let fail = |error| self.error("set an extended attribute of", relative, error);
+        let (parent, file) = self.parent(relative).map_err(fail)?;
+        // There is no setxattrat(2) before Linux 6.13; the entry in /proc leads to the parent, the last name is not followed.
+        let path = descriptor_path(parent.as_fd()).join(file);
+        rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()).map_err(fail)
+    }
+
+    /// Makes the names in a directory durable.
+    ///
+    /// # Errors
+    /// Durability is not certain.
+    pub fn sync_directory(&self, relative: &Path) -> Result<()> {
+        let directory = self.open_directory(relative)?;
+        rustix::fs::fsync(directory).map_err(|error| self.error("sync the directory", relative, error))
+    }
+
+    /// Writes out the whole filesystem below which everything was made: one barrier after many files.
+    ///
+    /// # Errors
+    /// Durability is not certain.
+    pub fn syncfs(&self) -> Result<()> {
+        super::syncfs(&self.directory, &self.path)
+    }
+
+    /// The directory that holds `relative`, and its last name. The anchor itself is `.` in itself.
+    fn parent<'p>(&self, relative: &'p Path) -> rustix::io::Result<(OwnedFd, &'p OsStr)> {
+        let (directory, name) = match (relative.parent(), relative.components().next_back()) {
+            (None, None) => (Path::new(""), OsStr::new(".")),
+            (Some(parent), Some(Component::Normal(name))) => (parent, name),
+            _ => return Err(Errno::XDEV),
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        self.resolve(directory, flags, Mode::empty())
+            .map(|parent| (parent, name))
+    }
+
+    fn resolve(&self, relative: &Path, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
+        static OLD_KERNEL: AtomicBool = AtomicBool::new(false);
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        // `.` stands for the anchor; `a/../b` would stay beneath, but nobody honest asks for it.
+        let plain = |component| matches!(component, Component::Normal(_)) || relative == Path::new(".");
+        if !relative.components().all(plain) {
+            return Err(Errno::XDEV);
+        }
+        let path = if relative.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            relative
+        };
+        if !OLD_KERNEL.load(Ordering::Relaxed) {
+            let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+            match rustix::fs::openat2(&self.directory, path, flags, mode, within) {
+                // Before Linux 5.6, or behind a seccomp filter that does not know it.
+                Err(Errno::NOSYS | Errno::PERM) => OLD_KERNEL.store(true, Ordering::Relaxed),
+                answer => return answer,
+            }
+        }
+        step_by_step(self.directory.as_fd(), path, flags, mode)
+    }
+
+    fn error(&self, operation: &'static str, relative: &Path, error: Errno) -> Error {
+        let path = self.path.join(relative);
+        match error {
+            Errno::LOOP => Error::path(operation, path, std::io::Error::other("a symbolic link is in the way")),
+            Errno::XDEV => Error::path(
+                operation,
+                path,
+                std::io::Error::other(format!("the path leaves {}", self.path.display())),
+            ),
+            error => Error::path(operation, path, error),
+        }
+    }
+}
+
+/// What openat2(2) does with RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS, one component at a time.
+fn step_by_step(anchor: BorrowedFd<'_>, path: &Path, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
+    let mut names = Vec::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => names.push(name),
+            Component::CurDir => {}
+            _ => return Err(Errno::XDEV),
+        }
+    }
+    let last = names.pop().unwrap_or(OsStr::new("."));
+    let step = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut directory = rustix::fs::openat(anchor, ".", step, Mode::empty())?;
+    for name in names {
+        directory = match rustix::fs::openat(&directory, name, step, Mode::empty()) {
+            // O_DIRECTORY with O_NOFOLLOW says ENOTDIR of a link.
+            Err(Errno::NOTDIR) if is_link(&directory, name) => return Err(Errno::LOOP),
+            answer => answer?,
+        };
+    }
+    // O_PATH with O_NOFOLLOW would open a link itself.
+    if is_link(&directory, last) {
+        return Err(Errno::LOOP);
+    }
+    rustix::fs::openat(&directory, last, flags, mode)
+}
+
+fn is_link(directory: &OwnedFd, name: &OsStr) -> bool {
+    rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Symlink)
+}
+
+fn descriptor_path(descriptor: BorrowedFd<'_>) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()))
+}
+
+fn timespec(nanoseconds: i128) -> Option<Timespec> {
+    Some(Timespec {
+        tv_sec: i64::try_from(nanoseconds.div_euclid(1_000_000_000)).ok()?,
+        tv_nsec: nanoseconds.rem_euclid(1_000_000_000) as _,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    fn anchored() -> (tempfile::TempDir, Beneath) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        std::fs::create_dir_all(root.join("sub")).unwrap();
+        std::fs::create_dir(dir.path().join("outside")).unwrap();
+        symlink(dir.path().join("outside"), root.join("out")).unwrap();
+        symlink("sub", root.join("in")).unwrap();
+        let beneath = Beneath::open(&root).unwrap();
+        (dir, beneath)
+    }
+
+    const HOSTILE: [&str; 7] = ["../x", "/etc/x", "sub/../../x", "out/x", "in/x", "sub/..", ".."];
+
+    #[test]
+    fn nothing_is_made_outside_or_through_a_link() {
+        let (dir, beneath) = anchored();
+        for path in HOSTILE.map(Path::new) {
+            assert!(beneath.create_file(path, 0o600).is_err(), "{path:?}");
+            assert!(beneath.make_directory(path, 0o700).is_err(), "{path:?}");
+            assert!(beneath.make_symlink(b"t", path).is_err(), "{path:?}");
+            assert!(beneath.make_special(Special::Fifo, path, 0o600).is_err(), "{path:?}");
+            assert!(beneath.set_mode(path, 0o777).is_err(), "{path:?}");
+            assert!(beneath.set_owner(path, 0, 0).is_err(), "{path:?}");
+            assert!(beneath.set_modified(path, 0).is_err(), "{path:?}");
+            assert!(beneath.exists(path).is_err(), "{path:?}");
+            assert!(beneath.make_hard_link(Path::new("sub"), path).is_err(), "{path:?}");
+        }
+        assert!(!dir.path().join("x").exists());
+        assert_eq!(std::fs::read_dir(dir.path().join("outside")).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(dir.path().join("root/sub")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_fallback_refuses_the_same() {
+        let (dir, beneath) = anchored();
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        for path in HOSTILE.iter().chain(&["out", "in"]).map(Path::new) {
+            let answer = step_by_step(beneath.directory.as_fd(), path, flags, Mode::RUSR);
+            assert!(answer.is_err(), "{path:?}");
+        }
+        step_by_step(beneath.directory.as_fd(), Path::new("sub/file"), flags, Mode::RUSR).unwrap();
+        assert!(dir.path().join("root/sub/file").exists());
+    }
+
+    #[test]
+    fn a_link_is_never_opened_or_changed_as_its_target() {
+        let (dir, beneath) = anchored();
+        let target = dir.path().join("outside/t");
+        std::fs::write(&target, "t").unwrap();
+        std::fs::set_permissions(&target, std::fs::Permissions::from_mode(0o600)).unwrap();
+        beneath
+            .make_symlink(target.as_os_str().as_bytes(), Path::new("l"))
+            .unwrap();
+        assert!(beneath.open_file(Path::new("l")).is_err());
+        assert!(beneath.set_mode(Path::new("l"), 0o777).is_err());
+        beneath.set_modified(Path::new("l"), 1_500_000_000).unwrap();
+        assert_eq!(std::fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o600);
+        let link = std::fs::symlink_metadata(dir.path().join("root/l")).unwrap();
+        assert_eq!((link.mtime(), link.mtime_nsec()), (1, 500_000_000));
+        assert_ne!(std::fs::metadata(&target).unwrap().mtime(), 1);
+    }
+
+    #[test]
+    fn metadata_reaches_files_directories_and_the_root() {
+        let (dir, beneath) = anchored();
+        let root = dir.path().join("root");
+        for name in ["sub", "", "f"] {
+            if name == "f" {
+                drop(beneath.create_file(Path::new(name), 0o600).unwrap());
+            }
+            beneath.set_mode(Path::new(name), 0o711).unwrap();
+            beneath.set_modified(Path::new(name), -1).unwrap();
+            let found = std::fs::metadata(root.join(name)).unwrap();
+            assert_eq!(found.permissions().mode() & 0o7777, 0o711, "{name}");
+            assert_eq!((found.mtime(), found.mtime_nsec()), (-1, 999_999_999), "{name}");
+        }
+    }
+
+    #[test]
+    fn directories_are_made_on_the_way() {
+        let (dir, beneath) = anchored();
+        beneath.make_directories(Path::new("a/b/c"), 0o700).unwrap();
+        assert!(!beneath.make_directory(Path::new("a/b/c"), 0o700).unwrap());
+        assert!(dir.path().join("root/a/b/c").is_dir());
+        drop(beneath.create_file(Path::new("a/f"), 0o600).unwrap());
+        beneath.make_hard_link(Path::new("a/f"), Path::new("a/b/g")).unwrap();
+        assert_eq!(std::fs::metadata(dir.path().join("root/a/b/g")).unwrap().nlink(), 2);
+        assert!(beneath.exists(Path::new("a/b/g")).unwrap() && !beneath.exists(Path::new("a/none")).unwrap());
+    }
+}
