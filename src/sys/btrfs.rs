@@ -161,6 +161,9 @@ pub struct SnapshotCall {
     directory: OwnedFd,
 }
 
+// SAFETY: the only pointer in the arguments is null and never followed (no quota group is inherited); the rest is owned.
+unsafe impl Send for SnapshotCall {}
+
 impl std::fmt::Debug for SnapshotCall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SnapshotCall").finish_non_exhaustive()

@@ -1,0 +1,137 @@
+//! Btrfs: read-only snapshots of one subvolume, by ioctl.
+//!
+//! A snapshot fixes one subvolume at one instant. It does not descend into nested subvolumes (they appear as empty
+//! directories), and two subvolumes cannot be taken at one instant.
+
+mod locate;
+mod own;
+mod place;
+mod prepared;
+mod survey;
+
+use std::path::{Path, PathBuf};
+
+use super::{Error, Health, Located, Prepared, Provider, ProviderKind, Result, Snapshot, Survey, Volume, mark};
+use crate::detect::Mounts;
+use crate::finding::Finding;
+use crate::sys;
+use crate::sys::btrfs::Uuid;
+use crate::units::Id;
+
+/// The directory of ours at the top of a subvolume, for us alone.
+const PLACE: &str = ".snapback";
+
+/// What a planned snapshot's identity begins with; the UUID of its origin follows.
+const OF: &str = "of:";
+
+/// The Btrfs provider.
+#[derive(Debug, Clone, Default)]
+pub struct Btrfs {
+    snapshot_dir: Option<PathBuf>,
+}
+
+impl Btrfs {
+    /// `snapshot_dir` is where snapshots appear, on the same filesystem as the volume; by default `.snapback` at the top of the
+    /// volume, or of one above it where the server would take that for a database.
+    pub fn new(snapshot_dir: Option<PathBuf>) -> Btrfs {
+        Btrfs { snapshot_dir }
+    }
+}
+
+impl Provider for Btrfs {
+    fn kind(&self) -> ProviderKind {
+        ProviderKind::Btrfs
+    }
+
+    fn locate(&self, path: &Path, mounts: &Mounts) -> Result<Option<Located>> {
+        locate::locate(path, mounts)
+    }
+
+    fn survey(&self, volume: &Volume, paths: &[PathBuf]) -> Result<Survey> {
+        survey::survey(volume, paths)
+    }
+
+    fn one_instant(&self, volumes: &[Volume]) -> bool {
+        volumes
+            .split_first()
+            .is_some_and(|(first, rest)| rest.iter().all(|one| one.id == first.id))
+    }
+
+    fn room(&self, volumes: &[Volume], written_per_second: u64, seconds: u64) -> Result<Vec<Finding>> {
+        survey::room(volumes, written_per_second.saturating_mul(seconds))
+    }
+
+    fn settle(&self, volume: &Volume) -> Result<()> {
+        let top = sys::fs::open_directory(&volume.top)?;
+        Ok(sys::fs::syncfs(top, &volume.top)?)
+    }
+
+    fn plan(&self, run: Id, volumes: &[Volume], keep_clear: &[PathBuf]) -> Result<Vec<Snapshot>> {
+        let mounts = Mounts::read().map_err(|error| Error::failed("plan snapshots on", "Btrfs", error.to_string()))?;
+        let mut planned = Vec::new();
+        for (number, volume) in volumes.iter().enumerate() {
+            let place = place::find(self.snapshot_dir.as_deref(), volume, keep_clear, &mounts)?;
+            let name = place.join(mark::name(run, number));
+            let name = name.to_str().ok_or_else(|| {
+                Error::failed(
+                    "snapshot",
+                    &volume.source,
+                    format!("the path {} is not UTF-8", place.display()),
+                )
+            })?;
+            planned.push(Snapshot {
+                run,
+                volume: volume.clone(),
+                name: name.to_owned(),
+                identity: Some(format!("{OF}{}", locate::origin(volume)?.1.uuid)),
+            });
+        }
+        Ok(planned)
+    }
+
+    fn places(&self, planned: &[Snapshot]) -> Vec<PathBuf> {
+        let mut places: Vec<PathBuf> = planned
+            .iter()
+            .filter_map(|one| place_of(one).map(Path::to_owned))
+            .collect();
+        places.sort();
+        places.dedup();
+        places
+    }
+
+    fn prepare(&self, planned: &[Snapshot]) -> Result<Box<dyn Prepared>> {
+        Ok(Box::new(prepared::PreparedBtrfs::prepare(planned)?))
+    }
+
+    fn mount(&self, snapshot: &Snapshot, _at: &Path) -> Result<PathBuf> {
+        Ok(PathBuf::from(&snapshot.name))
+    }
+
+    fn health(&self, snapshot: &Snapshot) -> Result<Health> {
+        own::health(snapshot)
+    }
+
+    fn remove(&self, snapshot: &Snapshot) -> Result<bool> {
+        own::remove(snapshot)
+    }
+
+    fn list_own(&self, mounts: &Mounts) -> Result<Vec<Snapshot>> {
+        own::list(mounts)
+    }
+}
+
+/// The directory that holds a snapshot.
+fn place_of(snapshot: &Snapshot) -> Option<&Path> {
+    Path::new(&snapshot.name).parent()
+}
+
+/// `FSUUID:SUBVOLID`.
+fn volume_id(filesystem: Uuid, subvolume: u64) -> String {
+    format!("{filesystem}:{subvolume}")
+}
+
+/// An ioctl on a directory failed.
+fn at(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.to_owned();
+    move |error| sys::Error::path(operation, path, error).into()
+}
