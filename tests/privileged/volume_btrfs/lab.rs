@@ -22,7 +22,7 @@ impl Lab {
                 panic!("a facility is missing: {why}")
             }
             Err(why) => {
-                eprintln!("SKIP: {why}");
+                skip(&why);
                 None
             }
         }
@@ -182,6 +182,11 @@ impl Drop for Lab {
         }
         let _ = try_run("losetup", &["-d", &self.device]);
     }
+}
+
+#[allow(clippy::print_stderr)]
+fn skip(why: &str) {
+    eprintln!("SKIP: {why}");
 }
 
 fn try_run(program: &str, arguments: &[&str]) -> Result<String, String> {
