@@ -69,21 +69,20 @@ impl Provider for Btrfs {
     fn plan(&self, run: Id, volumes: &[Volume], keep_clear: &[PathBuf]) -> Result<Vec<Snapshot>> {
         let mounts = Mounts::read().map_err(|error| Error::failed("plan snapshots on", "Btrfs", error.to_string()))?;
         let mut planned = Vec::new();
-        for (number, volume) in volumes.iter().enumerate() {
+        for volume in volumes {
+            let (_, origin) = locate::origin(volume)?;
             let place = place::find(self.snapshot_dir.as_deref(), volume, keep_clear, &mounts)?;
-            let name = place.join(mark::name(run, number));
+            // By the origin's number: two plans of one run never collide.
+            let name = place.join(mark::name(run, origin.id));
             let name = name.to_str().ok_or_else(|| {
-                Error::failed(
-                    "snapshot",
-                    &volume.source,
-                    format!("the path {} is not UTF-8", place.display()),
-                )
+                let reason = format!("the path {} is not UTF-8", place.display());
+                Error::failed("snapshot", &volume.source, reason)
             })?;
             planned.push(Snapshot {
                 run,
                 volume: volume.clone(),
                 name: name.to_owned(),
-                identity: Some(format!("{OF}{}", locate::origin(volume)?.1.uuid)),
+                identity: Some(format!("{OF}{}", origin.uuid)),
             });
         }
         Ok(planned)

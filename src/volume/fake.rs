@@ -153,14 +153,18 @@ impl Provider for Fake {
 
     fn plan(&self, run: Id, volumes: &[Volume], _keep_clear: &[PathBuf]) -> Result<Vec<Snapshot>> {
         self.call("plan")?;
-        let directory = self.state().snapshots.clone();
-        let snapshot = |(number, volume): (usize, &Volume)| Snapshot {
-            run,
-            volume: volume.clone(),
-            name: directory.join(mark::name(run, number)).display().to_string(),
-            identity: None,
+        let state = self.state();
+        let snapshot = |volume: &Volume| {
+            let number = state.volumes.iter().take_while(|top| **top != volume.top).count();
+            let name = state.snapshots.join(mark::name(run, number as u64));
+            Snapshot {
+                run,
+                volume: volume.clone(),
+                name: name.display().to_string(),
+                identity: None,
+            }
         };
-        Ok(volumes.iter().enumerate().map(snapshot).collect())
+        Ok(volumes.iter().map(snapshot).collect())
     }
 
     fn places(&self, _planned: &[Snapshot]) -> Vec<PathBuf> {

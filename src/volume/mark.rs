@@ -4,8 +4,8 @@ use crate::units::Id;
 
 const PREFIX: &str = "snapback-";
 
-/// The name of a run's snapshot number `number`: `snapback-<run>-<number>`.
-pub fn name(run: Id, number: usize) -> String {
+/// The name of a run's snapshot of the volume that the provider numbers so: `snapback-<run>-<number>`.
+pub fn name(run: Id, number: u64) -> String {
     format!("{PREFIX}{run}-{number}")
 }
 

@@ -390,6 +390,27 @@ fn a_place_that_others_control_is_passed_over() {
 }
 
 #[test]
+fn two_plans_of_one_run_do_not_collide() {
+    let lab = lab!();
+    lab.subvolume("one");
+    lab.subvolume("two");
+    let provider = Btrfs::new(Some(lab.path("place")));
+    let run = Id::random();
+    let mut taken = Vec::new();
+    for name in ["one", "two"] {
+        let planned = provider.plan(run, &[locate(&lab.path(name)).volume], &[]).unwrap();
+        let mut prepared = provider.prepare(&planned).unwrap();
+        prepared.fix().unwrap();
+        taken.extend(prepared.finish().unwrap());
+    }
+    let volumes: Vec<Volume> = taken.iter().map(|snapshot| snapshot.volume.clone()).collect();
+    assert!(!provider.one_instant(&volumes) && provider.one_instant(&volumes[..1]));
+    for snapshot in &taken {
+        assert!(provider.remove(snapshot).unwrap());
+    }
+}
+
+#[test]
 fn what_was_prepared_and_not_taken_leaves_nothing() {
     let lab = lab!();
     lab.subvolume("sub");

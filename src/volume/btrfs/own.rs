@@ -135,6 +135,7 @@ pub fn remove_from(directory: BorrowedFd<'_>, snapshot: &Snapshot) -> Result<boo
         return Err(fail(format!("{reason}; it is left alone")));
     }
     drop(found);
+    crate::failpoint!("btrfs.remove", || fail("failpoint".to_owned()));
     destroy(directory, name).map_err(at("remove the snapshot", path))?;
     // When the commit takes longer than the limit it still ends by itself.
     commit(directory, COMMIT_LIMIT).map_err(at("commit the removal of", path))?;

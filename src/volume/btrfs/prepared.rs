@@ -63,12 +63,23 @@ fn prepare_one(snapshot: &Snapshot, made: &mut Vec<PathBuf>) -> Result<SnapshotC
 
 impl Prepared for PreparedBtrfs {
     fn fix(&mut self) -> Result<(Instant, Instant)> {
+        crate::failpoint!("btrfs.before-snapshot", || Error::failed(
+            "snapshot",
+            "the volume",
+            "failpoint"
+        ));
         let begun = Instant::now();
         for (snapshot, call) in &mut self.calls {
             call.create()
                 .map_err(|error| sys::Error::path("create the snapshot", &snapshot.name, error))?;
         }
-        Ok((begun, Instant::now()))
+        let ended = Instant::now();
+        crate::failpoint!("btrfs.after-snapshot", || Error::failed(
+            "snapshot",
+            "the volume",
+            "failpoint"
+        ));
+        Ok((begun, ended))
     }
 
     fn finish(self: Box<Self>) -> Result<Vec<Snapshot>> {
