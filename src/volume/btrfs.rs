@@ -9,7 +9,10 @@ mod place;
 mod prepared;
 mod survey;
 
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Error, Health, Located, Prepared, Provider, ProviderKind, Result, Snapshot, Survey, Volume, mark};
 use crate::detect::Mounts;
@@ -28,13 +31,22 @@ const OF: &str = "of:";
 #[derive(Debug, Clone, Default)]
 pub struct Btrfs {
     snapshot_dir: Option<PathBuf>,
+    /// The mounted snapshots by name, each locked (flock(2)): another run's `cleanup` leaves them alone.
+    in_use: Arc<Mutex<BTreeMap<String, OwnedFd>>>,
 }
 
 impl Btrfs {
     /// `snapshot_dir` is where snapshots appear, on the same filesystem as the volume; by default `.snapback` at the top of the
     /// volume, or of one above it where the server would take that for a database.
     pub fn new(snapshot_dir: Option<PathBuf>) -> Btrfs {
-        Btrfs { snapshot_dir }
+        Btrfs {
+            snapshot_dir,
+            in_use: Arc::default(),
+        }
+    }
+
+    fn in_use(&self) -> MutexGuard<'_, BTreeMap<String, OwnedFd>> {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -103,7 +115,14 @@ impl Provider for Btrfs {
     }
 
     fn mount(&self, snapshot: &Snapshot, _at: &Path) -> Result<PathBuf> {
+        let locked = own::lock(snapshot)?;
+        self.in_use().insert(snapshot.name.clone(), locked);
         Ok(PathBuf::from(&snapshot.name))
+    }
+
+    fn unmount(&self, snapshot: &Snapshot, _at: &Path) -> Result<()> {
+        self.in_use().remove(&snapshot.name);
+        Ok(())
     }
 
     fn health(&self, snapshot: &Snapshot) -> Result<Health> {
@@ -111,6 +130,7 @@ impl Provider for Btrfs {
     }
 
     fn remove(&self, snapshot: &Snapshot) -> Result<bool> {
+        self.in_use().remove(&snapshot.name);
         own::remove(snapshot)
     }
 

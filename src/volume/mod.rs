@@ -202,7 +202,8 @@ pub trait Provider: Send + Sync {
     /// It is still there.
     fn remove(&self, snapshot: &Snapshot) -> Result<bool>;
 
-    /// Every snapshot with our mark on the mounted volumes of this kind, for `cleanup`.
+    /// Every snapshot with our mark on the mounted volumes of this kind, for `cleanup`: also those of runs that are alive,
+    /// which the caller knows by their journals ([`remove`](Provider::remove) refuses what another process has mounted).
     ///
     /// # Errors
     /// The volumes cannot be examined.

@@ -390,6 +390,24 @@ fn a_place_that_others_control_is_passed_over() {
 }
 
 #[test]
+fn a_snapshot_that_another_run_reads_is_left_alone() {
+    let lab = lab!();
+    lab.subvolume("sub");
+    let (reader, cleaner) = (Btrfs::new(None), Btrfs::new(None));
+    let snapshot = take(&reader, &lab.path("sub"), &[]);
+    reader.mount(&snapshot, Path::new("/nowhere")).unwrap();
+    let error = cleaner.remove(&snapshot).unwrap_err().to_string();
+    assert!(error.contains("another run"), "{error}");
+    assert_eq!(reader.health(&snapshot).unwrap(), Health::Good);
+    // A run that dies drops its lock; one that lives removes its own.
+    drop(reader);
+    assert!(cleaner.remove(&snapshot).unwrap());
+    let snapshot = take(&cleaner, &lab.path("sub"), &[]);
+    cleaner.mount(&snapshot, Path::new("/nowhere")).unwrap();
+    assert!(cleaner.remove(&snapshot).unwrap());
+}
+
+#[test]
 fn two_plans_of_one_run_do_not_collide() {
     let lab = lab!();
     lab.subvolume("one");

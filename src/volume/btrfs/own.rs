@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::super::{Error, Health, ProviderKind, Result, Snapshot, Volume, mark};
@@ -29,6 +29,15 @@ pub fn identified(snapshot: &Snapshot) -> Result<Snapshot> {
         identity: Some(subvolume.uuid.to_string()),
         ..snapshot.clone()
     })
+}
+
+/// Marks a snapshot as being read, as long as the descriptor lives.
+pub fn lock(snapshot: &Snapshot) -> Result<OwnedFd> {
+    let path = Path::new(&snapshot.name);
+    let directory = sys::fs::open_directory(path)?;
+    rustix::fs::flock(&directory, FlockOperation::NonBlockingLockShared)
+        .map_err(|error| sys::Error::path("lock", path, error))?;
+    Ok(directory)
 }
 
 /// Why this subvolume is not the snapshot that we made, if so.
@@ -134,7 +143,9 @@ pub fn remove_from(directory: BorrowedFd<'_>, snapshot: &Snapshot) -> Result<boo
     if let Some(reason) = reason {
         return Err(fail(format!("{reason}; it is left alone")));
     }
-    drop(found);
+    // A run that reads it, perhaps one with another state directory, holds a shared lock.
+    rustix::fs::flock(&found, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| fail("another run is reading it; it is left alone".to_owned()))?;
     crate::failpoint!("btrfs.remove", || fail("failpoint".to_owned()));
     destroy(directory, name).map_err(at("remove the snapshot", path))?;
     // When the commit takes longer than the limit it still ends by itself.
