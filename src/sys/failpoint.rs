@@ -130,6 +130,47 @@ mod armed {
             assert_eq!((points["b"].action.as_str(), points["b"].at), ("sleep:5", Some(3)));
         }
 
+        fn fails(number: u32) -> std::io::Result<u32> {
+            crate::failpoint!("third", || std::io::Error::other("failpoint"));
+            Ok(number)
+        }
+
+        /// Runs itself again as the process that has the points in its environment.
+        #[test]
+        fn points_act_when_they_are_reached() {
+            use std::os::unix::process::ExitStatusExt;
+            const ROLE: &str = "SNAPBACK_TEST_FAILPOINT";
+            const NAME: &str = "sys::failpoint::armed::tests::points_act_when_they_are_reached";
+            if std::env::var_os(ROLE).is_some() {
+                crate::failpoint!("elsewhere");
+                let answers: Vec<bool> = (0..4).map(|number| fails(number).is_ok()).collect();
+                assert_eq!(answers, [true, true, false, true]);
+                crate::failpoint!("gate");
+                crate::failpoint!("end");
+                return;
+            }
+            let dir = tempfile::tempdir().unwrap();
+            let gate = dir.path().join("gate");
+            let points = format!("third=error@3;gate=pause:{};end=kill", gate.display());
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", NAME])
+                .env(ROLE, "child")
+                .env("SNAPBACK_FAILPOINTS", points)
+                .spawn()
+                .unwrap();
+            let until = Instant::now() + Duration::from_secs(30);
+            while !dir.path().join("gate.reached").exists() {
+                assert!(
+                    child.try_wait().unwrap().is_none() && Instant::now() < until,
+                    "the gate was not reached"
+                );
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            assert!(child.try_wait().unwrap().is_none(), "it waits at the gate");
+            std::fs::write(&gate, "").unwrap();
+            assert_eq!(child.wait().unwrap().signal(), Some(9));
+        }
+
         #[test]
         fn an_error_is_asked_of_the_caller() {
             assert!(act("error", "x"));

@@ -168,4 +168,33 @@ mod tests {
             "and a second signal in a critical step did not end us"
         );
     }
+
+    /// Runs itself again as the process that is interrupted.
+    #[test]
+    fn a_second_interrupt_ends_the_process_but_not_in_a_critical_step() {
+        use std::os::unix::process::ExitStatusExt;
+        const ROLE: &str = "SNAPBACK_TEST_INTERRUPTED";
+        if let Ok(role) = std::env::var(ROLE) {
+            let cancel = Cancel::new();
+            install(&cancel).unwrap();
+            let twice = || (0..2).for_each(|_| low_level::raise(SIGINT).unwrap());
+            if role == "critical" {
+                cancel.critical(twice)
+            } else {
+                twice()
+            }
+            assert_eq!((role.as_str(), cancel.asked()), ("critical", Some(SIGINT)));
+            return;
+        }
+        let run = |role: &str| {
+            let name = "sys::signal::tests::a_second_interrupt_ends_the_process_but_not_in_a_critical_step";
+            let child = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", name])
+                .env(ROLE, role)
+                .output();
+            child.unwrap().status
+        };
+        assert_eq!(run("plain").signal(), Some(SIGINT));
+        assert!(run("critical").success());
+    }
 }

@@ -1,4 +1,14 @@
 //! Volumes and their snapshots. A [`Provider`] knows one kind of storage; nothing here knows a repository.
+//!
+//! A run calls, in this order: `locate`, `survey`, `one_instant`, `room`; `settle`; `plan` (the journal is written) and
+//! `prepare`; `fix` under the lock; `finish`; `mount`, `health`, `unmount`; `remove`.
+
+mod btrfs;
+#[doc(hidden)]
+pub mod fake;
+mod mark;
+
+pub use btrfs::Btrfs;
 
 pub mod btrfs;
 
@@ -38,11 +48,20 @@ pub struct Volume {
     pub source: String,
     /// The filesystem on it, as in mountinfo.
     pub fs_type: String,
-    /// The directory at which the volume's top appears on the live host. For a nested subvolume this is its directory,
-    /// which need not be a mount point.
+    /// A directory at which the volume's top appears on the live host. For a nested subvolume this is its directory, which
+    /// need not be a mount point; for a path in a bind mount it need not be above the path.
     pub top: PathBuf,
     /// What must be frozen or settled together: the filesystem's identity (Btrfs: its UUID).
     pub filesystem: String,
+}
+
+/// Where a path lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located {
+    /// The volume.
+    pub volume: Volume,
+    /// The path relative to the volume's top; empty for the top itself. The same below a mounted snapshot.
+    pub inside: PathBuf,
 }
 
 /// A snapshot as the journal and the manifest keep it: enough to find and remove it after a crash.
@@ -54,7 +73,8 @@ pub struct Snapshot {
     pub volume: Volume,
     /// The provider's own name for it: Btrfs absolute path on the live host, LVM `VG/LV`, ZFS `pool/ds@name`.
     pub name: String,
-    /// A second identity that tells ours from a stranger's of the same name, once known (Btrfs: the snapshot's UUID; ZFS: guid).
+    /// A second identity that tells ours from a stranger's of the same name (Btrfs: `of:UUID` of the origin while planned, then
+    /// the snapshot's own UUID; ZFS: guid).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
 }
@@ -109,19 +129,20 @@ pub trait Provider: Send + Sync {
     /// Which kind this is.
     fn kind(&self) -> ProviderKind;
 
-    /// The volume that holds `path` (absolute, without symlinks), or `None` when it is not this provider's.
+    /// The volume that holds `path` (absolute, without symlinks, there), or `None` when it is not this provider's.
     ///
     /// # Errors
-    /// The path cannot be examined.
-    fn locate(&self, path: &Path, mounts: &Mounts) -> Result<Option<Volume>>;
+    /// The path cannot be examined, or its volume cannot be reached.
+    fn locate(&self, path: &Path, mounts: &Mounts) -> Result<Option<Located>>;
 
-    /// Looks at those parts of the volume that are needed: nested volumes below `paths`, oddities. Changes nothing.
+    /// Looks at those parts of the volume that are needed: nested volumes at or below `paths` (absolute, on this volume),
+    /// oddities. Changes nothing.
     ///
     /// # Errors
     /// The volume cannot be examined.
     fn survey(&self, volume: &Volume, paths: &[PathBuf]) -> Result<Survey>;
 
-    /// Whether this provider can snapshot all these volumes at one instant by itself.
+    /// Whether this provider can snapshot all these volumes at one instant by itself. True for a single one.
     fn one_instant(&self, volumes: &[Volume]) -> bool;
 
     /// Whether there is room for the snapshots while `written_per_second` bytes change for `seconds` s. Changes nothing.
@@ -137,10 +158,18 @@ pub trait Provider: Send + Sync {
     fn settle(&self, volume: &Volume) -> Result<()>;
 
     /// The snapshots that [`prepare`](Provider::prepare) will make, with their names, so that the journal has them first.
+    /// Nothing of ours will appear in the directories `keep_clear` (the server's own: it takes directories for databases).
     ///
     /// # Errors
     /// No place or name for a snapshot was found.
-    fn plan(&self, run: Id, volumes: &[Volume]) -> Result<Vec<Snapshot>>;
+    fn plan(&self, run: Id, volumes: &[Volume], keep_clear: &[PathBuf]) -> Result<Vec<Snapshot>>;
+
+    /// The directories of ours in which planned snapshots appear on the live host: those that are missing are made by
+    /// [`prepare`](Provider::prepare) (so the journal has them first), and the copy leaves them out. None for providers whose
+    /// snapshots have no place in a filesystem.
+    fn places(&self, _planned: &[Snapshot]) -> Vec<PathBuf> {
+        Vec::new()
+    }
 
     /// Does all that can be done before the lock for the planned snapshots.
     ///
@@ -155,6 +184,14 @@ pub trait Provider: Send + Sync {
     /// The snapshot cannot be mounted.
     fn mount(&self, snapshot: &Snapshot, at: &Path) -> Result<PathBuf>;
 
+    /// Undoes [`mount`](Provider::mount). Nothing to do for providers that did not mount anything.
+    ///
+    /// # Errors
+    /// It is still mounted.
+    fn unmount(&self, _snapshot: &Snapshot, _at: &Path) -> Result<()> {
+        Ok(())
+    }
+
     /// Whether a snapshot that is being read can still be trusted. Called during and after the copy.
     ///
     /// # Errors
@@ -167,7 +204,8 @@ pub trait Provider: Send + Sync {
     /// It is still there.
     fn remove(&self, snapshot: &Snapshot) -> Result<bool>;
 
-    /// Every snapshot with our mark on the mounted volumes of this kind, for `cleanup`.
+    /// Every snapshot with our mark on the mounted volumes of this kind, for `cleanup`: also those of runs that are alive,
+    /// which the caller knows by their journals ([`remove`](Provider::remove) refuses what another process has mounted).
     ///
     /// # Errors
     /// The volumes cannot be examined.
@@ -197,5 +235,43 @@ pub enum Error {
     Sys(#[from] crate::sys::Error),
 }
 
+impl Error {
+    /// An operation on a volume or snapshot failed.
+    pub fn failed(operation: &'static str, object: impl Into<String>, reason: impl Into<String>) -> Error {
+        Error::Failed {
+            operation,
+            object: object.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
 /// A volume result.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// Every provider that this build has. `btrfs_snapshot_dir` is the configuration's `btrfs.snapshot_dir`.
+pub fn providers(btrfs_snapshot_dir: Option<PathBuf>) -> Vec<Box<dyn Provider>> {
+    vec![Box::new(Btrfs::new(btrfs_snapshot_dir))]
+}
+
+/// The provider of a kind, to undo what a journal says.
+pub fn of_kind(providers: &[Box<dyn Provider>], kind: ProviderKind) -> Option<&dyn Provider> {
+    providers
+        .iter()
+        .map(AsRef::as_ref)
+        .find(|provider| provider.kind() == kind)
+}
+
+/// Removes a directory of ours that a journal has ([`Made::Directory`](crate::journal::Made::Directory)); `Ok(false)` when it stays
+/// because something is in it, or is gone already.
+///
+/// # Errors
+/// It cannot be removed for another reason.
+pub fn remove_place(at: &Path) -> Result<bool> {
+    use std::io::ErrorKind::{DirectoryNotEmpty, NotFound};
+    match std::fs::remove_dir(at) {
+        Ok(()) => Ok(true),
+        Err(error) if matches!(error.kind(), DirectoryNotEmpty | NotFound) => Ok(false),
+        Err(error) => Err(crate::sys::Error::path("remove the directory", at, error).into()),
+    }
+}

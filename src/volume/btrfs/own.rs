@@ -1,0 +1,262 @@
+//! Snapshots of ours: known by name, run and UUID; removed durably; found again after a crash.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::super::{Error, Health, ProviderKind, Result, Snapshot, Volume, mark};
+use super::{OF, at, locate, place_of, volume_id};
+use crate::detect::Mounts;
+use crate::sys;
+use crate::sys::btrfs::{Subvolume, TOP_INODE, Uuid, commit, destroy, filesystem_uuid, nested_below, subvolume_of};
+
+/// The longest that a removal waits to be durable; the kernel commits by itself every 30 s.
+const COMMIT_LIMIT: Duration = Duration::from_secs(60);
+
+/// The same snapshot with its own UUID, if it is what was planned.
+pub fn identified(snapshot: &Snapshot) -> Result<Snapshot> {
+    let path = Path::new(&snapshot.name);
+    let (_, _, subvolume) = locate::top_at(path)?
+        .ok_or_else(|| Error::failed("find the snapshot", &snapshot.name, "it is not there after it was made"))?;
+    if let Some(reason) = foreign(snapshot, &subvolume) {
+        return Err(Error::failed("use the snapshot", &snapshot.name, reason));
+    }
+    Ok(Snapshot {
+        identity: Some(subvolume.uuid.to_string()),
+        ..snapshot.clone()
+    })
+}
+
+/// Marks a snapshot as being read, as long as the descriptor lives.
+pub fn lock(snapshot: &Snapshot) -> Result<OwnedFd> {
+    let path = Path::new(&snapshot.name);
+    let directory = sys::fs::open_directory(path)?;
+    rustix::fs::flock(&directory, FlockOperation::NonBlockingLockShared)
+        .map_err(|error| sys::Error::path("lock", path, error))?;
+    Ok(directory)
+}
+
+/// Why this subvolume is not the snapshot that we made, if so.
+fn foreign(snapshot: &Snapshot, found: &Subvolume) -> Option<String> {
+    let own = found.uuid.to_string();
+    let same = match &snapshot.identity {
+        None => true,
+        Some(identity) => match identity.strip_prefix(OF) {
+            Some(origin) => found.snapshot_of.to_string() == origin,
+            None => own == *identity,
+        },
+    };
+    if !same {
+        Some(format!("its UUID {own} is not that of the snapshot that snapback made"))
+    } else if !found.read_only {
+        Some("it was made writable, so somebody uses it".to_owned())
+    } else {
+        None
+    }
+}
+
+/// Whether a snapshot is still there, the same, and readable.
+pub fn health(snapshot: &Snapshot) -> Result<Health> {
+    let path = Path::new(&snapshot.name);
+    let Some((_, _, subvolume)) = locate::top_at(path)? else {
+        return Ok(Health::Lost(format!("{} is gone", snapshot.name)));
+    };
+    if let Some(reason) = foreign(snapshot, &subvolume) {
+        return Ok(Health::Lost(format!("{}: {reason}", snapshot.name)));
+    }
+    if sys::fs::room(path)?.read_only {
+        let source = &snapshot.volume.source;
+        return Ok(Health::Lost(format!(
+            "the filesystem of {source} turned read-only, as it does after an error"
+        )));
+    }
+    Ok(Health::Good)
+}
+
+/// Removes a snapshot of ours wherever it appears now; `Ok(false)` when it is gone.
+pub fn remove(snapshot: &Snapshot) -> Result<bool> {
+    let fail = |reason: &str| Error::failed("remove the snapshot", &snapshot.name, reason);
+    let place = place_of(snapshot).ok_or_else(|| fail("that is no path of a snapshot"))?;
+    if let Ok(directory) = sys::fs::open_directory(place)
+        && on_filesystem(&directory, &snapshot.volume.filesystem)
+    {
+        return remove_from(directory.as_fd(), snapshot);
+    }
+    // The place is gone, or something else is mounted there: the filesystem itself must be looked at.
+    let mounts = Mounts::read().map_err(|error| fail(&error.to_string()))?;
+    let mut mounted = false;
+    for root in filesystem_roots(&mounts) {
+        mounted |= on_filesystem(&root.directory, &snapshot.volume.filesystem);
+    }
+    if !mounted {
+        return Err(fail(
+            "its filesystem is not mounted: mount it, then run `snapback cleanup` again",
+        ));
+    }
+    let same_name = |one: &Snapshot| Path::new(&one.name).file_name() == Path::new(&snapshot.name).file_name();
+    let own = list(&mounts)?;
+    let Some(elsewhere) = own
+        .iter()
+        .find(|one| same_name(one) && one.volume.filesystem == snapshot.volume.filesystem)
+    else {
+        return Ok(false);
+    };
+    let moved = Snapshot {
+        name: elsewhere.name.clone(),
+        ..snapshot.clone()
+    };
+    let place = place_of(&moved).ok_or_else(|| fail("that is no path of a snapshot"))?;
+    remove_from(sys::fs::open_directory(place)?.as_fd(), &moved)
+}
+
+fn on_filesystem(directory: &OwnedFd, filesystem: &str) -> bool {
+    filesystem_uuid(directory).is_ok_and(|uuid| uuid.to_string() == filesystem)
+}
+
+/// Removes a snapshot of ours from the directory that holds it, and waits for that to be durable.
+pub fn remove_from(directory: BorrowedFd<'_>, snapshot: &Snapshot) -> Result<bool> {
+    let path = Path::new(&snapshot.name);
+    let fail = |reason: String| Error::failed("remove the snapshot", &snapshot.name, reason);
+    let name = path
+        .file_name()
+        .ok_or_else(|| fail("that is no path of a snapshot".to_owned()))?;
+    if name.to_str().and_then(mark::run_of) != Some(snapshot.run) {
+        return Err(fail(format!("it does not carry the mark of run {}", snapshot.run)));
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = match rustix::fs::openat(directory, name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(false),
+        found => found.map_err(|error| sys::Error::path("open the snapshot", path, error))?,
+    };
+    let inode = rustix::fs::statat(&found, "", AtFlags::EMPTY_PATH)
+        .map_err(|error| sys::Error::path("look at", path, error))?
+        .st_ino;
+    let subvolume = subvolume_of(&found).map_err(at("ask for the subvolume of", path))?;
+    let reason = match inode {
+        TOP_INODE => foreign(snapshot, &subvolume),
+        _ => Some("it is no subvolume".to_owned()),
+    };
+    if let Some(reason) = reason {
+        return Err(fail(format!("{reason}; it is left alone")));
+    }
+    // A run that reads it, perhaps one with another state directory, holds a shared lock.
+    rustix::fs::flock(&found, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| fail("another run is reading it; it is left alone".to_owned()))?;
+    crate::failpoint!("btrfs.remove", || fail("failpoint".to_owned()));
+    destroy(directory, name).map_err(at("remove the snapshot", path))?;
+    // When the commit takes longer than the limit it still ends by itself.
+    commit(directory, COMMIT_LIMIT).map_err(at("commit the removal of", path))?;
+    Ok(true)
+}
+
+/// The top of what a mount shows of a filesystem.
+struct Root {
+    path: PathBuf,
+    directory: OwnedFd,
+}
+
+/// Every mount point of a Btrfs that can be opened.
+fn filesystem_roots(mounts: &Mounts) -> Vec<Root> {
+    let btrfs = mounts.0.iter().filter(|mount| mount.fs_type == "btrfs");
+    let open = |path: &PathBuf| {
+        let directory = sys::fs::open_directory(path).ok()?;
+        filesystem_uuid(&directory).ok()?;
+        Some(Root {
+            path: path.clone(),
+            directory,
+        })
+    };
+    btrfs.filter_map(|mount| open(&mount.mount_point)).collect()
+}
+
+/// Every snapshot with our mark that any mount of a Btrfs shows.
+pub fn list(mounts: &Mounts) -> Result<Vec<Snapshot>> {
+    let mut search = Search::default();
+    for root in filesystem_roots(mounts) {
+        let (filesystem, subvolume) = locate::identity(&root.directory, &root.path)?;
+        let origin = locate::locate(&root.path, mounts)
+            .ok()
+            .flatten()
+            .map(|located| located.volume);
+        if let Some(volume) = origin {
+            search.origins.insert((filesystem, subvolume.uuid), volume);
+        }
+        search.below(&root.path, &root.directory, filesystem)?;
+    }
+    Ok(search.snapshots())
+}
+
+#[derive(Default)]
+struct Search {
+    seen: BTreeSet<(Uuid, PathBuf)>,
+    origins: BTreeMap<(Uuid, Uuid), Volume>,
+    found: BTreeMap<(Uuid, u64), (PathBuf, Subvolume)>,
+}
+
+impl Search {
+    fn below(&mut self, path: &Path, directory: &OwnedFd, filesystem: Uuid) -> Result<()> {
+        if !self.seen.insert((filesystem, path.to_owned())) {
+            return Ok(());
+        }
+        for nested in nested_below(directory).map_err(at("list the subvolumes nested in", path))? {
+            let top = path.join(&nested.path);
+            // Removed meanwhile, or hidden by a mount: then it is seen elsewhere or not at all.
+            let Ok(Some((directory, found, subvolume))) = locate::top_at(&top) else {
+                continue;
+            };
+            if (found, subvolume.id) != (filesystem, nested.id) {
+                continue;
+            }
+            if subvolume.name.to_str().and_then(mark::run_of).is_some() {
+                self.found.entry((filesystem, subvolume.id)).or_insert((top, subvolume));
+            } else if !subvolume.read_only {
+                self.origins
+                    .entry((filesystem, subvolume.uuid))
+                    .or_insert_with(|| origin(&top, filesystem, &subvolume));
+                self.below(&top, &directory, filesystem)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn snapshots(self) -> Vec<Snapshot> {
+        let snapshot = |((filesystem, _), (path, subvolume)): ((Uuid, u64), (PathBuf, Subvolume))| {
+            let run = mark::run_of(subvolume.name.to_str()?)?;
+            let known = self.origins.get(&(filesystem, subvolume.snapshot_of)).cloned();
+            Some(Snapshot {
+                run,
+                volume: known.unwrap_or_else(|| unknown_origin(filesystem, &subvolume)),
+                name: path.to_str()?.to_owned(),
+                identity: Some(subvolume.uuid.to_string()),
+            })
+        };
+        self.found.into_iter().filter_map(snapshot).collect()
+    }
+}
+
+fn origin(top: &Path, filesystem: Uuid, subvolume: &Subvolume) -> Volume {
+    Volume {
+        provider: ProviderKind::Btrfs,
+        id: volume_id(filesystem, subvolume.id),
+        source: top.display().to_string(),
+        fs_type: "btrfs".to_owned(),
+        top: top.to_owned(),
+        filesystem: filesystem.to_string(),
+    }
+}
+
+/// The origin may have been removed since, or is not mounted.
+fn unknown_origin(filesystem: Uuid, snapshot: &Subvolume) -> Volume {
+    Volume {
+        provider: ProviderKind::Btrfs,
+        id: format!("{filesystem}:"),
+        source: format!("the subvolume with UUID {}", snapshot.snapshot_of),
+        fs_type: "btrfs".to_owned(),
+        top: PathBuf::new(),
+        filesystem: filesystem.to_string(),
+    }
+}
