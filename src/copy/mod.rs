@@ -1,6 +1,24 @@
-//! Copying: out of a snapshot into a repository, in parallel ranges, and back.
+//! Copying: out of a snapshot into a repository, in parallel ranges.
+//!
+//! One thread walks the trees in table order and cuts them into jobs; workers read, hash, compress and pack; the caller's thread
+//! puts the results back into order and writes the file table. All channels are bounded, so memory does not grow with the data.
+
+mod collect;
+mod engine;
+mod jobs;
+mod leave_out;
+mod live;
+mod notes;
+mod parent;
+mod range;
+pub(crate) mod stop;
+mod throttle;
+mod walk;
+mod worker;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::error::Kind;
 use crate::record::{CopyFigures, LeftOut};
@@ -34,6 +52,21 @@ pub struct CopyOptions {
     pub class: crate::repository::ChunkClass,
     /// How often a file that changes while it is copied live is tried.
     pub live_attempts: u32,
+    /// Whoever learns that the snapshot strains (its copy-on-write space fills) sets this: the bandwidth limit is lifted.
+    pub hurry: Arc<AtomicBool>,
+}
+
+impl Default for CopyOptions {
+    fn default() -> CopyOptions {
+        CopyOptions {
+            workers: crate::sys::host::processors().min(8),
+            bandwidth: None,
+            idle_priority: true,
+            class: crate::repository::ChunkClass::default(),
+            live_attempts: 3,
+            hurry: Arc::default(),
+        }
+    }
 }
 
 /// What a copy did.
@@ -99,17 +132,18 @@ impl Error {
 /// A copy result.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Copies the trees into the writer's backup, ranges in parallel. `health` is asked now and then; what it says aborts the copy.
+/// Copies the trees into the writer's backup, ranges in parallel. `health` is asked every two seconds and at the end; what it says
+/// aborts the copy. The trees' order is the order of the record's `roots`.
 ///
 /// # Errors
 /// Any read error on a snapshot, a lost snapshot, a full repository, a wish to end: nothing is committed.
 pub fn copy(
-    _trees: &[Tree],
-    _writer: &crate::repository::Writer,
-    _options: &CopyOptions,
-    _health: &(dyn Fn() -> Result<()> + Sync),
-    _monitor: &dyn crate::monitor::Monitor,
-    _cancel: &crate::sys::signal::Cancel,
+    trees: &[Tree],
+    writer: &crate::repository::Writer,
+    options: &CopyOptions,
+    health: &(dyn Fn() -> Result<()> + Sync),
+    monitor: &dyn crate::monitor::Monitor,
+    cancel: &crate::sys::signal::Cancel,
 ) -> Result<CopyReport> {
-    todo!()
+    engine::run(trees, writer, options, health, monitor, cancel)
 }
