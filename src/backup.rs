@@ -11,6 +11,7 @@ mod store;
 pub(crate) mod trees;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::Config;
@@ -68,9 +69,28 @@ pub fn backup(config: &Config, request: &Request, monitor: &dyn Monitor, cancel:
 /// None is configured, there is none, or it is damaged.
 pub fn open_repository(config: &Config) -> Result<Repository> {
     if config.repository.as_os_str().is_empty() {
-        return Err(Error::usage("no repository is configured: set `repository:` or give --repository DIR"));
+        return Err(Error::usage(
+            "no repository is configured: set `repository:` or give --repository DIR",
+        ));
     }
-    Ok(Repository::open(Arc::new(DirectoryStore::open(&config.repository)?))?)
+    open_directory(&config.repository)
+}
+
+/// Opens the repository in a directory.
+///
+/// # Errors
+/// There is none, or it is damaged.
+pub fn open_directory(directory: &Path) -> Result<Repository> {
+    let store = match DirectoryStore::open(directory) {
+        Err(crate::store::Error::Absent { .. }) => {
+            return Err(Error::usage(format!(
+                "there is no repository in {}: `snapback init` makes one",
+                directory.display()
+            )));
+        }
+        store => store.map_err(crate::repository::Error::from)?,
+    };
+    Ok(Repository::open(Arc::new(store))?)
 }
 
 fn with_host(
@@ -84,15 +104,29 @@ fn with_host(
     if !blockers.is_empty() {
         return Err(Error::Refused(blockers));
     }
-    run.note(examined.findings.iter().filter(|finding| finding.severity != crate::finding::Severity::Note).cloned());
-    let planned = trees::plan(config, &examined);
+    run.note(
+        examined
+            .findings
+            .iter()
+            .filter(|finding| finding.severity != crate::finding::Severity::Note)
+            .cloned(),
+    );
+    let planned = trees::plan(config, &examined.layout, &examined.paths);
 
     // Apart from the rest, because the lock borrows it alone.
     let mut database = examined.database.take();
     let (moment, mut taken) = quiet::take(run, database.as_deref_mut(), &examined)?;
     let database = database.as_deref();
     let stored = quiet::take_apart(run, &examined, &mut taken).and_then(|()| {
-        let work = store::Work { config, request, repository, database, examined: &examined, planned: &planned, moment };
+        let work = store::Work {
+            config,
+            request,
+            repository,
+            database,
+            examined: &examined,
+            planned: &planned,
+            moment,
+        };
         store::store(run, work, &taken)
     });
     // The snapshots go whether or not the copy succeeded, and a wish to end does not keep them.
@@ -109,19 +143,28 @@ fn with_host(
 
 /// The backup is committed; a snapshot that could not be removed is a warning, and the journal keeps it for `cleanup`.
 fn left_behind(error: &Error) -> Finding {
-    Finding::warning("snapshot-left", format!("the backup is complete, but a snapshot is left: {error}"))
-        .remedy("`snapback cleanup` removes it")
+    Finding::warning(
+        "snapshot-left",
+        format!("the backup is complete, but a snapshot is left: {error}"),
+    )
+    .remedy("`snapback cleanup` removes it")
 }
 
 fn with_last_words(run: &Run<'_>, outcome: Outcome) -> Outcome {
-    let record = Record { warnings: run.findings.clone(), phases: run.timeline.phases(), ..outcome.record };
+    let record = Record {
+        warnings: run.findings.clone(),
+        phases: run.timeline.phases(),
+        ..outcome.record
+    };
     Outcome { record, ..outcome }
 }
 
 /// One word for "asked to end", whichever layer noticed first.
 fn interrupted(error: Error) -> Error {
     match error.kind() {
-        crate::error::Kind::Interrupted(signal) if !matches!(error, Error::Rollback { .. }) => Error::Interrupted(signal),
+        crate::error::Kind::Interrupted(signal) if !matches!(error, Error::Rollback { .. }) => {
+            Error::Interrupted(signal)
+        }
         _ => error,
     }
 }

@@ -46,10 +46,8 @@ pub struct PlacedPath {
     pub path: PathBuf,
     /// What it holds.
     pub role: PathRole,
-    /// Index into the plan's volumes; `None` for a path that is on none.
-    pub volume: Option<usize>,
-    /// Whether the server needs it to start on the copy.
-    pub needed: bool,
+    /// Index into the plan's volumes.
+    pub volume: usize,
 }
 
 /// What is known of the repository before a run.
@@ -91,12 +89,17 @@ fn repository_state(config: &Config, findings: &mut Vec<Finding>) -> RepositoryS
         Ok(listed) => (true, listed.iter().filter(|one| one.manifest.is_ok()).count()),
         Err(error) => {
             findings.push(
-                Finding::blocker("repository", error.to_string()).remedy("`snapback init` makes a repository; it never overwrites one"),
+                Finding::blocker("repository", error.to_string())
+                    .remedy("`snapback init` makes a repository; it never overwrites one"),
             );
             (false, 0)
         }
     };
-    RepositoryState { path: config.repository.clone(), usable, backups }
+    RepositoryState {
+        path: config.repository.clone(),
+        usable,
+        backups,
+    }
 }
 
 fn placed(layout: &Layout) -> Vec<PlacedPath> {
@@ -104,7 +107,6 @@ fn placed(layout: &Layout) -> Vec<PlacedPath> {
         path: placed.path.clone(),
         role: placed.role,
         volume: placed.volume,
-        needed: placed.needed,
     };
     layout.placed.iter().map(one).collect()
 }

@@ -1,10 +1,7 @@
 //! Undoing what dead runs left on the host: snapshots, settings, mounts, directories; each was written down before it was made.
 
-use std::path::Path;
-
 use serde::Serialize;
 
-use crate::Result;
 use crate::backup::examine::provider_of;
 use crate::config::Config;
 use crate::database;
@@ -15,6 +12,7 @@ use crate::monitor::Monitor;
 use crate::sys::signal::Cancel;
 use crate::units::Id;
 use crate::volume::{self, Provider, Snapshot};
+use crate::{Error, Result};
 
 /// What to do.
 #[derive(Debug, Clone, Default)]
@@ -60,13 +58,13 @@ pub fn cleanup(config: &Config, request: &Request, monitor: &dyn Monitor, cancel
     let mounts = Mounts::read()?;
     let mut report = Report::default();
     let past = journal::list(&config.state_dir)?;
-    for one in &past.runs {
+    let known: Vec<Id> = past.runs.iter().map(|one| one.run).collect();
+    report.findings.extend(past.findings);
+    for one in past.runs {
         cancel.check()?;
         monitor.message(&format!("run {}", one.run.short()));
         report.runs.push(undo_run(config, request, &providers, one));
     }
-    report.findings.extend(past.findings);
-    let known: Vec<Id> = past.runs.iter().map(|one| one.run).collect();
     orphans(request, &providers, &mounts, &known, &mut report)?;
     if !request.dry_run {
         repository_leftovers(config, &mut report);
@@ -75,8 +73,13 @@ pub fn cleanup(config: &Config, request: &Request, monitor: &dyn Monitor, cancel
 }
 
 /// Undoes one run's leavings, the last made first, and forgets its journal when nothing is left.
-fn undo_run(config: &Config, request: &Request, providers: &[Box<dyn Provider>], past: &Past) -> RunLeft {
-    let mut left = RunLeft { run: past.run, alive: past.alive, removed: Vec::new(), failed: Vec::new() };
+fn undo_run(config: &Config, request: &Request, providers: &[Box<dyn Provider>], past: Past) -> RunLeft {
+    let mut left = RunLeft {
+        run: past.run,
+        alive: past.alive,
+        removed: Vec::new(),
+        failed: Vec::new(),
+    };
     if past.alive {
         return left;
     }
@@ -104,18 +107,16 @@ fn undo_run(config: &Config, request: &Request, providers: &[Box<dyn Provider>],
 fn undo(config: &Config, providers: &[Box<dyn Provider>], made: &Made) -> Result<bool> {
     match made {
         Made::Snapshot(snapshot) => Ok(provider_of(providers, &snapshot.volume)?.remove(snapshot)?),
-        Made::Directory { at } => Ok(remove_empty(at)?),
-        Made::Mount { at } => Ok(crate::sys::mount::unmount(at)?),
-        Made::Setting(setting) => Ok(database::restore_setting(config.server.as_ref(), setting)?),
-    }
-}
-
-fn remove_empty(at: &Path) -> crate::sys::Result<bool> {
-    match std::fs::remove_dir(at) {
-        Ok(()) => Ok(true),
-        // Another run's snapshots, or somebody's files, are still in it.
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::DirectoryNotEmpty) => Ok(false),
-        Err(error) => Err(crate::sys::Error::path("remove the directory", at, error)),
+        // Another run's snapshots, or somebody's files, may still be in it: then it stays.
+        Made::Directory { at } => Ok(volume::remove_place(at)?),
+        Made::Mount { at } => Err(Error::failed(format!(
+            "this version makes no mounts: unmount {} by hand",
+            at.display()
+        ))),
+        Made::Setting(setting) => match &config.server {
+            Some(server) => Ok(database::mysql::restore_setting(server, setting)?),
+            None => Err(Error::failed("the configuration names no server to put it back on")),
+        },
     }
 }
 
@@ -129,9 +130,18 @@ fn name_of(made: &Made) -> String {
 }
 
 /// Snapshots of unknown runs may belong to another state directory whose run is alive: they are named, and removed only when asked.
-fn orphans(request: &Request, providers: &[Box<dyn Provider>], mounts: &Mounts, known: &[Id], report: &mut Report) -> Result<()> {
+fn orphans(
+    request: &Request,
+    providers: &[Box<dyn Provider>],
+    mounts: &Mounts,
+    known: &[Id],
+    report: &mut Report,
+) -> Result<()> {
     for provider in providers {
-        let unknown = provider.list_own(mounts)?.into_iter().filter(|snapshot| !known.contains(&snapshot.run));
+        let unknown = provider
+            .list_own(mounts)?
+            .into_iter()
+            .filter(|snapshot| !known.contains(&snapshot.run));
         for snapshot in unknown {
             orphan(request, &**provider, &snapshot, report);
         }
@@ -142,10 +152,19 @@ fn orphans(request: &Request, providers: &[Box<dyn Provider>], mounts: &Mounts, 
 fn orphan(request: &Request, provider: &dyn Provider, snapshot: &Snapshot, report: &mut Report) {
     report.orphans.push(snapshot.name.clone());
     let finding = if request.orphans && !request.dry_run {
-        provider.remove(snapshot).err().map(|error| Finding::warning("orphan", error.to_string()))
+        provider
+            .remove(snapshot)
+            .err()
+            .map(|error| Finding::warning("orphan", error.to_string()))
     } else {
-        let said = format!("{} is a snapshot of snapback that no run of this state directory made", snapshot.name);
-        Some(Finding::warning("orphan", said).remedy("if no other snapback uses this volume: `snapback cleanup --orphans`"))
+        let said = format!(
+            "{} is a snapshot of snapback that no run of this state directory made",
+            snapshot.name
+        );
+        Some(
+            Finding::warning("orphan", said)
+                .remedy("if no other snapback uses this volume: `snapback cleanup --orphans`"),
+        )
     };
     report.findings.extend(finding);
 }

@@ -1,17 +1,142 @@
 //! Checking what is stored: structure, or every byte.
 
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::Serialize;
+
 use crate::Result;
 use crate::monitor::Monitor;
+use crate::record::Record;
 use crate::repository::{Repository, verify as stored};
 use crate::sys::signal::Cancel;
+use crate::units::Id;
 
-pub use stored::{Damage, Level, Report};
+pub use stored::Level;
 
 /// Which backups to check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Which {
     /// `latest`, an id or a prefix of one.
     One(String),
-    /// All of them.
+    /// All of them, and packs that none of them needs.
     All,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// How thorough it was.
+    pub level: Level,
+    /// Whether nothing is damaged.
+    pub good: bool,
+    /// Backups, entries of their file tables, packs that were looked at.
+    pub backups: u64,
+    /// Entries of their file tables.
+    pub entries: u64,
+    /// Packs.
+    pub packs: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Wall time.
+    pub seconds: f64,
+    /// Packs that no backup needs.
+    pub unreferenced_packs: u64,
+    /// What is damaged.
+    pub damage: Vec<Damage>,
+}
+
+/// A damaged object of the repository.
+#[derive(Debug, Clone, Serialize)]
+pub struct Damage {
+    /// Its key.
+    pub object: String,
+    /// What does not fit.
+    pub reason: String,
+    /// The backups that need it.
+    pub backups: Vec<Id>,
+    /// Original paths of files that cannot be restored whole, with their backup.
+    pub files: Vec<DamagedFile>,
+    /// Further files that are not named.
+    pub more_files: u64,
+}
+
+/// A file that cannot be restored whole.
+#[derive(Debug, Clone, Serialize)]
+pub struct DamagedFile {
+    /// In which backup.
+    pub backup: Id,
+    /// Its original path.
+    pub path: PathBuf,
+}
+
+/// Checks backups. Damage is in the report, not an error.
+///
+/// # Errors
+/// There is no such backup, the repository cannot be listed, or a signal asked to end.
+pub fn verify(
+    repository: &Repository,
+    which: &Which,
+    level: Level,
+    workers: usize,
+    monitor: &dyn Monitor,
+    cancel: &Cancel,
+) -> Result<Report> {
+    let begun = Instant::now();
+    let one = match which {
+        Which::One(id) => Some(id.as_str()),
+        Which::All => None,
+    };
+    let found = repository.verify(one, level, workers, monitor, cancel)?;
+    let roots = if found.damage.is_empty() {
+        Vec::new()
+    } else {
+        roots_of(repository)?
+    };
+    let named = |damage: stored::Damage| Damage {
+        files: damage
+            .paths
+            .iter()
+            .map(|(backup, root, path)| DamagedFile {
+                backup: *backup,
+                path: original(&roots, *backup, *root, path),
+            })
+            .collect(),
+        object: damage.object,
+        reason: damage.reason,
+        backups: damage.backups,
+        more_files: damage.more_paths,
+    };
+    Ok(Report {
+        level,
+        good: found.damage.is_empty(),
+        backups: found.backups,
+        entries: found.entries,
+        packs: found.packs,
+        bytes: found.bytes,
+        seconds: begun.elapsed().as_secs_f64(),
+        unreferenced_packs: found.unreferenced,
+        damage: found.damage.into_iter().map(named).collect(),
+    })
+}
+
+fn roots_of(repository: &Repository) -> Result<Vec<(Id, Vec<PathBuf>)>> {
+    let manifests = repository.list()?.into_iter().filter_map(|listed| listed.manifest.ok());
+    let roots = |record: serde_json::Value| {
+        serde_json::from_value::<Record>(record).map(|record| record.roots.into_iter().map(|root| root.path).collect())
+    };
+    Ok(manifests
+        .map(|manifest| (manifest.id, roots(manifest.record).unwrap_or_default()))
+        .collect())
+}
+
+fn original(roots: &[(Id, Vec<PathBuf>)], backup: Id, root: u32, path: &[u8]) -> PathBuf {
+    let known = roots
+        .iter()
+        .find(|(id, _)| *id == backup)
+        .and_then(|(_, roots)| roots.get(root as usize));
+    let base = known.cloned().unwrap_or_else(|| PathBuf::from(format!("root {root}")));
+    let relative = Path::new(std::ffi::OsStr::from_bytes(path));
+    if path.is_empty() { base } else { base.join(relative) }
 }

@@ -1,11 +1,11 @@
 //! The first look at the host: the server, its paths, their volumes, and what stands in the way. Changes nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::Result;
 use crate::config::Config;
 use crate::database::{self, Consistency, Database, LockLimits, QuiescePlan, Strategy, WrittenPath};
-use crate::detect::{Layout, Mounts};
+use crate::detect::{Layout, Mounts, lay_out};
 use crate::finding::{Finding, Severity};
 use crate::sys::signal::Cancel;
 use crate::volume::{self, Provider, Volume};
@@ -22,13 +22,24 @@ pub(crate) struct Examined {
     pub findings: Vec<Finding>,
 }
 
+impl Examined {
+    /// Directories in which the server takes every directory for a database, or cleans up: nothing of ours may appear there.
+    pub fn directories_of_server(&self) -> Vec<PathBuf> {
+        self.paths
+            .iter()
+            .filter(|written| written.path.is_dir())
+            .map(|written| written.path.clone())
+            .collect()
+    }
+}
+
 /// Detects the server and the layout, and looks for blockers. Changes nothing.
 pub(crate) fn examine(config: &Config, cancel: &Cancel) -> Result<Examined> {
     let mut quiesce = quiesce_plan(config);
     let mut findings = Vec::new();
     let (database, paths, reason): (Option<Box<dyn Database>>, Vec<WrittenPath>, String) = match &config.server {
         Some(server) => {
-            let mut database = database::connect(server)?;
+            let mut database = database::mysql::connect(server)?;
             let examination = database.examine(&quiesce)?;
             quiesce.strategy = examination.strategy;
             findings.extend(examination.findings);
@@ -43,20 +54,30 @@ pub(crate) fn examine(config: &Config, cancel: &Cancel) -> Result<Examined> {
     cancel.check()?;
     let mounts = Mounts::read()?;
     let providers = volume::providers(config.btrfs.snapshot_dir.clone());
-    let layout = Layout::of(&paths, &config.files, &providers, &mounts)?;
+    let layout = lay_out(&paths, &config.files, &providers, &mounts)?;
     findings.extend(layout.findings.iter().cloned());
     findings.extend(room(&layout, &providers)?);
     findings.extend(repository_place(&config.repository, &layout, &paths));
-    Ok(Examined { database, quiesce, reason, paths, providers, mounts, layout, findings })
+    Ok(Examined {
+        database,
+        quiesce,
+        reason,
+        paths,
+        providers,
+        mounts,
+        layout,
+        findings,
+    })
 }
 
 /// The provider of a volume.
 pub(crate) fn provider_of<'p>(providers: &'p [Box<dyn Provider>], volume: &Volume) -> Result<&'p dyn Provider> {
-    providers
-        .iter()
-        .find(|provider| provider.kind() == volume.provider)
-        .map(|provider| &**provider)
-        .ok_or_else(|| crate::Error::failed(format!("no provider is built in for {} ({:?})", volume.source, volume.provider)))
+    volume::of_kind(providers, volume.provider).ok_or_else(|| {
+        crate::Error::failed(format!(
+            "no provider is built in for {} ({:?})",
+            volume.source, volume.provider
+        ))
+    })
 }
 
 fn quiesce_plan(config: &Config) -> QuiescePlan {
@@ -88,22 +109,42 @@ fn room(layout: &Layout, providers: &[Box<dyn Provider>]) -> Result<Vec<Finding>
 
 /// A repository below the datadir would be backed up into itself; on the same filesystem it dies with what it protects.
 fn repository_place(repository: &Path, layout: &Layout, paths: &[WrittenPath]) -> Vec<Finding> {
-    let Ok(repository) = repository.canonicalize() else { return Vec::new() };
-    if let Some(inside) = paths.iter().find(|written| written.needed && repository.starts_with(&written.path)) {
+    let Ok(repository) = repository.canonicalize() else {
+        return Vec::new();
+    };
+    if let Some(inside) = paths
+        .iter()
+        .find(|written| written.needed && repository.starts_with(&written.path))
+    {
         return vec![
             Finding::blocker(
                 "repository-inside",
-                format!("the repository {} lies inside {}, which it backs up", repository.display(), inside.path.display()),
+                format!(
+                    "the repository {} lies inside {}, which it backs up",
+                    repository.display(),
+                    inside.path.display()
+                ),
             )
             .remedy("put the repository on another filesystem, best on another machine's storage"),
         ];
     }
-    let device = |path: &Path| std::fs::metadata(path).ok().map(|meta| std::os::unix::fs::MetadataExt::dev(&meta));
-    let same = layout.volumes.iter().find(|volume| device(&volume.top).is_some() && device(&volume.top) == device(&repository));
+    let device = |path: &Path| {
+        std::fs::metadata(path)
+            .ok()
+            .map(|meta| std::os::unix::fs::MetadataExt::dev(&meta))
+    };
+    let same = layout
+        .volumes
+        .iter()
+        .find(|volume| device(&volume.top).is_some() && device(&volume.top) == device(&repository));
     same.map(|volume| {
         Finding::warning(
             "repository-same-volume",
-            format!("the repository {} is on the volume that it backs up ({})", repository.display(), volume.source),
+            format!(
+                "the repository {} is on the volume that it backs up ({})",
+                repository.display(),
+                volume.source
+            ),
         )
         .remedy("a disk that fails takes the backups with it: keep the repository on other storage")
     })
@@ -113,5 +154,9 @@ fn repository_place(repository: &Path, layout: &Layout, paths: &[WrittenPath]) -
 
 /// The blockers among findings.
 pub(crate) fn blockers(findings: &[Finding]) -> Vec<Finding> {
-    findings.iter().filter(|finding| finding.severity == Severity::Blocker).cloned().collect()
+    findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Blocker)
+        .cloned()
+        .collect()
 }

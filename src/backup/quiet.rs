@@ -5,9 +5,11 @@ use std::time::Instant;
 use super::examine::Examined;
 use super::run::Run;
 use super::snapshots::{self, Ready, Taken};
-use crate::database::{Coordinates, Database, LockFigures, QuiesceContext, QuiescePlan, Released, SettlePoint, Strategy};
+use crate::database::{
+    Coordinates, Database, LockFigures, QuiesceContext, QuiescePlan, Released, SettlePoint, Strategy,
+};
 use crate::detect::Layout;
-use crate::sys::priority::Raised;
+use crate::journal::{Journal, Made};
 use crate::volume::{Provider, Volume};
 use crate::{Error, Result};
 
@@ -29,15 +31,28 @@ pub(super) fn take<'e>(
     database: Option<&mut (dyn Database + 'static)>,
     examined: &'e Examined,
 ) -> Result<(Moment, Taken<'e>)> {
-    let Examined { quiesce, providers, layout, .. } = examined;
+    let Examined {
+        quiesce,
+        providers,
+        layout,
+        ..
+    } = examined;
     let volumes = volumes_of_database(layout);
+    let keep_clear = examined.directories_of_server();
     let mut taken = Taken::default();
     let Some(database) = database else {
-        let moment = Moment { time: jiff::Timestamp::now(), lock: None, coordinates: Coordinates::default(), exact: false };
+        let moment = Moment {
+            time: jiff::Timestamp::now(),
+            lock: None,
+            coordinates: Coordinates::default(),
+            exact: false,
+        };
         return Ok((moment, taken));
     };
-    run.phase("settle", |_| snapshots::settle(providers, &volumes, snapshots::rounds(SettlePoint::Before)))?;
-    let ready = run.phase("prepare", |run| Ready::new(run, providers, &volumes))?;
+    run.phase("settle", |_| {
+        snapshots::settle(providers, &volumes, snapshots::rounds(SettlePoint::Before))
+    })?;
+    let ready = run.phase("prepare", |run| Ready::new(run, providers, &volumes, &keep_clear))?;
     let (moment, ready, fixed) = locked(run, database, quiesce, providers, &volumes, ready)?;
     run.closing_phase("mount", |run| taken.add(run, ready.finish()?, fixed, true))?;
     Ok((moment, taken))
@@ -45,14 +60,19 @@ pub(super) fn take<'e>(
 
 /// Takes the snapshots of volumes that hold only files, each by itself, with the lock long gone.
 pub(super) fn take_apart<'e>(run: &mut Run<'_>, examined: &'e Examined, taken: &mut Taken<'e>) -> Result<()> {
-    let with_database = volumes_of_database(&examined.layout);
-    let apart: Vec<Volume> = examined.layout.volumes.iter().filter(|volume| !with_database.contains(volume)).cloned().collect();
+    let layout = &examined.layout;
+    let apart: Vec<Volume> = layout
+        .own_volumes()
+        .into_iter()
+        .map(|index| layout.volumes[index].clone())
+        .collect();
     if apart.is_empty() {
         return Ok(());
     }
+    let keep_clear = examined.directories_of_server();
     run.phase("snapshot-files", |run| {
         apart.iter().try_for_each(|volume| {
-            taken.take_own(run, &examined.providers, volume)?;
+            taken.take_own(run, &examined.providers, volume, &keep_clear)?;
             run.monitor.finding(&snapshots::own_snapshot_note(volume));
             Ok(())
         })
@@ -60,7 +80,11 @@ pub(super) fn take_apart<'e>(run: &mut Run<'_>, examined: &'e Examined, taken: &
 }
 
 fn volumes_of_database(layout: &Layout) -> Vec<Volume> {
-    layout.of_database().into_iter().map(|index| layout.volumes[index].clone()).collect()
+    layout
+        .database_volumes()
+        .into_iter()
+        .map(|index| layout.volumes[index].clone())
+        .collect()
 }
 
 /// The lock is held from inside `quiesce` to inside `release`; nothing else happens in between but the decisive call.
@@ -83,19 +107,20 @@ fn locked<'p>(
         cancel: run.cancel,
         settle: &mut settle,
     };
-    let raised = Raised::this_thread();
+    let raised = crate::sys::priority::raise();
     let quiesced = match database.quiesce(plan, context) {
         Ok(quiesced) => quiesced,
-        Err(cause) => return Err(cause.and_rollback(ready.abandon())),
+        Err(cause) => return Err(cause.and_rollback(ready.abandon(&run.journal))),
     };
     let quiet = Instant::now();
     let time = jiff::Timestamp::now();
+    crate::failpoint!("backup.locked");
     let fixed = ready.fix();
+    crate::failpoint!("backup.fixed");
     let asked = Instant::now();
-    let coordinates = quiesced.coordinates().clone();
     let released = match &fixed {
-        Ok(_) => quiesced.release().map(Some),
-        Err(_) => quiesced.abandon().map(|()| None),
+        Ok(_) => quiesced.release().map(Some).map_err(Error::from),
+        Err(_) => put_back(&run.journal, quiesced.abandon().map_err(Error::from)).map(|()| None),
     };
     let ended = Instant::now();
     drop(raised);
@@ -105,21 +130,47 @@ fn locked<'p>(
     run.timeline.record("release", asked, ended);
     match (fixed, released) {
         (Ok(fixed), Ok(Some(released))) => {
-            let moment = moment(run, time, coordinates, released);
+            crate::failpoint!("backup.released");
+            let moment = moment(run, time, released)?;
             Ok((moment, ready, fixed))
         }
         // A failed lock never becomes a backup: the snapshot goes at once (invariant 1).
-        (Ok(_), Ok(None)) => Err(Error::failed("the lock was given up before the snapshot").and_rollback(ready.abandon())),
-        (Ok(_), Err(cause)) => Err(Error::from(cause).and_rollback(ready.abandon())),
+        (Ok(_), Ok(None)) => {
+            Err(Error::failed("the lock was given up before the snapshot").and_rollback(ready.abandon(&run.journal)))
+        }
+        (Ok(_), Err(cause)) => Err(ended_by_signal(run, cause).and_rollback(ready.abandon(&run.journal))),
         (Err(cause), released) => {
-            let rollback = ready.abandon().and(released.map(|_| ()).map_err(Error::from));
+            let rollback = ready.abandon(&run.journal).and(released.map(|_| ()));
             Err(cause.and_rollback(rollback))
         }
     }
 }
 
-fn moment(run: &mut Run<'_>, time: jiff::Timestamp, coordinates: Coordinates, released: Released) -> Moment {
+/// A signal during the hold ends the lock from the watchdog: that is why the release found it gone.
+fn ended_by_signal(run: &Run<'_>, cause: Error) -> Error {
+    run.cancel.check().err().unwrap_or(cause)
+}
+
+/// After a hold that was given up well, all settings have their old values again: the journal is told so.
+fn put_back(journal: &Journal, abandoned: Result<()>) -> Result<()> {
+    abandoned?;
+    let settings = journal
+        .left()
+        .into_iter()
+        .filter(|made| matches!(made, Made::Setting(_)));
+    settings.map(|made| Ok(journal.undone(&made)?)).collect()
+}
+
+fn moment(run: &mut Run<'_>, time: jiff::Timestamp, released: Released) -> Result<Moment> {
     run.note(released.findings);
+    for setting in released.settings {
+        run.journal.undone(&Made::Setting(setting))?;
+    }
     let exact = released.exact && !matches!(released.figures.strategy, Strategy::None);
-    Moment { time, lock: Some(released.figures), coordinates, exact }
+    Ok(Moment {
+        time,
+        lock: Some(released.figures),
+        coordinates: released.coordinates,
+        exact,
+    })
 }

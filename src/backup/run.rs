@@ -41,7 +41,15 @@ impl<'m> Run<'m> {
         let id = Id::random();
         let alone = lock_out_others(&config.state_dir, id)?;
         let journal = Journal::create(&config.state_dir, id)?;
-        Ok(Run { id, timeline: Timeline::start(), journal, monitor, cancel, findings: Vec::new(), _alone: alone })
+        Ok(Run {
+            id,
+            timeline: Timeline::start(),
+            journal,
+            monitor,
+            cancel,
+            findings: Vec::new(),
+            _alone: alone,
+        })
     }
 
     /// Runs one phase: the monitor hears its name, the clock its length, and a wish to end is heeded first.
@@ -75,7 +83,9 @@ impl<'m> Run<'m> {
 }
 
 fn lock_out_others(state_dir: &Path, id: Id) -> Result<File> {
-    let at = |operation: &'static str, path: &Path, source: std::io::Error| Error::Sys(crate::sys::Error::path(operation, path, source));
+    let at = |operation: &'static str, path: &Path, source: std::io::Error| {
+        Error::Sys(crate::sys::Error::path(operation, path, source))
+    };
     std::fs::create_dir_all(state_dir).map_err(|source| at("make the state directory", state_dir, source))?;
     let path = state_dir.join("backup.lock");
     let mut file = File::options()
@@ -94,7 +104,10 @@ fn lock_out_others(state_dir: &Path, id: Id) -> Result<File> {
         )));
     }
     let holder = format!("run {} as process {}\n", id.short(), std::process::id());
-    let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(holder.as_bytes()));
+    let written = file
+        .set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| file.write_all(holder.as_bytes()));
     written.map_err(|source| at("write", &path, source))?;
     Ok(file)
 }
@@ -107,7 +120,10 @@ mod tests {
     #[test]
     fn two_runs_do_not_share_a_state_directory() {
         let dir = tempfile::tempdir().unwrap();
-        let config = Config { state_dir: dir.path().to_owned(), ..Config::default() };
+        let config = Config {
+            state_dir: dir.path().to_owned(),
+            ..Config::default()
+        };
         let cancel = Cancel::new();
         let first = Run::begin(&config, &Silent, &cancel).unwrap();
         let refused = Run::begin(&config, &Silent, &cancel).err().unwrap().to_string();
@@ -119,7 +135,10 @@ mod tests {
     #[test]
     fn a_phase_is_not_begun_once_the_run_was_asked_to_end() {
         let dir = tempfile::tempdir().unwrap();
-        let config = Config { state_dir: dir.path().to_owned(), ..Config::default() };
+        let config = Config {
+            state_dir: dir.path().to_owned(),
+            ..Config::default()
+        };
         let cancel = Cancel::new();
         let mut run = Run::begin(&config, &Silent, &cancel).unwrap();
         cancel.cancel(15);

@@ -1,13 +1,13 @@
 //! The snapshots of a run: planned and written down, settled, prepared, taken under the lock, read, removed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::examine::provider_of;
+use super::run::Run;
 use crate::copy;
 use crate::finding::Finding;
 use crate::journal::{Journal, Made};
-use super::run::Run;
 use crate::units::micros;
 use crate::volume::{Health, Prepared, Provider, Snapshot, Volume};
 use crate::{Error, Result};
@@ -23,7 +23,10 @@ pub(crate) fn settle(providers: &[Box<dyn Provider>], volumes: &[Volume], rounds
     for _ in 0..rounds.min(MOST_ROUNDS) {
         let begun = Instant::now();
         let mut done: Vec<&str> = Vec::new();
-        for volume in volumes.iter().filter(|volume| volume.provider != crate::volume::ProviderKind::Fake) {
+        for volume in volumes
+            .iter()
+            .filter(|volume| volume.provider != crate::volume::ProviderKind::Fake)
+        {
             if !done.contains(&volume.filesystem.as_str()) {
                 provider_of(providers, volume)?.settle(volume)?;
                 done.push(&volume.filesystem);
@@ -51,19 +54,40 @@ pub(crate) fn rounds(point: crate::database::SettlePoint) -> usize {
 pub(crate) struct Ready<'p> {
     provider: &'p dyn Provider,
     prepared: Option<Box<dyn Prepared>>,
+    /// As the journal has it.
+    planned: Vec<Snapshot>,
+    /// Directories of ours in which the snapshots appear.
+    places: Vec<PathBuf>,
 }
 
 impl<'p> Ready<'p> {
     /// Plans, writes down, prepares.
-    pub fn new(run: &Run<'_>, providers: &'p [Box<dyn Provider>], volumes: &[Volume]) -> Result<Ready<'p>> {
-        let first = volumes.first().ok_or_else(|| Error::failed("there is no volume to snapshot"))?;
+    pub fn new(
+        run: &Run<'_>,
+        providers: &'p [Box<dyn Provider>],
+        volumes: &[Volume],
+        keep_clear: &[PathBuf],
+    ) -> Result<Ready<'p>> {
+        let first = volumes
+            .first()
+            .ok_or_else(|| Error::failed("there is no volume to snapshot"))?;
         let provider = provider_of(providers, first)?;
-        let planned = provider.plan(run.id, volumes)?;
-        for snapshot in &planned {
-            write_down(&run.journal, snapshot)?;
+        let planned = provider.plan(run.id, volumes, keep_clear)?;
+        let places = provider.places(&planned);
+        for place in places.iter().filter(|place| !place.exists()) {
+            run.journal.record(&Made::Directory { at: place.clone() })?;
         }
+        for snapshot in &planned {
+            run.journal.record(&Made::Snapshot(snapshot.clone()))?;
+        }
+        crate::failpoint!("backup.planned");
         let prepared = provider.prepare(&planned)?;
-        Ok(Ready { provider, prepared: Some(prepared) })
+        Ok(Ready {
+            provider,
+            prepared: Some(prepared),
+            planned,
+            places,
+        })
     }
 
     /// The decisive step.
@@ -75,14 +99,28 @@ impl<'p> Ready<'p> {
     }
 
     /// The rest, with the lock gone.
-    pub fn finish(mut self) -> Result<(&'p dyn Provider, Vec<Snapshot>)> {
-        let prepared = self.prepared.take().ok_or_else(|| Error::failed("the snapshot set was given up already"))?;
-        Ok((self.provider, prepared.finish()?))
+    pub fn finish(mut self) -> Result<Set<'p>> {
+        let prepared = self
+            .prepared
+            .take()
+            .ok_or_else(|| Error::failed("the snapshot set was given up already"))?;
+        let snapshots = prepared.finish()?;
+        Ok(Set {
+            provider: self.provider,
+            snapshots,
+            places: std::mem::take(&mut self.places),
+        })
     }
 
-    /// Undoes everything.
-    pub fn abandon(mut self) -> Result<()> {
-        self.prepared.take().map_or(Ok(()), |prepared| Ok(prepared.abandon()?))
+    /// Undoes everything, and tells the journal.
+    pub fn abandon(mut self, journal: &Journal) -> Result<()> {
+        if let Some(prepared) = self.prepared.take() {
+            prepared.abandon()?;
+        }
+        for snapshot in std::mem::take(&mut self.planned) {
+            journal.undone(&Made::Snapshot(snapshot))?;
+        }
+        leave_places(&self.places, journal)
     }
 }
 
@@ -94,12 +132,19 @@ impl Drop for Ready<'_> {
     }
 }
 
-fn write_down(journal: &Journal, snapshot: &Snapshot) -> Result<()> {
-    // Btrfs keeps snapshots in a directory of ours, which is written down as well.
-    if let Some(parent) = Path::new(&snapshot.name).parent().filter(|parent| parent.is_absolute() && !parent.exists()) {
-        journal.record(&Made::Directory { at: parent.to_owned() })?;
+/// A finished set.
+pub(crate) struct Set<'p> {
+    provider: &'p dyn Provider,
+    snapshots: Vec<Snapshot>,
+    places: Vec<PathBuf>,
+}
+
+/// Removes our directories where nothing of anybody is in them.
+fn leave_places(places: &[PathBuf], journal: &Journal) -> Result<()> {
+    for place in places {
+        crate::volume::remove_place(place)?;
+        journal.undone(&Made::Directory { at: place.clone() })?;
     }
-    journal.record(&Made::Snapshot(snapshot.clone()))?;
     Ok(())
 }
 
@@ -107,6 +152,8 @@ fn write_down(journal: &Journal, snapshot: &Snapshot) -> Result<()> {
 pub(crate) struct Readable<'p> {
     pub provider: &'p dyn Provider,
     pub snapshot: Snapshot,
+    /// Where it is mounted, if its provider mounts.
+    at: PathBuf,
     /// The directory of its top.
     pub top: PathBuf,
     /// The decisive call, in microseconds.
@@ -119,36 +166,59 @@ pub(crate) struct Readable<'p> {
 #[derive(Default)]
 pub(crate) struct Taken<'p> {
     pub all: Vec<Readable<'p>>,
+    /// Directories of ours, which the copy leaves out and the end of the run removes.
+    pub places: Vec<PathBuf>,
 }
 
 impl<'p> Taken<'p> {
     /// Adds a finished set and makes it readable.
-    pub fn add(&mut self, run: &Run<'_>, set: (&'p dyn Provider, Vec<Snapshot>), fixed: (Instant, Instant), with_database: bool) -> Result<()> {
-        let (provider, snapshots) = set;
+    pub fn add(&mut self, run: &Run<'_>, set: Set<'p>, fixed: (Instant, Instant), with_database: bool) -> Result<()> {
+        let Set {
+            provider,
+            snapshots,
+            places,
+        } = set;
+        self.places.extend(places);
         for snapshot in snapshots {
             let create_us = micros(fixed.1.saturating_duration_since(fixed.0));
             // In the list before it is mounted, so that it is removed even when the mount fails.
-            self.all.push(Readable { provider, snapshot, top: PathBuf::new(), create_us, with_database });
+            self.all.push(Readable {
+                provider,
+                snapshot,
+                at: mount_point(run),
+                top: PathBuf::new(),
+                create_us,
+                with_database,
+            });
             if let Some(last) = self.all.last_mut() {
-                last.top = provider.mount(&last.snapshot, &mount_point(run))?;
+                last.top = provider.mount(&last.snapshot, &last.at)?;
             }
         }
         Ok(())
     }
 
     /// Takes one more volume's snapshot by itself, with no lock.
-    pub fn take_own(&mut self, run: &Run<'_>, providers: &'p [Box<dyn Provider>], volume: &Volume) -> Result<()> {
-        let mut ready = Ready::new(run, providers, std::slice::from_ref(volume))?;
+    pub fn take_own(
+        &mut self,
+        run: &Run<'_>,
+        providers: &'p [Box<dyn Provider>],
+        volume: &Volume,
+        keep_clear: &[PathBuf],
+    ) -> Result<()> {
+        let mut ready = Ready::new(run, providers, std::slice::from_ref(volume), keep_clear)?;
         let fixed = match ready.fix() {
             Ok(fixed) => fixed,
-            Err(cause) => return Err(cause.and_rollback(ready.abandon())),
+            Err(cause) => return Err(cause.and_rollback(ready.abandon(&run.journal))),
         };
         self.add(run, ready.finish()?, fixed, false)
     }
 
     /// The top of a volume's snapshot.
     pub fn top_of(&self, volume: &Volume) -> Option<PathBuf> {
-        self.all.iter().find(|readable| readable.snapshot.volume.id == volume.id).map(|readable| readable.top.clone())
+        self.all
+            .iter()
+            .find(|readable| readable.snapshot.volume.id == volume.id)
+            .map(|readable| readable.top.clone())
     }
 
     /// Whether all that is being read can still be trusted.
@@ -157,7 +227,12 @@ impl<'p> Taken<'p> {
     /// One was lost: the copy is worth nothing.
     pub fn health(&self) -> copy::Result<()> {
         for readable in &self.all {
-            let lost = |reason: String| Err(copy::Error::SnapshotLost(format!("{}: {reason}", readable.snapshot.name)));
+            let lost = |reason: String| {
+                Err(copy::Error::SnapshotLost(format!(
+                    "{}: {reason}",
+                    readable.snapshot.name
+                )))
+            };
             match readable.provider.health(&readable.snapshot) {
                 Ok(Health::Good | Health::Straining(_)) => {}
                 Ok(Health::Lost(reason)) => return lost(reason),
@@ -171,18 +246,27 @@ impl<'p> Taken<'p> {
     pub fn remove(mut self, journal: &Journal) -> Result<()> {
         let mut first = Ok(());
         for readable in std::mem::take(&mut self.all) {
-            let removed = readable.provider.remove(&readable.snapshot).map_err(Error::from);
+            let removed = readable.let_go();
             let noted = removed.and_then(|_| Ok(journal.undone(&Made::Snapshot(readable.snapshot.clone()))?));
             first = first.and(noted);
         }
-        first
+        let places = std::mem::take(&mut self.places);
+        first.and_then(|()| leave_places(&places, journal))
+    }
+}
+
+impl Readable<'_> {
+    fn let_go(&self) -> Result<()> {
+        self.provider.unmount(&self.snapshot, &self.at)?;
+        self.provider.remove(&self.snapshot)?;
+        Ok(())
     }
 }
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         for readable in &self.all {
-            let _ = readable.provider.remove(&readable.snapshot);
+            let _ = readable.let_go();
         }
     }
 }
@@ -194,5 +278,11 @@ fn mount_point(run: &Run<'_>) -> PathBuf {
 
 /// What people are told of snapshots taken apart from the database.
 pub(crate) fn own_snapshot_note(volume: &Volume) -> Finding {
-    Finding::note("own-snapshot", format!("{} has a snapshot of its own, taken after the database's", volume.top.display()))
+    Finding::note(
+        "own-snapshot",
+        format!(
+            "{} has a snapshot of its own, taken after the database's",
+            volume.top.display()
+        ),
+    )
 }

@@ -38,19 +38,35 @@ pub(super) fn store(run: &mut Run<'_>, mut work: Work<'_>, taken: &Taken<'_>) ->
     }
     let writer = begin(run, &work)?;
     let report = run.phase("copy", |run| copy_trees(run, &work, taken, &writer))?;
-    run.note(report.findings.iter().filter(|finding| finding.severity != Severity::Note).cloned());
+    run.note(
+        report
+            .findings
+            .iter()
+            .filter(|finding| finding.severity != Severity::Note)
+            .cloned(),
+    );
     run.phase("commit", |run| commit(run, work, taken, writer, report))
 }
 
 /// A parent that cannot be read costs time, not the backup.
 fn begin(run: &mut Run<'_>, work: &Work<'_>) -> Result<Writer> {
     let parent = newest_of(work.repository, &host_name(work.config))?;
-    let options = WriterOptions { id: run.id, parent, level: work.config.copy.level };
+    let options = WriterOptions {
+        id: run.id,
+        parent,
+        level: work.config.copy.level,
+    };
     match work.repository.begin(options.clone()) {
         Err(error) if parent.is_some() => {
-            run.note([Finding::warning("parent-unreadable", format!("the previous backup cannot be compared with: {error}"))
-                .remedy("`snapback verify --all` shows what is damaged; this backup stores everything again")]);
-            Ok(work.repository.begin(WriterOptions { parent: None, ..options })?)
+            run.note([Finding::warning(
+                "parent-unreadable",
+                format!("the previous backup cannot be compared with: {error}"),
+            )
+            .remedy("`snapback verify --all` shows what is damaged; this backup stores everything again")]);
+            Ok(work.repository.begin(WriterOptions {
+                parent: None,
+                ..options
+            })?)
         }
         begun => Ok(begun?),
     }
@@ -58,25 +74,47 @@ fn begin(run: &mut Run<'_>, work: &Work<'_>) -> Result<Writer> {
 
 fn newest_of(repository: &Repository, host: &str) -> Result<Option<crate::units::Id>> {
     let listed = repository.list()?;
-    let newest = listed.iter().rev().filter_map(|one| one.manifest.as_ref().ok()).find(|manifest| manifest.host == host);
+    let newest = listed
+        .iter()
+        .rev()
+        .filter_map(|one| one.manifest.as_ref().ok())
+        .find(|manifest| manifest.host == host);
     Ok(newest.map(|manifest| manifest.id))
 }
 
 fn copy_trees(run: &Run<'_>, work: &Work<'_>, taken: &Taken<'_>, writer: &Writer) -> Result<CopyReport> {
-    let tops: Vec<Option<PathBuf>> = work.examined.layout.volumes.iter().map(|volume| taken.top_of(volume)).collect();
-    let trees = trees::readable(work.planned, &tops, work.config, &work.examined.paths);
+    let tops: Vec<Option<PathBuf>> = work
+        .examined
+        .layout
+        .volumes
+        .iter()
+        .map(|volume| taken.top_of(volume))
+        .collect();
+    let trees = trees::readable(work.planned, &tops, work.config, &work.examined.paths, &taken.places);
     let options = copy_options(&work.config.copy);
-    Ok(copy::copy(&trees, writer, &options, &|| taken.health(), run.monitor, run.cancel)?)
+    Ok(copy::copy(
+        &trees,
+        writer,
+        &options,
+        &|| taken.health(),
+        run.monitor,
+        run.cancel,
+    )?)
 }
 
 fn copy_options(copy: &config::Copy) -> CopyOptions {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let defaults = CopyOptions::default();
     CopyOptions {
-        workers: if copy.workers == 0 { processors.min(8) } else { copy.workers },
+        workers: if copy.workers == 0 {
+            defaults.workers
+        } else {
+            copy.workers
+        },
         bandwidth: copy.bandwidth.map(|bandwidth| bandwidth.as_u64()),
         idle_priority: copy.idle_priority,
         class: ChunkClass::of(copy.chunk_size.as_u64()).unwrap_or_default(),
         live_attempts: copy.live_attempts,
+        ..defaults
     }
 }
 
@@ -84,8 +122,14 @@ fn commit(run: &mut Run<'_>, work: Work<'_>, taken: &Taken<'_>, writer: Writer, 
     let record = record(run, &work, taken, report);
     let mut tags: BTreeMap<String, String> = work.config.tags.clone();
     tags.extend(work.request.tags.clone());
-    let as_json = serde_json::to_value(&record).map_err(|error| Error::failed(format!("cannot write the record: {error}")))?;
-    let draft = Draft { time: work.moment.time, host: host_name(work.config), tags, record: as_json };
+    let as_json =
+        serde_json::to_value(&record).map_err(|error| Error::failed(format!("cannot write the record: {error}")))?;
+    let draft = Draft {
+        time: work.moment.time,
+        host: host_name(work.config),
+        tags,
+        record: as_json,
+    };
     // The manifest is the commit point: `commit` makes every pack durable first.
     let manifest = writer.commit(draft)?;
     Ok(Outcome { manifest, record })
@@ -122,10 +166,16 @@ fn record(run: &Run<'_>, work: &Work<'_>, taken: &Taken<'_>, report: CopyReport)
 
 /// Reads the exact position off the binary log in the snapshot.
 fn derive_position(work: &Work<'_>, taken: &Taken<'_>) -> Result<Position> {
-    let database = work.database.ok_or_else(|| Error::failed("there is no server whose position could be derived"))?;
+    let database = work
+        .database
+        .ok_or_else(|| Error::failed("there is no server whose position could be derived"))?;
     let variable = |name: &str| {
         let value = database.facts().variables.get(name).filter(|value| !value.is_empty());
-        value.map(PathBuf::from).ok_or_else(|| Error::failed(format!("the server does not say {name}: the position cannot be derived")))
+        value.map(PathBuf::from).ok_or_else(|| {
+            Error::failed(format!(
+                "the server does not say {name}: the position cannot be derived"
+            ))
+        })
     };
     let index = seen_in_snapshot(&variable("log_bin_index")?, &work.examined.layout, taken)?;
     let base = seen_in_snapshot(&variable("log_bin_basename")?, &work.examined.layout, taken)?;
@@ -135,19 +185,27 @@ fn derive_position(work: &Work<'_>, taken: &Taken<'_>) -> Result<Position> {
 
 /// Where a live path of the server lies in the snapshots.
 fn seen_in_snapshot(path: &Path, layout: &Layout, taken: &Taken<'_>) -> Result<PathBuf> {
-    let real = match (path.parent().and_then(|parent| parent.canonicalize().ok()), path.file_name()) {
+    let real = match (
+        path.parent().and_then(|parent| parent.canonicalize().ok()),
+        path.file_name(),
+    ) {
         (Some(parent), Some(name)) => parent.join(name),
         _ => path.to_owned(),
     };
     let seen = layout.placed.iter().find_map(|placed| {
         let below = real.strip_prefix(&placed.path).ok()?;
-        let top = taken.top_of(layout.volumes.get(placed.volume?)?)?;
+        let top = taken.top_of(layout.volumes.get(placed.volume)?)?;
         Some(top.join(&placed.relative).join(below))
     });
-    seen.ok_or_else(|| Error::failed(format!("{} is not on a snapshot: the position cannot be derived", path.display())))
+    seen.ok_or_else(|| {
+        Error::failed(format!(
+            "{} is not on a snapshot: the position cannot be derived",
+            path.display()
+        ))
+    })
 }
 
 /// The name under which this host's backups are kept.
 pub(super) fn host_name(config: &Config) -> String {
-    config.host.clone().unwrap_or_else(crate::sys::host_name)
+    config.host.clone().unwrap_or_else(crate::sys::host::name)
 }

@@ -8,9 +8,7 @@ const OWN: &str = "made by snapback";
 pub fn anywhere(name: &[u8], is_socket: bool) -> Option<&'static str> {
     let own = name == b".snapback"
         || name.starts_with(b".snapback-")
-        || name
-            .windows(PARTIAL.len())
-            .any(|window| window == PARTIAL.as_bytes());
+        || name.windows(PARTIAL.len()).any(|window| window == PARTIAL.as_bytes());
     match () {
         () if is_socket => Some("a socket"),
         () if own => Some(OWN),

@@ -5,16 +5,18 @@
 
 mod collect;
 mod engine;
-mod jobs;
+mod estimate;
 mod leave_out;
 mod live;
 mod notes;
 mod parent;
-mod range;
+mod section;
 pub(crate) mod stop;
 mod throttle;
 mod walk;
 mod worker;
+
+pub(crate) use leave_out::PARTIAL;
 
 use std::path::PathBuf;
 use std::sync::Arc;

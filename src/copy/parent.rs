@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use crate::finding::Finding;
-use crate::repository::{Content, Entries, Entry, EntryKind, Writer};
+use crate::repository::{Content, Entries, Entry, EntryKind, Writer, table_order};
 
 use super::notes::Notes;
 
@@ -36,7 +36,7 @@ impl<'n, 'm> Parent<'n, 'm> {
                 self.ahead = self.read();
             }
             let ahead = self.ahead.as_ref()?;
-            match compare((ahead.root, &ahead.path), (root, path)) {
+            match table_order((ahead.root, &ahead.path), (root, path)) {
                 Ordering::Less => self.ahead = None,
                 Ordering::Equal => {
                     return match self.ahead.take()?.kind {
@@ -68,28 +68,5 @@ impl<'n, 'm> Parent<'n, 'm> {
             )
             .remedy("`snapback verify --all` shows what is damaged"),
         );
-    }
-}
-
-/// Table order: by root, then by path, component by component (so that a directory's content comes before `directory.x`).
-pub fn compare(one: (u32, &[u8]), two: (u32, &[u8])) -> Ordering {
-    let separator = |byte: &u8| *byte == b'/';
-    one.0
-        .cmp(&two.0)
-        .then_with(|| one.1.split(separator).cmp(two.1.split(separator)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_directory_comes_before_its_content_and_that_before_its_longer_neighbour() {
-        let sorted: [(u32, &[u8]); 6] = [(0, b""), (0, b"a"), (0, b"a/b"), (0, b"a.txt"), (0, b"b"), (1, b"")];
-        for (at, one) in sorted.iter().enumerate() {
-            for (other, two) in sorted.iter().enumerate() {
-                assert_eq!(compare(*one, *two), at.cmp(&other), "{one:?} {two:?}");
-            }
-        }
     }
 }

@@ -33,6 +33,22 @@ impl<'c> Stop<'c> {
         }
     }
 
+    /// Sleeps, but not beyond an end (noticed within 20 ms).
+    ///
+    /// # Errors
+    /// The threads end.
+    pub fn sleep(&self, duration: std::time::Duration) -> Result<()> {
+        let until = std::time::Instant::now() + duration;
+        loop {
+            self.check()?;
+            let left = until.saturating_duration_since(std::time::Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(std::time::Duration::from_millis(20)));
+        }
+    }
+
     /// Ends all threads for this reason; the first reason is kept.
     pub fn fail(&self, error: Error) {
         let mut cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner);

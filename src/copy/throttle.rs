@@ -35,7 +35,9 @@ impl Throttle {
     /// # Errors
     /// The copy ends.
     pub fn take(&self, bytes: usize, stop: &Stop<'_>) -> Result<()> {
-        let Some(rate) = self.bytes_per_second else { return Ok(()) };
+        let Some(rate) = self.bytes_per_second else {
+            return Ok(());
+        };
         let until = self.reserve(Duration::from_secs_f64(bytes as f64 / rate as f64));
         loop {
             stop.check()?;

@@ -1,7 +1,38 @@
 //! The repository: chunks in packs, maps of files, manifests. Knows no database and no volume.
 //! docs/repository-format.md has it to the byte.
 
+mod begin;
+mod commit;
+mod entry;
+mod keys;
+mod manifest;
+mod pack;
+mod reader;
+mod sealed;
+mod section;
+mod table;
+pub mod verify;
+mod wire;
+mod worker;
+mod writer;
+
+pub use entry::{ChunkClass, Content, Entry, EntryKind, Metadata, table_order};
+pub use keys::is_valid_host;
+pub use manifest::{Digest, Draft, Manifest, Root, SizeFigures};
+pub use reader::{Backup, Entries, Fetcher};
+pub use section::{Piece, SECTION_BYTES, Section, SectionRef};
+pub use worker::{SectionBuilder, Worker};
+pub use writer::{TableWriter, WorkerFigures, Writer, WriterOptions};
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
 use crate::error::Kind;
+use crate::store::Store;
+use crate::units::Id;
+use keys::{CONFIG, Keys, MANIFESTS, manifest_key};
+use manifest::{FEATURES, FORMAT};
 
 /// What is stored is damaged, missing, of a newer format, or could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -26,10 +57,17 @@ pub enum Error {
 }
 
 impl Error {
-    /// What it means to the caller.
+    pub(crate) fn damaged(object: impl Into<String>, reason: impl Into<String>) -> Error {
+        Error::Damaged {
+            object: object.into(),
+            reason: reason.into(),
+        }
+    }
+
+    /// What it means to the caller. An object that is missing although something refers to it is damage.
     pub fn kind(&self) -> Kind {
         match self {
-            Error::Damaged { .. } => Kind::Damaged,
+            Error::Damaged { .. } | Error::Store(crate::store::Error::Absent { .. }) => Kind::Damaged,
             Error::NotFound(_) | Error::Unusable(_) => Kind::Usage,
             Error::Store(_) => Kind::Failed,
         }
@@ -39,26 +77,22 @@ impl Error {
 /// A repository result.
 pub type Result<T> = std::result::Result<T, Error>;
 
-mod entry;
-mod manifest;
-mod reader;
-mod section;
-mod writer;
+/// The object `config`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Config {
+    format: u32,
+    features: Vec<String>,
+    repository: Id,
+    /// The key of all hashes: two repositories share no hash, so neither tells of the other's content.
+    hash_key: Digest,
+}
 
-pub use entry::{ChunkClass, Content, Entry, EntryKind, Metadata};
-pub use manifest::{Draft, Manifest, SizeFigures};
-pub use reader::{Backup, Entries, Fetcher};
-pub use section::{Piece, Section, SectionRef};
-pub use writer::{SectionBuilder, TableWriter, Worker, WorkerFigures, Writer, WriterOptions};
-
-use std::sync::Arc;
-
-use crate::store::Store;
-use crate::units::Id;
-
-/// An open repository.
+/// An open repository. Cheap to clone.
+#[derive(Clone)]
 pub struct Repository {
     store: Arc<dyn Store>,
+    keys: Keys,
+    id: Id,
 }
 
 /// One line of a listing: a manifest that reads well, or why it does not.
@@ -75,21 +109,58 @@ impl Repository {
     ///
     /// # Errors
     /// There is one already, or the store cannot be written.
-    pub fn create(_store: Arc<dyn Store>) -> Result<Repository> {
-        todo!()
+    pub fn create(store: Arc<dyn Store>) -> Result<Repository> {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key)
+            .map_err(|error| Error::Unusable(format!("the kernel has no random numbers: {error}")))?;
+        let config = Config {
+            format: FORMAT,
+            features: features(),
+            repository: Id::random(),
+            hash_key: Digest(key),
+        };
+        let sealed = sealed::seal(&config, |json| blake3::hash(json).into())?;
+        match sealed::put(&*store, CONFIG, &sealed) {
+            Err(crate::store::Error::Present { .. }) => {
+                return Err(Error::Unusable(format!(
+                    "there is a repository in {} already; it is left as it is",
+                    store.name()
+                )));
+            }
+            put => put?,
+        }
+        store.sync()?;
+        Repository::open(store)
     }
 
     /// Opens a repository.
     ///
     /// # Errors
     /// There is none, it is damaged, or it needs a newer program.
-    pub fn open(_store: Arc<dyn Store>) -> Result<Repository> {
-        todo!()
+    pub fn open(store: Arc<dyn Store>) -> Result<Repository> {
+        let bytes = match sealed::read(&*store, CONFIG) {
+            Err(Error::Store(crate::store::Error::Absent { .. })) => {
+                let name = store.name();
+                return Err(Error::NotFound(format!(
+                    "there is no repository in {name}: `snapback init` makes one"
+                )));
+            }
+            read => read?,
+        };
+        let json = sealed::unseal(&bytes, |json| blake3::hash(json).into())
+            .map_err(|reason| Error::damaged(CONFIG, reason))?;
+        check_version(CONFIG, json)?;
+        let config: Config = sealed::parse(CONFIG, json)?;
+        Ok(Repository {
+            store,
+            keys: Keys::new(&config.hash_key.0),
+            id: config.repository,
+        })
     }
 
     /// The repository's identifier.
     pub fn id(&self) -> Id {
-        todo!()
+        self.id
     }
 
     /// The store below.
@@ -102,22 +173,97 @@ impl Repository {
     /// # Errors
     /// The store cannot be listed.
     pub fn list(&self) -> Result<Vec<Listed>> {
-        todo!()
+        let keys = self.store.list(MANIFESTS)?.into_iter();
+        let mut listed: Vec<Listed> = keys
+            .map(|key| Listed {
+                manifest: self.manifest(&key),
+                key,
+            })
+            .collect();
+        // By the name's time, which is there even when the manifest cannot be read.
+        let time = |key: &str| key.rsplit('/').next().unwrap_or_default().to_owned();
+        listed.sort_by_cached_key(|one| (one.manifest.as_ref().ok().map(|manifest| manifest.time), time(&one.key)));
+        Ok(listed)
+    }
+
+    /// Reads and verifies one manifest.
+    fn manifest(&self, key: &str) -> Result<Manifest> {
+        let bytes = sealed::read(&*self.store, key)?;
+        let json =
+            sealed::unseal(&bytes, |json| self.keys.manifest(json)).map_err(|reason| Error::damaged(key, reason))?;
+        check_version(key, json)?;
+        let manifest: Manifest = sealed::parse(key, json)?;
+        if manifest.repository != self.id || manifest_key(&manifest.host, manifest.time, manifest.id) != key {
+            return Err(Error::damaged(key, "it belongs to another repository or another name"));
+        }
+        Ok(manifest)
     }
 
     /// Opens the backup that `which` names: `latest`, an id, or a unique prefix of one (4 digits at least).
     ///
     /// # Errors
     /// None or several fit, or the manifest is damaged.
-    pub fn find(&self, _which: &str) -> Result<Backup> {
-        todo!()
+    pub fn find(&self, which: &str) -> Result<Backup> {
+        let listed = self.list()?;
+        if which == "latest" {
+            let newest = listed.into_iter().filter_map(|one| one.manifest.ok()).next_back();
+            let missing = || Error::NotFound(format!("there is no readable backup in {}", self.store.name()));
+            return newest.map(|manifest| Backup::new(self, manifest)).ok_or_else(missing);
+        }
+        if which.len() < 4 || !which.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(Error::NotFound(format!(
+                "`{which}` names no backup: give `latest`, an id, or at least 4 digits of one"
+            )));
+        }
+        let which = which.to_ascii_lowercase();
+        let named = |key: &str| key.rsplit('-').next().is_some_and(|id| id.starts_with(&which));
+        let mut fitting: Vec<Listed> = listed.into_iter().filter(|one| named(&one.key)).collect();
+        match (fitting.pop(), fitting.is_empty()) {
+            (Some(one), true) => Ok(Backup::new(self, one.manifest?)),
+            (Some(_), false) => Err(Error::NotFound(format!(
+                "`{which}` fits several backups: give more digits"
+            ))),
+            (None, _) => Err(Error::NotFound(format!(
+                "no backup's id begins with `{which}`: `snapback list` shows them"
+            ))),
+        }
     }
 
-    /// Begins to write a backup. Nothing is visible until [`Writer::commit`].
+    /// Removes unfinished objects of writers that are dead; returns how many.
     ///
     /// # Errors
-    /// The parent cannot be read (then the caller goes on without one), or the store cannot be written.
-    pub fn begin(&self, _options: WriterOptions) -> Result<Writer> {
-        todo!()
+    /// The store failed.
+    pub fn clean_leftovers(&self) -> Result<u64> {
+        Ok(self.store.clean_leftovers()?)
+    }
+}
+
+fn features() -> Vec<String> {
+    FEATURES.map(str::to_owned).to_vec()
+}
+
+/// Looked at before the rest is parsed: a newer format may have other fields.
+fn check_version(object: &str, json: &[u8]) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Version {
+        format: u32,
+        features: Vec<String>,
+    }
+    let version: Version = sealed::parse(object, json)?;
+    if version.format != FORMAT {
+        return Err(Error::Unusable(format!(
+            "{object} has format {}; this program reads format {FORMAT}: use a newer snapback",
+            version.format
+        )));
+    }
+    match version
+        .features
+        .iter()
+        .find(|feature| !FEATURES.contains(&feature.as_str()))
+    {
+        Some(unknown) => Err(Error::Unusable(format!(
+            "{object} needs the feature `{unknown}`: use a newer snapback"
+        ))),
+        None => Ok(()),
     }
 }

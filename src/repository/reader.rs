@@ -1,24 +1,61 @@
 //! Reading a backup: its entries in order, its sections, its chunks; each verified before it is given out.
 
-use super::{Entry, Manifest, Piece, Result, Section, SectionRef};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::entry::table_order;
+use super::keys::{Keys, pack_key};
+use super::pack::{Finished, Kind, PackReader};
+use super::table::{self, BlockRef};
+use super::{Entry, Error, Manifest, Piece, Repository, Result, Section, SectionRef};
+use crate::store::Store;
 
 /// A backup that can be read. Cheap to share between threads.
+#[derive(Clone)]
 pub struct Backup {
-    manifest: Manifest,
+    store: Arc<dyn Store>,
+    keys: Keys,
+    manifest: Arc<Manifest>,
 }
 
 impl Backup {
+    pub(super) fn new(repository: &Repository, manifest: Manifest) -> Backup {
+        Backup {
+            store: Arc::clone(&repository.store),
+            keys: repository.keys.clone(),
+            manifest: Arc::new(manifest),
+        }
+    }
+
     /// The manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// All entries, sorted by root, then by path (compared component by component, bytewise; a directory before its content).
+    /// All entries, sorted by root, then by path (see [`table_order`]).
     ///
     /// # Errors
     /// The file table's root is missing or damaged.
     pub fn entries(&self) -> Result<Entries> {
-        todo!()
+        let mut packs = PackReader::new(Arc::clone(&self.store), self.keys.clone())?;
+        let root = self.manifest.root.table();
+        let index = read_meta(&mut packs, &root)?;
+        let blocks = table::decode_index(&index).map_err(|reason| bad_slot(&root, reason))?;
+        Ok(Entries {
+            packs,
+            blocks: blocks.into(),
+            block: VecDeque::new(),
+            last: None,
+            failed: false,
+        })
+    }
+
+    /// The packs that the backup refers to, but for the one of its root.
+    pub(super) fn packs(&self) -> Result<Vec<Finished>> {
+        let mut packs = PackReader::new(Arc::clone(&self.store), self.keys.clone())?;
+        let root = self.manifest.root.packs();
+        let bytes = read_meta(&mut packs, &root)?;
+        table::decode_packs(&bytes).map_err(|reason| bad_slot(&root, reason))
     }
 
     /// A reader of sections and chunks for one thread: own buffers, own decompressor, a small cache of pack footers.
@@ -26,31 +63,109 @@ impl Backup {
     /// # Errors
     /// The decompressor cannot be made.
     pub fn fetcher(&self) -> Result<Fetcher> {
-        todo!()
+        Fetcher::new(Arc::clone(&self.store), self.keys.clone())
     }
 }
 
-/// Iterates over a backup's entries with bounded memory.
-pub struct Entries {}
+fn read_meta(packs: &mut PackReader, at: &BlockRef) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    packs.read(at.pack, at.slot, Kind::Meta, &at.hash, &mut bytes)?;
+    Ok(bytes)
+}
+
+fn bad_slot(at: &BlockRef, reason: String) -> Error {
+    Error::damaged(pack_key(at.pack), format!("slot {}: {reason}", at.slot))
+}
+
+/// Iterates over a backup's entries with bounded memory. Ends after the first error.
+pub struct Entries {
+    packs: PackReader,
+    blocks: VecDeque<BlockRef>,
+    block: VecDeque<Entry>,
+    last: Option<(u32, Vec<u8>)>,
+    failed: bool,
+}
+
+impl Entries {
+    fn read(&mut self) -> Result<Option<Entry>> {
+        while self.block.is_empty() {
+            let Some(at) = self.blocks.pop_front() else {
+                return Ok(None);
+            };
+            let bytes = read_meta(&mut self.packs, &at)?;
+            self.block = table::decode_block(&bytes)
+                .map_err(|reason| bad_slot(&at, reason))?
+                .into();
+            self.check_order(&at)?;
+        }
+        Ok(self.block.pop_front())
+    }
+
+    /// Strictly ascending: no path comes twice, whoever wrote the table.
+    fn check_order(&mut self, at: &BlockRef) -> Result<()> {
+        for entry in &self.block {
+            if let Some((root, path)) = &self.last {
+                if table_order((*root, path), (entry.root, &entry.path)).is_ge() {
+                    return Err(bad_slot(
+                        at,
+                        format!("the entry `{}` is out of order", entry.path.escape_ascii()),
+                    ));
+                }
+            }
+            self.last = Some((entry.root, entry.path.clone()));
+        }
+        Ok(())
+    }
+}
 
 impl Iterator for Entries {
     type Item = Result<Entry>;
 
     fn next(&mut self) -> Option<Result<Entry>> {
-        todo!()
+        if self.failed {
+            return None;
+        }
+        let read = self.read();
+        self.failed = read.is_err();
+        read.transpose()
     }
 }
 
 /// Reads sections and chunks; one per thread.
-pub struct Fetcher {}
+pub struct Fetcher {
+    packs: PackReader,
+    buffer: Vec<u8>,
+}
 
 impl Fetcher {
-    /// Reads and verifies a section.
+    pub(super) fn new(store: Arc<dyn Store>, keys: Keys) -> Result<Fetcher> {
+        Ok(Fetcher {
+            packs: PackReader::new(store, keys)?,
+            buffer: Vec::new(),
+        })
+    }
+
+    /// Reads and verifies a section, which must have this many chunks ([`super::Content::section_chunks`]).
     ///
     /// # Errors
     /// It is missing or damaged.
-    pub fn section(&mut self, _at: &SectionRef) -> Result<Section> {
-        todo!()
+    pub fn section(&mut self, at: &SectionRef, chunks: usize) -> Result<Section> {
+        let (section, object) = match at {
+            SectionRef::Inline(bytes) => (Section::decode(bytes), "a section in the file table".to_owned()),
+            SectionRef::Stored { pack, slot, hash } => {
+                self.packs.read(*pack, *slot, Kind::Meta, hash, &mut self.buffer)?;
+                (Section::decode(&self.buffer), pack_key(*pack))
+            }
+        };
+        let section = section.map_err(|reason| Error::damaged(&object, reason))?;
+        if section.pieces.len() != chunks {
+            let reason = format!(
+                "a section of {} chunks where {chunks} are expected",
+                section.pieces.len()
+            );
+            return Err(Error::damaged(object, reason));
+        }
+        Ok(section)
     }
 
     /// Reads, decompresses and verifies one data piece into `into` (cleared first).
@@ -58,7 +173,36 @@ impl Fetcher {
     ///
     /// # Errors
     /// It is missing or damaged.
-    pub fn chunk(&mut self, _piece: &Piece, _expected: usize, _into: &mut Vec<u8>) -> Result<()> {
-        todo!()
+    pub fn chunk(&mut self, piece: &Piece, expected: usize, into: &mut Vec<u8>) -> Result<()> {
+        let Piece::Data { hash, pack, slot } = piece else {
+            into.clear();
+            into.resize(expected, 0);
+            return Ok(());
+        };
+        self.packs.read(*pack, *slot, Kind::Data, hash, into)?;
+        if into.len() != expected {
+            let reason = format!("slot {slot} has {} bytes where {expected} are expected", into.len());
+            into.clear();
+            return Err(Error::damaged(pack_key(*pack), reason));
+        }
+        Ok(())
+    }
+
+    /// Whether a data piece's pack has the slot with that hash and length, without reading the data.
+    ///
+    /// # Errors
+    /// It has not.
+    pub(super) fn look_up(&mut self, piece: &Piece) -> Result<()> {
+        let Piece::Data { hash, pack, slot } = piece else {
+            return Ok(());
+        };
+        let footer = self.packs.footers.get(*pack)?;
+        match footer.slots.get(*slot as usize) {
+            Some(found) if found.hash == *hash && footer.kind == Kind::Data => Ok(()),
+            _ => Err(Error::damaged(
+                pack_key(*pack),
+                format!("slot {slot} is not the one that is referred to"),
+            )),
+        }
     }
 }

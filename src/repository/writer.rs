@@ -1,6 +1,15 @@
 //! Writing a backup: workers fill packs, a table lists the entries, the manifest commits.
 
-use super::{ChunkClass, Draft, Entries, Entry, Manifest, Result, SectionRef};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::entry::table_order;
+use super::keys::pack_key;
+use super::pack::{Finished, Finisher, Kind, PackWriter};
+use super::table::{BLOCK, BlockRef};
+use super::wire::Encoder;
+use super::worker::Worker;
+use super::{Backup, Entries, Entry, EntryKind, Error, Repository, Result, SizeFigures};
 use crate::units::Id;
 
 /// How a backup is written.
@@ -23,16 +32,61 @@ pub struct WorkerFigures {
     pub bytes_stored: u64,
 }
 
-/// A backup being written; shared by the workers (`Sync`).
-pub struct Writer {}
+/// The backup that a new one is compared with.
+pub(super) struct Parent {
+    pub backup: Backup,
+    /// Its packs that may be referred to again.
+    pub usable: HashMap<Id, Finished>,
+}
+
+/// A backup being written; shared by the workers (`Sync`). Dropped without a commit, it removes the packs that it had published.
+pub struct Writer {
+    pub(super) repository: Repository,
+    pub(super) options: WriterOptions,
+    pub(super) parent: Option<Parent>,
+    pub(super) finisher: Finisher,
+    pub(super) state: Mutex<State>,
+}
+
+/// What workers and table leave for the commit.
+#[derive(Default)]
+pub(super) struct State {
+    /// Packs that sections refer to, and that hold sections.
+    pub referenced: HashSet<Id>,
+    /// The finished table: its blocks, and the pack that is still open.
+    pub table: Option<(Vec<BlockRef>, PackWriter)>,
+    pub sizes: SizeFigures,
+    /// From here on a manifest may exist, so nothing may be removed.
+    pub published: bool,
+}
 
 impl Writer {
-    /// The parent's entries in table order, if there is a readable parent.
+    pub(super) fn new(
+        repository: Repository,
+        options: WriterOptions,
+        parent: Option<Parent>,
+        finisher: Finisher,
+    ) -> Writer {
+        Writer {
+            repository,
+            options,
+            parent,
+            finisher,
+            state: Mutex::default(),
+        }
+    }
+
+    /// The parent's entries in table order, if there is a parent.
     ///
     /// # Errors
     /// The parent's table is damaged.
     pub fn parent_entries(&self) -> Result<Option<Entries>> {
-        todo!()
+        self.parent.as_ref().map(|parent| parent.backup.entries()).transpose()
+    }
+
+    /// The parent that this backup is compared with.
+    pub fn parent_id(&self) -> Option<Id> {
+        self.parent.as_ref().map(|parent| parent.backup.manifest().id)
     }
 
     /// A worker for one thread.
@@ -40,98 +94,178 @@ impl Writer {
     /// # Errors
     /// The compressor cannot be made.
     pub fn worker(&self) -> Result<Worker<'_>> {
-        todo!()
+        Worker::new(self)
     }
 
     /// The table of entries; there is one per backup.
     ///
     /// # Errors
-    /// The compressor cannot be made.
+    /// The compressor cannot be made, or the store cannot be written.
     pub fn table(&self) -> Result<TableWriter<'_>> {
-        todo!()
+        Ok(TableWriter {
+            writer: self,
+            meta: MetaPack::new(self)?,
+            block: Encoder::default(),
+            blocks: Vec::new(),
+            last: None,
+            sizes: SizeFigures::default(),
+        })
     }
 
-    /// Makes everything durable, checks once more that what it refers to is there, and publishes the manifest.
-    /// All workers were closed and the table finished before.
-    ///
-    /// # Errors
-    /// Nothing was published.
-    pub fn commit(self, _draft: Draft) -> Result<Manifest> {
-        todo!()
-    }
-}
-
-/// Writes sections of files for one thread: one compressor, one open data pack, one open meta pack.
-pub struct Worker<'w> {
-    _writer: &'w Writer,
-}
-
-impl<'w> Worker<'w> {
-    /// Begins a section; `parent` is the parent's section of the same file at the same offset, with the same chunk class.
-    /// A damaged or missing parent section is treated as absent.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn section(&mut self, _class: ChunkClass, _parent: Option<&SectionRef>) -> Result<SectionBuilder<'_, 'w>> {
-        todo!()
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes the open packs.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn close(self) -> Result<WorkerFigures> {
-        todo!()
+    pub(super) fn begin_pack(&self, kind: Kind) -> Result<PackWriter> {
+        PackWriter::begin(&*self.repository.store, &self.repository.keys, kind)
     }
 }
 
-/// A section that is being filled, chunk by chunk.
-pub struct SectionBuilder<'b, 'w> {
-    _worker: &'b mut Worker<'w>,
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let published = self.finisher.join();
+        if self.state().published {
+            return;
+        }
+        // No manifest can refer to them: a run that fails for lack of room gives back what it took.
+        for pack in published {
+            let _ = self.repository.store.delete(&pack_key(pack.id));
+        }
+    }
 }
 
-impl SectionBuilder<'_, '_> {
-    /// The next chunk's bytes: exactly one chunk of the class, or the file's last, shorter one. Zero chunks are found here.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn data(&mut self, _chunk: &[u8]) -> Result<()> {
-        todo!()
+pub(super) fn compressor(level: i32) -> Result<zstd::bulk::Compressor<'static>> {
+    zstd::bulk::Compressor::new(level).map_err(|error| Error::Unusable(format!("zstd: {error}")))
+}
+
+/// Compresses into `into`, whose capacity is made large enough for anything.
+pub(super) fn compress(compressor: &mut zstd::bulk::Compressor<'_>, plain: &[u8], into: &mut Vec<u8>) -> Result<()> {
+    into.clear();
+    into.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+    compressor
+        .compress_to_buffer(plain, into)
+        .map_err(|error| Error::Unusable(format!("zstd: {error}")))?;
+    Ok(())
+}
+
+/// The open meta pack of a worker or of the table.
+pub(super) struct MetaPack<'w> {
+    writer: &'w Writer,
+    open: Option<PackWriter>,
+    compressor: zstd::bulk::Compressor<'static>,
+    compressed: Vec<u8>,
+    /// Bytes of the packs that were closed.
+    pub stored: u64,
+    /// Packs that were closed.
+    pub closed: Vec<Id>,
+}
+
+impl<'w> MetaPack<'w> {
+    pub fn new(writer: &'w Writer) -> Result<MetaPack<'w>> {
+        let compressor = compressor(writer.options.level)?;
+        Ok(MetaPack {
+            writer,
+            open: None,
+            compressor,
+            compressed: Vec::new(),
+            stored: 0,
+            closed: Vec::new(),
+        })
     }
 
-    /// So many whole chunks lie in a hole.
-    pub fn hole(&mut self, _chunks: u32) {
-        todo!()
+    /// Stores one meta slot.
+    pub fn add(&mut self, plain: &[u8]) -> Result<BlockRef> {
+        if self.open.as_ref().is_some_and(PackWriter::is_full) {
+            self.close()?;
+        }
+        compress(&mut self.compressor, plain, &mut self.compressed)?;
+        let hash = self.writer.repository.keys.chunk(plain);
+        let pack = match &mut self.open {
+            Some(pack) => pack,
+            none => none.insert(self.writer.begin_pack(Kind::Meta)?),
+        };
+        let slot = pack.add(plain, Some(&self.compressed), hash)?;
+        Ok(BlockRef {
+            pack: pack.id,
+            slot,
+            hash,
+        })
     }
 
-    /// Ends the section. A section equal to the parent's is not stored again: the parent's reference comes back.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn finish(self) -> Result<SectionRef> {
-        todo!()
+    pub fn close(&mut self) -> Result<()> {
+        if let Some(pack) = self.open.take() {
+            let finished = self.writer.finisher.finish(pack)?;
+            self.stored += finished.size;
+            self.closed.push(finished.id);
+        }
+        Ok(())
     }
 }
 
 /// Writes the file table.
 pub struct TableWriter<'w> {
-    _writer: &'w Writer,
+    writer: &'w Writer,
+    meta: MetaPack<'w>,
+    block: Encoder,
+    blocks: Vec<BlockRef>,
+    last: Option<(u32, Vec<u8>)>,
+    sizes: SizeFigures,
 }
 
 impl TableWriter<'_> {
-    /// Adds an entry; entries come in table order (see [`super::Backup::entries`]).
+    /// Adds an entry; entries come in table order (see [`table_order`]).
     ///
     /// # Errors
     /// Out of order, or the store failed.
-    pub fn push(&mut self, _entry: &Entry) -> Result<()> {
-        todo!()
+    pub fn push(&mut self, entry: &Entry) -> Result<()> {
+        if let Some((root, path)) = &self.last {
+            if table_order((*root, path), (entry.root, &entry.path)).is_ge() {
+                return Err(Error::Unusable(format!(
+                    "the entry `{}` is out of order",
+                    entry.path.escape_ascii()
+                )));
+            }
+        }
+        self.last = Some((entry.root, entry.path.clone()));
+        self.sizes.entries += 1;
+        if let EntryKind::File(content) = &entry.kind {
+            self.sizes.bytes += content.size;
+        }
+        entry.encode(&mut self.block);
+        if self.block.bytes.len() >= BLOCK {
+            self.flush()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let bytes = std::mem::take(&mut self.block.bytes);
+        if !bytes.is_empty() {
+            self.blocks.push(self.meta.add(&bytes)?);
+        }
+        Ok(())
     }
 
     /// Ends the table.
     ///
     /// # Errors
     /// The store failed.
-    pub fn finish(self) -> Result<()> {
-        todo!()
+    pub fn finish(mut self) -> Result<()> {
+        self.flush()?;
+        let open = match self.meta.open.take() {
+            Some(pack) if !pack.is_full() => pack,
+            full => {
+                self.meta.open = full;
+                self.meta.close()?;
+                self.writer.begin_pack(Kind::Meta)?
+            }
+        };
+        let mut state = self.writer.state();
+        state.sizes.entries = self.sizes.entries;
+        state.sizes.bytes = self.sizes.bytes;
+        state.referenced.extend(self.meta.closed.iter().copied());
+        state.table = Some((self.blocks, open));
+        Ok(())
     }
 }

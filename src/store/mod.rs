@@ -1,5 +1,14 @@
 //! Where a repository's objects live. Write-once objects only: put if absent, ranged get, list, delete.
 
+mod directory;
+#[doc(hidden)]
+pub mod faulty;
+mod key;
+#[doc(hidden)]
+pub mod memory;
+
+pub use directory::DirectoryStore;
+
 /// A store operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -94,4 +103,12 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// It is still there.
     fn delete(&self, key: &str) -> Result<()>;
+
+    /// Removes what writers that died left unfinished, and never what a living one writes; returns how many.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn clean_leftovers(&self) -> Result<u64> {
+        Ok(0)
+    }
 }

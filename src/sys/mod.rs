@@ -92,8 +92,3 @@ impl Error {
         }
     }
 }
-
-/// The kernel's name of this host (uname(2)).
-pub fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}

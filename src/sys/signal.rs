@@ -11,8 +11,6 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-
 /// Shared by everything that a run does; says whether and by which signal the run was asked to end.
 #[derive(Debug, Clone, Default)]
 pub struct Cancel(Arc<State>);

@@ -10,8 +10,6 @@ mod mark;
 
 pub use btrfs::Btrfs;
 
-pub mod btrfs;
-
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -210,11 +208,6 @@ pub trait Provider: Send + Sync {
     /// # Errors
     /// The volumes cannot be examined.
     fn list_own(&self, mounts: &Mounts) -> Result<Vec<Snapshot>>;
-}
-
-/// The providers that are built in. `snapshot_dir`: where Btrfs snapshots go, if not beside the volume.
-pub fn providers(snapshot_dir: Option<PathBuf>) -> Vec<Box<dyn Provider>> {
-    vec![Box::new(btrfs::Btrfs { snapshot_dir })]
 }
 
 /// A volume or snapshot operation failed.

@@ -63,22 +63,6 @@ impl Beneath {
             .map_err(|error| self.error("open", relative, error))
     }
 
-    /// Opens whatever regular file, directory or pipe has this name for reading only. Does not wait for a pipe's writer and leaves
-    /// the access time alone where that is allowed.
-    ///
-    /// # Errors
-    /// It is not there; the way leads outside or through a link.
-    pub fn open_read(&self, relative: &Path) -> Result<File> {
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let open = match self.resolve(relative, flags | OFlags::NOATIME, Mode::empty()) {
-            // Only the owner and root may leave the access time alone.
-            Err(Errno::PERM) => self.resolve(relative, flags, Mode::empty()),
-            answer => answer,
-        };
-        open.map(File::from)
-            .map_err(|error| self.error("open", relative, error))
-    }
-
     /// Makes one directory; `Ok(false)` when there is one already.
     ///
     /// # Errors
@@ -263,10 +247,8 @@ impl Beneath {
         if !OLD_KERNEL.load(Ordering::Relaxed) {
             let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
             match rustix::fs::openat2(&self.directory, path, flags, mode, within) {
-                // Before Linux 5.6.
-                Err(Errno::NOSYS) => OLD_KERNEL.store(true, Ordering::Relaxed),
-                // Behind a seccomp filter that does not know it; or a real answer, which the other way finds as well.
-                Err(Errno::PERM) => {}
+                // Before Linux 5.6, or behind a seccomp filter that does not know it.
+                Err(Errno::NOSYS | Errno::PERM) => OLD_KERNEL.store(true, Ordering::Relaxed),
                 answer => return answer,
             }
         }

@@ -1,0 +1,46 @@
+//! How much there is to copy, for the progress bar: a quick look at sizes beside the copy.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::stop::Stop;
+use super::{Tree, walk};
+use crate::monitor::Monitor;
+
+/// Tells the monitor the sum of all files' sizes. Errors do not matter here: the copy meets them as well.
+pub(super) fn estimate(trees: &[Tree], monitor: &dyn Monitor, stop: &Stop<'_>) {
+    let (mut bytes, mut items) = (0, 0);
+    for tree in trees {
+        let _ = add(tree, &tree.read_from, stop, &mut bytes, &mut items);
+    }
+    if stop.check().is_ok() {
+        monitor.resize(bytes, items);
+    }
+}
+
+fn add(tree: &Tree, at: &Path, stop: &Stop<'_>, bytes: &mut u64, items: &mut u64) -> std::io::Result<()> {
+    if stop.check().is_err() {
+        return Ok(());
+    }
+    let found = std::fs::symlink_metadata(at)?;
+    let relative = at.strip_prefix(&tree.read_from).unwrap_or(Path::new(""));
+    let path = relative.as_os_str().as_bytes();
+    let original = if path.is_empty() {
+        tree.original.clone()
+    } else {
+        tree.original.join(relative)
+    };
+    let is_socket = std::os::unix::fs::FileTypeExt::is_socket(&found.file_type());
+    if walk::left_out(tree, path, &original, is_socket).is_some() {
+        return Ok(());
+    }
+    *items += 1;
+    if found.is_file() {
+        *bytes += found.len();
+    } else if found.is_dir() {
+        for entry in std::fs::read_dir(at)? {
+            let _ = add(tree, &entry?.path(), stop, bytes, items);
+        }
+    }
+    Ok(())
+}

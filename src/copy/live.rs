@@ -1,0 +1,106 @@
+//! Files of live trees: they change and vanish while they are copied.
+
+use std::fs::Metadata as Found;
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+use super::section::{Reading, open};
+use super::walk::FileJob;
+use super::{Error, Result};
+use crate::repository::{Content, SECTION_BYTES, Worker};
+
+/// The pause before a file that changed is tried again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A live file as it was copied.
+pub(super) struct Copied {
+    pub content: Content,
+    pub mtime_ns: i128,
+    /// It changed during the last attempt as well.
+    pub torn: bool,
+}
+
+/// What tells that a file was written meanwhile.
+fn state(found: &Found) -> (u64, u64, i64, i64, i64, i64) {
+    (
+        found.ino(),
+        found.len(),
+        found.mtime(),
+        found.mtime_nsec(),
+        found.ctime(),
+        found.ctime_nsec(),
+    )
+}
+
+/// Copies a live file, again if it changed meanwhile. `None`: it vanished, or is no regular file any more.
+pub(super) fn copy(
+    job: &FileJob,
+    attempts: u32,
+    worker: &mut Worker<'_>,
+    reading: &Reading<'_>,
+    buffer: &mut Vec<u8>,
+) -> Result<Option<Copied>> {
+    let wrong = |error: std::io::Error| Error::Read {
+        path: job.original.clone(),
+        offset: 0,
+        reason: error.to_string(),
+    };
+    for attempt in 1.. {
+        let opened = open(&job.from).and_then(|file| Ok((file.metadata()?, file)));
+        let (before, file) = match opened {
+            Ok((before, file)) if before.is_file() => (before, file),
+            Ok(_) => return Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ELOOP) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(wrong(error)),
+        };
+        let mut content = Content {
+            size: 0,
+            class: job.class,
+            sparse: false,
+            sections: Vec::new(),
+        };
+        for index in 0..before.len().div_ceil(SECTION_BYTES) as usize {
+            let parent = job
+                .parent
+                .as_ref()
+                .and_then(|parent| Some((parent.sections.get(index)?, parent.section_chunks(index))));
+            let mut builder = worker.section(job.class, parent)?;
+            let holes = before.blocks() * 512 < before.len();
+            let ended = reading.section(
+                &file,
+                &job.original,
+                (index, before.len()),
+                job.class,
+                holes,
+                buffer,
+                &mut builder,
+            )?;
+            content.size += ended.bytes;
+            content.sparse |= ended.sparse;
+            if ended.bytes > 0 {
+                content.sections.push(builder.finish()?);
+            }
+            if ended.bytes < SECTION_BYTES {
+                break;
+            }
+        }
+        let after = match std::fs::symlink_metadata(&job.from) {
+            Ok(after) => state(&after),
+            // Deleted while it was copied; what was read is whole, and worth keeping.
+            Err(_) => state(&file.metadata().map_err(wrong)?),
+        };
+        let torn = after != state(&before);
+        if !torn || attempt >= attempts.max(1) {
+            let mtime_ns = i128::from(before.mtime()) * 1_000_000_000 + i128::from(before.mtime_nsec());
+            return Ok(Some(Copied {
+                content,
+                mtime_ns,
+                torn,
+            }));
+        }
+        reading.stop.sleep(PAUSE)?;
+    }
+    Ok(None)
+}

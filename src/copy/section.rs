@@ -1,0 +1,127 @@
+//! Reading one section of a file: holes are found, data is read in large pieces and given to the builder chunk by chunk.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::stop::Stop;
+use super::throttle::Throttle;
+use super::{Error, Result};
+use crate::repository::{ChunkClass, SECTION_BYTES, SectionBuilder};
+use crate::sys::fs as system;
+
+/// Read at once; a multiple of every chunk class.
+pub(super) const READ: usize = 1 << 20;
+
+/// What reading needs besides the file.
+pub(super) struct Reading<'r> {
+    pub stop: &'r Stop<'r>,
+    pub throttle: &'r Throttle,
+    /// Bytes read, for the figures.
+    pub read: &'r AtomicU64,
+    pub monitor: &'r dyn crate::monitor::Monitor,
+}
+
+/// Opens a file for reading: never through a link, and without touching its access time where that is allowed.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    let with = |flags: i32| {
+        File::options()
+            .read(true)
+            .custom_flags(flags | libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path)
+    };
+    match with(libc::O_NOATIME) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => with(0),
+        answer => answer,
+    }
+}
+
+/// How a section ended.
+pub(super) struct Ended {
+    /// It had holes.
+    pub sparse: bool,
+    /// Bytes of the section; less than asked for when the file ended early.
+    pub bytes: u64,
+}
+
+impl Reading<'_> {
+    /// Reads the section at `index` of a file that should have `size` bytes. Ends early, and says so, where the file does.
+    pub fn section(
+        &self,
+        file: &File,
+        original: &Path,
+        (index, size): (usize, u64),
+        class: ChunkClass,
+        holes: bool,
+        buffer: &mut Vec<u8>,
+        builder: &mut SectionBuilder<'_, '_>,
+    ) -> Result<Ended> {
+        let start = index as u64 * SECTION_BYTES;
+        let end = size.min(start + SECTION_BYTES);
+        let chunk = class.bytes() as u64;
+        let wrong = |offset: u64, reason: String| Error::Read {
+            path: original.to_owned(),
+            offset,
+            reason,
+        };
+        let (mut at, mut sparse) = (start, false);
+        while at < end {
+            let data = if holes {
+                system::next_data(file, at, end).map_err(|error| wrong(at, error.to_string()))?
+            } else {
+                Some(at..end)
+            };
+            // Only chunks that lie in a hole as a whole count as hole.
+            let first = data
+                .as_ref()
+                .map_or(end, |data| data.start - data.start % chunk)
+                .max(at);
+            if first > at {
+                builder.hole((first - at).div_ceil(chunk) as usize)?;
+                self.monitor.advance(first - at, 0);
+                sparse = true;
+                at = first;
+            }
+            let Some(data) = data else { break };
+            let upto = data.end.next_multiple_of(chunk).min(end);
+            while at < upto {
+                self.stop.check()?;
+                let wanted = (upto - at).min(READ as u64) as usize;
+                self.throttle.take(wanted, self.stop)?;
+                buffer.resize(READ, 0);
+                let got = read_fully(file, &mut buffer[..wanted], at).map_err(|error| wrong(at, error.to_string()))?;
+                self.read.fetch_add(got as u64, Ordering::Relaxed);
+                for piece in buffer[..got].chunks(class.bytes()) {
+                    builder.data(piece)?;
+                }
+                self.monitor.advance(got as u64, 0);
+                at += got as u64;
+                if got < wanted {
+                    return Ok(Ended {
+                        sparse,
+                        bytes: at - start,
+                    });
+                }
+            }
+        }
+        Ok(Ended {
+            sparse,
+            bytes: end - start,
+        })
+    }
+}
+
+fn read_fully(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut got = 0;
+    while got < into.len() {
+        match file.read_at(&mut into[got..], offset + got as u64) {
+            Ok(0) => break,
+            Ok(more) => got += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(got)
+}

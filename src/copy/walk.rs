@@ -1,0 +1,284 @@
+//! The walk over the trees, in table order: entries for the collector, jobs for the workers.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs::Metadata as Found;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::notes::Notes;
+use super::parent::Parent;
+use super::stop::Stop;
+use super::{CopyOptions, Error, Result, Tree, leave_out};
+use crate::finding::Finding;
+use crate::repository::{ChunkClass, Content, Entry, EntryKind, Metadata, SectionRef};
+use crate::sys;
+
+/// What the collector gets, in table order.
+pub(super) enum Item {
+    /// Complete already.
+    Entry(Entry),
+    /// A file whose content the workers send, section by section.
+    File { entry: Entry, replies: Receiver<Reply> },
+}
+
+/// What a worker says of a file.
+pub(super) enum Reply {
+    /// A section of a file in a snapshot.
+    Section {
+        index: usize,
+        section: SectionRef,
+        sparse: bool,
+    },
+    /// A whole live file; `None`: it vanished.
+    Live(Option<super::live::Copied>),
+}
+
+/// A file to be read.
+pub(super) struct FileJob {
+    /// Where to read it.
+    pub from: PathBuf,
+    /// Its name in messages.
+    pub original: PathBuf,
+    pub inode: u64,
+    pub size: u64,
+    pub class: ChunkClass,
+    pub live: bool,
+    /// Whether it has fewer blocks than bytes, so that holes are looked for.
+    pub may_have_holes: bool,
+    pub parent: Option<Content>,
+}
+
+/// One section of a file in a snapshot, or a whole live file.
+pub(super) struct Job {
+    pub file: Arc<FileJob>,
+    pub section: usize,
+    pub reply: Sender<Reply>,
+}
+
+/// The way to collector and workers.
+pub(super) struct Walk<'w, 'n> {
+    pub options: &'w CopyOptions,
+    pub notes: &'w Notes<'n>,
+    pub stop: &'w Stop<'w>,
+    pub parent: Parent<'w, 'n>,
+    pub items: Sender<Item>,
+    pub jobs: Sender<Job>,
+    /// First names of files with several, by root, device and inode.
+    pub links: HashMap<(u32, u64, u64), Vec<u8>>,
+}
+
+impl Walk<'_, '_> {
+    pub fn run(mut self, trees: &[Tree]) -> Result<()> {
+        for (root, tree) in trees.iter().enumerate() {
+            self.visit(root as u32, tree, Vec::new())?;
+        }
+        Ok(())
+    }
+
+    fn visit(&mut self, root: u32, tree: &Tree, path: Vec<u8>) -> Result<()> {
+        self.stop.check()?;
+        let relative = Path::new(std::ffi::OsStr::from_bytes(&path));
+        let (from, original) = if path.is_empty() {
+            (tree.read_from.clone(), tree.original.clone())
+        } else {
+            (tree.read_from.join(relative), tree.original.join(relative))
+        };
+        let found = match std::fs::symlink_metadata(&from) {
+            Ok(found) => found,
+            Err(error) => return self.missing(tree, &original, error),
+        };
+        if let Some(reason) = left_out(tree, &path, &original, found.file_type().is_socket()) {
+            if !reason.is_empty() {
+                self.notes.leave_out(original, &reason);
+            }
+            return Ok(());
+        }
+        let metadata = match metadata(&from, &found) {
+            Ok(metadata) => metadata,
+            Err(error) if tree.live && error.is(std::io::ErrorKind::NotFound) => return self.vanished(&original),
+            Err(error) => return Err(error.into()),
+        };
+        let mut entry = Entry {
+            root,
+            path,
+            kind: EntryKind::Directory,
+            metadata,
+            live: tree.live,
+            torn: false,
+        };
+        let kind = found.file_type();
+        if kind.is_dir() {
+            let path = entry.path.clone();
+            self.send(Item::Entry(entry))?;
+            return self.descend(root, tree, &from, &original, &path);
+        }
+        if found.nlink() > 1 {
+            if let Some(first) = self.links.get(&(root, found.dev(), found.ino())) {
+                entry.kind = EntryKind::HardLink(first.clone());
+                return self.send(Item::Entry(entry));
+            }
+            self.links.insert((root, found.dev(), found.ino()), entry.path.clone());
+        }
+        if kind.is_file() {
+            return self.file(tree, entry, from, original, &found);
+        }
+        entry.kind = match special(&from, &found) {
+            Ok(kind) => kind,
+            Err(error) if tree.live && error.kind() == std::io::ErrorKind::NotFound => return self.vanished(&original),
+            Err(error) => return Err(sys::Error::path("read the link", original, error).into()),
+        };
+        self.send(Item::Entry(entry))
+    }
+
+    fn descend(&mut self, root: u32, tree: &Tree, from: &Path, original: &Path, path: &[u8]) -> Result<()> {
+        let names = || -> std::io::Result<Vec<OsString>> {
+            let mut names = std::fs::read_dir(from)?
+                .map(|entry| Ok(entry?.file_name()))
+                .collect::<std::io::Result<Vec<_>>>()?;
+            names.sort();
+            Ok(names)
+        };
+        let names = match names() {
+            Ok(names) => names,
+            Err(error) => return self.missing(tree, original, error),
+        };
+        for name in names {
+            let mut below = path.to_vec();
+            if !below.is_empty() {
+                below.push(b'/');
+            }
+            below.extend_from_slice(name.as_bytes());
+            self.visit(root, tree, below)?;
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, tree: &Tree, mut entry: Entry, from: PathBuf, original: PathBuf, found: &Found) -> Result<()> {
+        let size = found.len();
+        let class = class_of(&original, self.options.class);
+        let parent = self
+            .parent
+            .content(entry.root, &entry.path)
+            .filter(|content| content.class == class);
+        let content = Content {
+            size,
+            class,
+            sparse: false,
+            sections: Vec::new(),
+        };
+        let count = if tree.live {
+            1
+        } else {
+            size.div_ceil(crate::repository::SECTION_BYTES) as usize
+        };
+        entry.kind = EntryKind::File(content);
+        if count == 0 {
+            return self.send(Item::Entry(entry));
+        }
+        let (reply, replies) = crossbeam_channel::bounded(count);
+        let may_have_holes = found.blocks() * 512 < size;
+        let file = FileJob {
+            from,
+            original,
+            inode: found.ino(),
+            size,
+            class,
+            live: tree.live,
+            may_have_holes,
+            parent,
+        };
+        let file = Arc::new(file);
+        // The item first: whoever waits for it then knows that its jobs come.
+        self.send(Item::File { entry, replies })?;
+        for section in 0..count {
+            let job = Job {
+                file: Arc::clone(&file),
+                section,
+                reply: reply.clone(),
+            };
+            self.jobs.send(job).map_err(|_| Error::Interrupted(0))?;
+        }
+        Ok(())
+    }
+
+    /// On a snapshot nothing may be missing; a live tree goes on changing.
+    fn missing(&self, tree: &Tree, original: &Path, error: std::io::Error) -> Result<()> {
+        if tree.live && error.kind() == std::io::ErrorKind::NotFound {
+            return self.vanished(original);
+        }
+        Err(sys::Error::path("read", original, error).into())
+    }
+
+    fn vanished(&self, original: &Path) -> Result<()> {
+        self.notes.find(vanished(original));
+        Ok(())
+    }
+
+    fn send(&self, item: Item) -> Result<()> {
+        self.items.send(item).map_err(|_| Error::Interrupted(0))
+    }
+}
+
+/// A file of a live tree was gone when it was its turn.
+pub(super) fn vanished(original: &Path) -> Finding {
+    Finding::note(
+        "vanished",
+        format!("{} vanished while its live tree was copied", original.display()),
+    )
+}
+
+/// Why something is not copied; an empty reason is not worth listing.
+pub(super) fn left_out(tree: &Tree, path: &[u8], original: &Path, is_socket: bool) -> Option<String> {
+    if let Some((_, reason)) = tree.skip.iter().find(|(skipped, _)| skipped == original) {
+        return Some(reason.clone());
+    }
+    if path.is_empty() {
+        return None;
+    }
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    let reason = leave_out::anywhere(name, is_socket);
+    let reason = reason.or_else(|| {
+        if tree.datadir {
+            leave_out::in_datadir(path)
+        } else {
+            None
+        }
+    });
+    reason.map(str::to_owned)
+}
+
+fn metadata(from: &Path, found: &Found) -> sys::Result<Metadata> {
+    Ok(Metadata {
+        mode: found.mode() & 0o7777,
+        uid: found.uid(),
+        gid: found.gid(),
+        mtime_ns: i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec()),
+        xattrs: sys::fs::link_xattrs(from)?,
+    })
+}
+
+fn special(from: &Path, found: &Found) -> std::io::Result<EntryKind> {
+    let kind = found.file_type();
+    let (major, minor) = (rustix::fs::major(found.rdev()), rustix::fs::minor(found.rdev()));
+    Ok(match () {
+        () if kind.is_symlink() => EntryKind::Symlink(std::fs::read_link(from)?.into_os_string().into_vec()),
+        () if kind.is_fifo() => EntryKind::Fifo,
+        () if kind.is_char_device() => EntryKind::CharDevice(major, minor),
+        () => EntryKind::BlockDevice(major, minor),
+    })
+}
+
+/// Binary, relay and Aria logs (`name.000123`) grow at their end only: large chunks take less room for them.
+fn class_of(original: &Path, ordinary: ChunkClass) -> ChunkClass {
+    let number = original.extension().map(OsStrExt::as_bytes).unwrap_or_default();
+    if number.len() >= 6 && number.iter().all(u8::is_ascii_digit) {
+        ChunkClass::Large
+    } else {
+        ordinary
+    }
+}

@@ -1,0 +1,104 @@
+//! One worker thread: takes jobs, reads, stores, answers.
+
+use crossbeam_channel::Receiver;
+
+use super::section::{READ, Reading, open};
+use super::stop::Stop;
+use super::walk::{FileJob, Job, Reply};
+use super::{CopyOptions, Error, Result, live};
+use crate::repository::{SECTION_BYTES, Worker, WorkerFigures, Writer};
+use crate::sys;
+
+/// Works until no job is left.
+pub(super) fn work(
+    jobs: &Receiver<Job>,
+    writer: &Writer,
+    options: &CopyOptions,
+    reading: &Reading<'_>,
+    stop: &Stop<'_>,
+) -> Result<WorkerFigures> {
+    if options.idle_priority {
+        // Best effort: a kernel that refuses changes nothing.
+        let _ = sys::priority::idle_io();
+        sys::priority::lower_cpu();
+    }
+    let mut worker = writer.worker()?;
+    let mut buffer = Vec::with_capacity(READ);
+    for job in jobs {
+        stop.check()?;
+        let reply = if job.file.live {
+            Reply::Live(live::copy(
+                &job.file,
+                options.live_attempts,
+                &mut worker,
+                reading,
+                &mut buffer,
+            )?)
+        } else {
+            section(&job.file, job.section, &mut worker, reading, &mut buffer)?
+        };
+        if job.reply.send(reply).is_err() {
+            break;
+        }
+    }
+    stop.check()?;
+    Ok(worker.close()?)
+}
+
+/// One section of a file in a snapshot, where nothing may change: whatever is not as it was seen is damage (trap 32).
+fn section(
+    job: &FileJob,
+    index: usize,
+    worker: &mut Worker<'_>,
+    reading: &Reading<'_>,
+    buffer: &mut Vec<u8>,
+) -> Result<Reply> {
+    let start = index as u64 * SECTION_BYTES;
+    let wrong = |offset: u64, reason: String| Error::Read {
+        path: job.original.clone(),
+        offset,
+        reason,
+    };
+    let opened = open(&job.from).and_then(|file| Ok((file.metadata()?, file)));
+    let (found, file) = opened.map_err(|error| wrong(start, error.to_string()))?;
+    if std::os::unix::fs::MetadataExt::ino(&found) != job.inode || found.len() != job.size {
+        return Err(wrong(
+            start,
+            format!(
+                "it has {} bytes where {} were seen: the snapshot is changing under us",
+                found.len(),
+                job.size
+            ),
+        ));
+    }
+    let parent = job
+        .parent
+        .as_ref()
+        .and_then(|parent| Some((parent.sections.get(index)?, parent.section_chunks(index))));
+    let mut builder = worker.section(job.class, parent)?;
+    let ended = reading.section(
+        &file,
+        &job.original,
+        (index, job.size),
+        job.class,
+        job.may_have_holes,
+        buffer,
+        &mut builder,
+    )?;
+    let expected = (job.size - start).min(SECTION_BYTES);
+    if ended.bytes != expected {
+        let reason = format!(
+            "the file ends here, {} bytes too early: the snapshot is damaged",
+            expected - ended.bytes
+        );
+        return Err(wrong(start + ended.bytes, reason));
+    }
+    let reply = Reply::Section {
+        index,
+        section: builder.finish()?,
+        sparse: ended.sparse,
+    };
+    // Behind the reader: the page cache belongs to the server. (A snapshot's pages are its own, not those of the live files.)
+    sys::fs::forget_cached(&file, start, SECTION_BYTES);
+    Ok(reply)
+}

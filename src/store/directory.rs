@@ -1,0 +1,399 @@
+//! A directory as a store: one file per object, written under no name, published by a link that refuses a taken one.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::{Error, Result, Store, Upload, key};
+use crate::sys;
+use crate::sys::fs::Unpublished;
+
+/// Written to the kernel at once.
+const BUFFER: usize = 256 << 10;
+/// Writing to disk starts after so many bytes, so that the fsync at the end is short.
+const EARLY: u64 = 8 << 20;
+/// A temporary file younger than this may belong to a writer that has not locked it yet.
+const YOUNG: Duration = Duration::from_secs(60);
+
+/// Objects below a directory.
+#[derive(Debug, Clone)]
+pub struct DirectoryStore {
+    root: PathBuf,
+    /// Directories with names that are not known to be durable.
+    unsynced: Arc<Mutex<BTreeSet<PathBuf>>>,
+}
+
+impl DirectoryStore {
+    /// Makes a store in a directory that is empty or not there.
+    ///
+    /// # Errors
+    /// The directory has something in it (but for a repository, which is left to say so itself), or cannot be made.
+    pub fn create(root: &Path) -> Result<DirectoryStore> {
+        let fail = |operation: &'static str| {
+            let root = root.to_owned();
+            move |source: io::Error| Error::Io {
+                operation,
+                key: "the directory".to_owned(),
+                store: root.display().to_string(),
+                source,
+            }
+        };
+        if root.exists() {
+            let mut inside = std::fs::read_dir(root).map_err(fail("read"))?;
+            if !root.join("config").exists() && inside.next().is_some() {
+                let source = io::Error::other("it is not empty, and what is in it is no repository");
+                return Err(fail("use")(source));
+            }
+        } else {
+            let parent = root
+                .parent()
+                .filter(|parent| !parent.as_os_str().is_empty())
+                .unwrap_or(Path::new("."));
+            std::fs::create_dir_all(parent).map_err(fail("make"))?;
+            sys::fs::make_directory_durably(root, 0o700).map_err(|error| fail("make")(error.into_io()))?;
+        }
+        DirectoryStore::open(root)
+    }
+
+    /// Opens a directory as a store.
+    ///
+    /// # Errors
+    /// It is not a directory.
+    pub fn open(root: &Path) -> Result<DirectoryStore> {
+        let io = |source| Error::Io {
+            operation: "open",
+            key: "the directory".to_owned(),
+            store: root.display().to_string(),
+            source,
+        };
+        let absolute = std::path::absolute(root).map_err(io)?;
+        match std::fs::metadata(&absolute) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::Absent {
+                    key: "a repository".to_owned(),
+                    store: absolute.display().to_string(),
+                });
+            }
+            found if !found.map_err(io)?.is_dir() => return Err(io(io::Error::from(io::ErrorKind::NotADirectory))),
+            _ => {}
+        }
+        Ok(DirectoryStore {
+            root: absolute,
+            unsynced: Arc::default(),
+        })
+    }
+
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn path(&self, key: &str) -> Result<PathBuf> {
+        key::check(key)?;
+        Ok(self.root.join(key))
+    }
+
+    fn unsynced(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
+        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn io(&self, operation: &'static str, key: &str, source: io::Error) -> Error {
+        match source.kind() {
+            io::ErrorKind::NotFound => Error::Absent {
+                key: key.to_owned(),
+                store: self.name(),
+            },
+            io::ErrorKind::AlreadyExists => Error::Present {
+                key: key.to_owned(),
+                store: self.name(),
+            },
+            _ => Error::Io {
+                operation,
+                key: key.to_owned(),
+                store: self.name(),
+                source,
+            },
+        }
+    }
+
+    /// Makes the directories above an object; those that are new are synced with their names by [`Store::sync`].
+    fn make_way(&self, key: &str, path: &Path) -> Result<PathBuf> {
+        let parent = path.parent().unwrap_or(&self.root);
+        let mut missing: Vec<&Path> = parent
+            .ancestors()
+            .take_while(|above| above.starts_with(&self.root) && !above.is_dir())
+            .collect();
+        while let Some(directory) = missing.pop() {
+            match std::fs::create_dir(directory) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(self.io("make the directory of", key, error));
+                }
+                _ => self
+                    .unsynced()
+                    .insert(directory.parent().unwrap_or(&self.root).to_owned()),
+            };
+        }
+        Ok(parent.to_owned())
+    }
+
+    fn walk(&self, directory: &Path, found: &mut Vec<String>) -> io::Result<()> {
+        let entries = match std::fs::read_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let path = entry.path();
+            if entry.file_type()?.is_dir() {
+                self.walk(&path, found)?;
+            } else if let Some(key) = path.strip_prefix(&self.root).ok().and_then(Path::to_str) {
+                // Unfinished objects, and whatever a person put there, are none.
+                found.extend(key::check(key).is_ok().then(|| key.to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    fn clean(&self, directory: &Path, cleaned: &mut u64) -> io::Result<()> {
+        for entry in std::fs::read_dir(directory)? {
+            let entry = entry?;
+            let (path, name) = (entry.path(), entry.file_name());
+            let name = name.to_string_lossy();
+            if entry.file_type()?.is_dir() {
+                self.clean(&path, cleaned)?;
+            } else if name.starts_with(".snapback-") && name.ends_with(".tmp") && is_abandoned(&path)? {
+                std::fs::remove_file(&path)?;
+                *cleaned += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A living writer holds a lock on its unfinished file.
+fn is_abandoned(path: &Path) -> io::Result<bool> {
+    let file = File::open(path)?;
+    let old = file.metadata()?.modified()?.elapsed().is_ok_and(|age| age > YOUNG);
+    Ok(old && file.try_lock().is_ok())
+}
+
+impl Store for DirectoryStore {
+    fn name(&self) -> String {
+        self.root.display().to_string()
+    }
+
+    fn put_new(&self, key: &str) -> Result<Box<dyn Upload>> {
+        let path = self.path(key)?;
+        let directory = self.make_way(key, &path)?;
+        let create = || -> sys::Result<Unpublished> {
+            let file = Unpublished::create(&directory, 0o600)?;
+            // Tells `clean_leftovers` that its writer lives, where the file has a temporary name.
+            let _ = file.file().try_lock();
+            Ok(file)
+        };
+        let file = create().map_err(|error| Error::Io {
+            operation: "write",
+            key: key.to_owned(),
+            store: self.name(),
+            source: error.into_io(),
+        })?;
+        Ok(Box::new(FileUpload {
+            store: self.clone(),
+            key: key.to_owned(),
+            path,
+            file,
+            buffer: Vec::with_capacity(BUFFER),
+            written: 0,
+            started: 0,
+        }))
+    }
+
+    fn sync(&self) -> Result<()> {
+        // Deepest first: a name is worth nothing before what it names.
+        let directories: Vec<PathBuf> = self.unsynced().iter().rev().cloned().collect();
+        for directory in directories {
+            sys::fs::sync_directory(&directory)
+                .map_err(|error| self.io("sync", &directory.display().to_string(), error.into_io()))?;
+            self.unsynced().remove(&directory);
+        }
+        Ok(())
+    }
+
+    fn get_range(&self, key: &str, offset: u64, into: &mut [u8]) -> Result<usize> {
+        let mut read = || -> io::Result<usize> {
+            let file = File::open(self.root.join(key))?;
+            let mut got = 0;
+            while got < into.len() {
+                match file.read_at(&mut into[got..], offset + got as u64) {
+                    Ok(0) => break,
+                    Ok(more) => got += more,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(got)
+        };
+        key::check(key)?;
+        read().map_err(|error| self.io("read", key, error))
+    }
+
+    fn size(&self, key: &str) -> Result<u64> {
+        let path = self.path(key)?;
+        Ok(std::fs::metadata(path)
+            .map_err(|error| self.io("look at", key, error))?
+            .len())
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<String>> {
+        key::check_prefix(prefix)?;
+        let mut found = Vec::new();
+        self.walk(&self.root.join(prefix), &mut found)
+            .map_err(|error| self.io("list", prefix, error))?;
+        found.sort();
+        Ok(found)
+    }
+
+    fn delete(&self, key: &str) -> Result<()> {
+        match std::fs::remove_file(self.path(key)?) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.io("delete", key, error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn clean_leftovers(&self) -> Result<u64> {
+        let mut cleaned = 0;
+        self.clean(&self.root, &mut cleaned)
+            .map_err(|error| self.io("clean", "unfinished objects", error))?;
+        Ok(cleaned)
+    }
+}
+
+struct FileUpload {
+    store: DirectoryStore,
+    key: String,
+    path: PathBuf,
+    file: Unpublished,
+    buffer: Vec<u8>,
+    written: u64,
+    /// Up to here writing to disk was started.
+    started: u64,
+}
+
+impl FileUpload {
+    fn flush(&mut self) -> Result<()> {
+        crate::failpoint!("store.write", || Error::Io {
+            operation: "write",
+            key: self.key.clone(),
+            store: self.store.name(),
+            source: io::Error::from(io::ErrorKind::StorageFull),
+        });
+        let wrote = self.file.write_all(&self.buffer);
+        wrote.map_err(|error| self.store.io("write", &self.key, error))?;
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        if self.written - self.started >= EARLY {
+            sys::fs::start_writing(self.file.file(), self.started, self.written - self.started);
+            self.started = self.written;
+        }
+        Ok(())
+    }
+}
+
+impl Upload for FileUpload {
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        if self.buffer.len() + bytes.len() > BUFFER {
+            self.flush()?;
+        }
+        self.buffer.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<()> {
+        self.flush()?;
+        let (file, store, path) = (self.file, self.store, self.path);
+        // The page cache is the server's: what was written is not kept in it once it is on disk.
+        let cached = file.file().try_clone();
+        file.publish(&path)
+            .map_err(|error| store.io("write", &self.key, error.into_io()))?;
+        if let Ok(cached) = cached {
+            sys::fs::forget_cached(&cached, 0, 0);
+        }
+        store.unsynced().insert(path.parent().unwrap_or(&store.root).to_owned());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(store: &dyn Store, key: &str, bytes: &[u8]) -> Result<()> {
+        let mut upload = store.put_new(key)?;
+        upload.append(bytes)?;
+        upload.finish()
+    }
+
+    #[test]
+    fn an_object_appears_when_it_is_finished_and_only_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = DirectoryStore::create(&dir.path().join("deep/repo")).unwrap();
+        let mut upload = store.put_new("packs/aa/x").unwrap();
+        upload.append(&[1; 300 << 10]).unwrap();
+        assert_eq!(store.list("packs/").unwrap(), Vec::<String>::new());
+        upload.finish().unwrap();
+        store.sync().unwrap();
+        assert_eq!(store.list("packs/").unwrap(), ["packs/aa/x"]);
+        assert!(matches!(
+            put(&store, "packs/aa/x", b"other"),
+            Err(Error::Present { .. })
+        ));
+        assert_eq!(store.size("packs/aa/x").unwrap(), 300 << 10);
+        let mut buffer = [0; 10];
+        assert_eq!(store.get_range("packs/aa/x", (300 << 10) - 4, &mut buffer).unwrap(), 4);
+        store.delete("packs/aa/x").unwrap();
+        store.delete("packs/aa/x").unwrap();
+        assert!(matches!(store.size("packs/aa/x"), Err(Error::Absent { .. })));
+    }
+
+    #[test]
+    fn what_is_dropped_unfinished_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = DirectoryStore::create(dir.path()).unwrap();
+        let mut upload = store.put_new("packs/bb/y").unwrap();
+        upload.append(&[1; 1 << 20]).unwrap();
+        drop(upload);
+        assert_eq!(std::fs::read_dir(dir.path().join("packs/bb")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("holiday.jpg"), "").unwrap();
+        let refused = DirectoryStore::create(dir.path()).unwrap_err().to_string();
+        assert!(refused.contains("not empty"), "{refused}");
+    }
+
+    #[test]
+    fn leftovers_of_the_dead_go_and_those_of_the_living_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = DirectoryStore::create(dir.path()).unwrap();
+        std::fs::create_dir(dir.path().join("packs")).unwrap();
+        let old = std::time::SystemTime::now() - Duration::from_secs(3600);
+        let make = |name: &str| {
+            let file = File::create(dir.path().join("packs").join(name)).unwrap();
+            file.set_modified(old).unwrap();
+            file
+        };
+        let living = make(".snapback-1.tmp");
+        living.lock().unwrap();
+        make(".snapback-2.tmp");
+        make("mine.tmp");
+        File::create(dir.path().join("packs/.snapback-3.tmp")).unwrap();
+        assert_eq!(store.clean_leftovers().unwrap(), 1);
+        assert_eq!(std::fs::read_dir(dir.path().join("packs")).unwrap().count(), 3);
+    }
+}
