@@ -71,15 +71,17 @@ impl DirectoryStore {
             source,
         };
         let absolute = std::path::absolute(root).map_err(io)?;
-        match std::fs::metadata(&absolute) {
+        let found = match std::fs::metadata(&absolute) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(Error::Absent {
                     key: "a repository".to_owned(),
                     store: absolute.display().to_string(),
                 });
             }
-            found if !found.map_err(io)?.is_dir() => return Err(io(io::Error::from(io::ErrorKind::NotADirectory))),
-            _ => {}
+            found => found.map_err(io)?,
+        };
+        if !found.is_dir() {
+            return Err(io(io::Error::from(io::ErrorKind::NotADirectory)));
         }
         Ok(DirectoryStore {
             root: absolute,
