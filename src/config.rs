@@ -1,10 +1,11 @@
 //! The configuration file: one [`load`](Config::load), strict about keys, with line and column in every error.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::database::{Consistency, OnBusy, Strategy};
+use crate::repository::{ChunkClass, is_valid_host};
 use crate::units::Bytes;
 
 /// The configuration is wrong; says the file, the line and what is expected.
@@ -21,6 +22,7 @@ pub struct Config {
     /// The name under which this host's backups are kept; the kernel's host name by default.
     pub host: Option<String>,
     /// How the server is reached; `None` (`server: none`) backs up files only.
+    #[serde(deserialize_with = "server_or_none")]
     pub server: Option<Server>,
     /// What a backup promises.
     pub consistency: Consistency,
@@ -170,7 +172,149 @@ impl Config {
     ///
     /// # Errors
     /// The file cannot be read, or says something wrong: the key and the line are named.
-    pub fn load(_path: &std::path::Path) -> Result<Config, Error> {
-        todo!()
+    pub fn load(path: &Path) -> Result<Config, Error> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let advice = match error.kind() {
+                std::io::ErrorKind::NotFound => "; `snapback init` writes one, --config names another",
+                _ => "",
+            };
+            Error(format!("cannot read the configuration {}: {error}{advice}", path.display()))
+        })?;
+        Config::parse(&text).map_err(|Error(reason)| Error(format!("{}: {reason}", path.display())))
+    }
+
+    /// Parses and checks a configuration's text.
+    ///
+    /// # Errors
+    /// As [`load`](Config::load), without the file's name.
+    pub fn parse(text: &str) -> Result<Config, Error> {
+        // An empty file, or one of comments only, is a configuration of defaults.
+        let nothing = text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
+        let config: Config = if nothing {
+            Config::default()
+        } else {
+            serde_saphyr::from_str(text).map_err(|error| Error(error.to_string()))?
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Checks what the types cannot: ranges, absolute paths, names. Called again after flags have changed something.
+    ///
+    /// # Errors
+    /// The key is named.
+    pub fn check(&self) -> Result<(), Error> {
+        let require = |holds: bool, key: &str, what: &str| match holds {
+            true => Ok(()),
+            false => Err(Error(format!("`{key}` {what}"))),
+        };
+        let absolute = |path: &PathBuf| path.as_os_str().is_empty() || path.is_absolute();
+        require(absolute(&self.repository), "repository", "must be an absolute path")?;
+        require(absolute(&self.state_dir), "state_dir", "must be an absolute path")?;
+        require(self.files.iter().all(absolute), "files", "must be a list of absolute paths")?;
+        require(self.exclude.iter().all(absolute), "exclude", "must be a list of absolute paths")?;
+        let host = self.host.as_deref();
+        require(host.is_none_or(is_valid_host), "host", "may have letters, digits, `.`, `_` and `-` only")?;
+        let lock = &self.lock;
+        for (key, span) in [("acquire_timeout", lock.acquire_timeout), ("hold_limit", lock.hold_limit)] {
+            require(span.0.as_millis() >= 10, &format!("lock.{key}"), "must be at least 10ms")?;
+        }
+        require(lock.hold_limit.0.as_secs() <= 3600, "lock.hold_limit", "must not be longer than an hour")?;
+        require(lock.attempts >= 1, "lock.attempts", "must be at least 1")?;
+        let chunk = self.copy.chunk_size.as_u64();
+        require(ChunkClass::of(chunk).is_some(), "copy.chunk_size", "must be 16KiB, 64KiB or 1MiB")?;
+        require((1..=22).contains(&self.copy.level), "copy.level", "must be between 1 and 22")?;
+        require(self.copy.workers <= 256, "copy.workers", "must not be more than 256")?;
+        require(self.copy.bandwidth.is_none_or(|rate| rate.as_u64() > 0), "copy.bandwidth", "must be more than 0")
+    }
+}
+
+/// `server: none`, or a mapping; nothing at all means the defaults.
+fn server_or_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Server>, D::Error> {
+    struct Choice;
+
+    impl<'de> serde::de::Visitor<'de> for Choice {
+        type Value = Option<Server>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("`none`, or keys such as `socket` and `defaults_file`")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Option<Server>, E> {
+            match text {
+                "none" => Ok(None),
+                other => Err(E::invalid_value(serde::de::Unexpected::Str(other), &self)),
+            }
+        }
+
+        fn visit_unit<E: serde::de::Error>(self) -> Result<Option<Server>, E> {
+            Ok(Some(Server::default()))
+        }
+
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Option<Server>, A::Error> {
+            Server::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(Some)
+        }
+    }
+
+    deserializer.deserialize_any(Choice)
+}
+
+/// The starter file that `snapback init` writes: every key with its default, commented.
+pub fn starter(repository: &Path) -> String {
+    include_str!("config/starter.yaml").replace("@REPOSITORY@", &repository.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(text: &str) -> String {
+        Config::parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let error = wrong("repository: /r\nlock:\n  acquire_timout: 2s\n");
+        assert!(error.contains("acquire_timout") && error.contains('3'), "{error}");
+        let error = wrong("repository: /r\nserver:\n  sokcet: /x\n");
+        assert!(error.contains("sokcet") && error.contains('3'), "{error}");
+        let error = wrong("repositry: /r\n");
+        assert!(error.contains("repositry") && error.contains('1'), "{error}");
+    }
+
+    #[test]
+    fn wrong_values_are_named() {
+        for (text, word) in [
+            ("copy: {chunk_size: 5KiB}", "copy.chunk_size"),
+            ("repository: here", "repository"),
+            ("lock: {attempts: 0}", "lock.attempts"),
+            ("lock: {hold_limit: -1s}", "lock.hold_limit"),
+            ("lock: {strategy: ftwlr}", "ftwlr"),
+            ("host: a/b", "host"),
+            ("server: nothing", "none"),
+            ("copy: {bandwidth: fast}", "fast"),
+        ] {
+            assert!(wrong(text).contains(word), "{text}: {}", wrong(text));
+        }
+    }
+
+    #[test]
+    fn everything_that_the_starter_shows_is_valid_and_default() {
+        let text = starter(Path::new("/srv/backups"));
+        let config = Config::parse(&text).unwrap();
+        assert_eq!(config, Config { repository: "/srv/backups".into(), ..Config::default() });
+        let uncommented: String = text.lines().map(|line| line.strip_prefix("#=").unwrap_or(line).to_owned() + "\n").collect();
+        let shown = Config::parse(&uncommented).unwrap();
+        assert_eq!(shown.lock, Config::default().lock);
+        assert_eq!(shown.copy.chunk_size, Config::default().copy.chunk_size);
+    }
+
+    #[test]
+    fn a_server_is_there_unless_it_is_said_not_to_be() {
+        assert_eq!(Config::parse("").unwrap().server, Some(Server::default()));
+        assert_eq!(Config::parse("server: none").unwrap().server, None);
+        let config = Config::parse("server: {socket: /s}\nlock: {acquire_timeout: 1500ms}").unwrap();
+        assert_eq!(config.server.unwrap().socket, Some("/s".into()));
+        assert_eq!(config.lock.acquire_timeout.unsigned(), std::time::Duration::from_millis(1500));
     }
 }
