@@ -178,7 +178,10 @@ impl Config {
                 std::io::ErrorKind::NotFound => "; `snapback init` writes one, --config names another",
                 _ => "",
             };
-            Error(format!("cannot read the configuration {}: {error}{advice}", path.display()))
+            Error(format!(
+                "cannot read the configuration {}: {error}{advice}",
+                path.display()
+            ))
         })?;
         Config::parse(&text).map_err(|Error(reason)| Error(format!("{}: {reason}", path.display())))
     }
@@ -189,7 +192,9 @@ impl Config {
     /// As [`load`](Config::load), without the file's name.
     pub fn parse(text: &str) -> Result<Config, Error> {
         // An empty file, or one of comments only, is a configuration of defaults.
-        let nothing = text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
+        let nothing = text
+            .lines()
+            .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
         let config: Config = if nothing {
             Config::default()
         } else {
@@ -211,21 +216,56 @@ impl Config {
         let absolute = |path: &PathBuf| path.as_os_str().is_empty() || path.is_absolute();
         require(absolute(&self.repository), "repository", "must be an absolute path")?;
         require(absolute(&self.state_dir), "state_dir", "must be an absolute path")?;
-        require(self.files.iter().all(absolute), "files", "must be a list of absolute paths")?;
-        require(self.exclude.iter().all(absolute), "exclude", "must be a list of absolute paths")?;
+        require(
+            self.files.iter().all(absolute),
+            "files",
+            "must be a list of absolute paths",
+        )?;
+        require(
+            self.exclude.iter().all(absolute),
+            "exclude",
+            "must be a list of absolute paths",
+        )?;
         let host = self.host.as_deref();
-        require(host.is_none_or(is_valid_host), "host", "may have letters, digits, `.`, `_` and `-` only")?;
+        require(
+            host.is_none_or(is_valid_host),
+            "host",
+            "may have letters, digits, `.`, `_` and `-` only",
+        )?;
         let lock = &self.lock;
-        for (key, span) in [("acquire_timeout", lock.acquire_timeout), ("hold_limit", lock.hold_limit)] {
-            require(span.0.as_millis() >= 10, &format!("lock.{key}"), "must be at least 10ms")?;
+        for (key, span) in [
+            ("acquire_timeout", lock.acquire_timeout),
+            ("hold_limit", lock.hold_limit),
+        ] {
+            require(
+                span.0.as_millis() >= 10,
+                &format!("lock.{key}"),
+                "must be at least 10ms",
+            )?;
         }
-        require(lock.hold_limit.0.as_secs() <= 3600, "lock.hold_limit", "must not be longer than an hour")?;
+        require(
+            lock.hold_limit.0.as_secs() <= 3600,
+            "lock.hold_limit",
+            "must not be longer than an hour",
+        )?;
         require(lock.attempts >= 1, "lock.attempts", "must be at least 1")?;
         let chunk = self.copy.chunk_size.as_u64();
-        require(ChunkClass::of(chunk).is_some(), "copy.chunk_size", "must be 16KiB, 64KiB or 1MiB")?;
-        require((1..=22).contains(&self.copy.level), "copy.level", "must be between 1 and 22")?;
+        require(
+            ChunkClass::of(chunk).is_some(),
+            "copy.chunk_size",
+            "must be 16KiB, 64KiB or 1MiB",
+        )?;
+        require(
+            (1..=22).contains(&self.copy.level),
+            "copy.level",
+            "must be between 1 and 22",
+        )?;
         require(self.copy.workers <= 256, "copy.workers", "must not be more than 256")?;
-        require(self.copy.bandwidth.is_none_or(|rate| rate.as_u64() > 0), "copy.bandwidth", "must be more than 0")
+        require(
+            self.copy.bandwidth.is_none_or(|rate| rate.as_u64() > 0),
+            "copy.bandwidth",
+            "must be more than 0",
+        )
     }
 }
 
@@ -302,8 +342,17 @@ mod tests {
     fn everything_that_the_starter_shows_is_valid_and_default() {
         let text = starter(Path::new("/srv/backups"));
         let config = Config::parse(&text).unwrap();
-        assert_eq!(config, Config { repository: "/srv/backups".into(), ..Config::default() });
-        let uncommented: String = text.lines().map(|line| line.strip_prefix("#=").unwrap_or(line).to_owned() + "\n").collect();
+        assert_eq!(
+            config,
+            Config {
+                repository: "/srv/backups".into(),
+                ..Config::default()
+            }
+        );
+        let uncommented: String = text
+            .lines()
+            .map(|line| line.strip_prefix("#=").unwrap_or(line).to_owned() + "\n")
+            .collect();
         let shown = Config::parse(&uncommented).unwrap();
         assert_eq!(shown.lock, Config::default().lock);
         assert_eq!(shown.copy.chunk_size, Config::default().copy.chunk_size);
@@ -315,6 +364,9 @@ mod tests {
         assert_eq!(Config::parse("server: none").unwrap().server, None);
         let config = Config::parse("server: {socket: /s}\nlock: {acquire_timeout: 1500ms}").unwrap();
         assert_eq!(config.server.unwrap().socket, Some("/s".into()));
-        assert_eq!(config.lock.acquire_timeout.unsigned(), std::time::Duration::from_millis(1500));
+        assert_eq!(
+            config.lock.acquire_timeout.unsigned(),
+            std::time::Duration::from_millis(1500)
+        );
     }
 }

@@ -1,1 +1,204 @@
-//! restore.
+//! Restoring: every chunk is verified as it is written, nothing is overwritten, and the result appears only when it is whole.
+
+mod after;
+mod pieces;
+mod running;
+mod workspace;
+mod write;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::copy::notes::Notes;
+use crate::finding::Finding;
+use crate::monitor::{Monitor, Work};
+use crate::record::Record;
+use crate::repository::{Backup, Manifest, Repository};
+use crate::sys::signal::Cancel;
+use crate::units::{Bytes, Id};
+use crate::{Error, Result};
+
+use pieces::{Piece, Survey};
+use workspace::Workspace;
+
+/// Where a backup is restored to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// A directory that a server can start on.
+    Datadir(PathBuf),
+    /// Every root below a directory, at its original path.
+    Target(PathBuf),
+    /// Back where everything was.
+    InPlace,
+}
+
+/// What is restored, and how.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Where to.
+    pub destination: Destination,
+    /// Original paths; everything else stays behind. Empty: all.
+    pub include: Vec<PathBuf>,
+    /// In place: what is there is moved aside (never deleted).
+    pub force: bool,
+    /// Threads.
+    pub workers: usize,
+    /// Keep MySQL's `auto.cnf`: the restored server replaces the old one.
+    pub keep_uuid: bool,
+}
+
+/// A tree that was restored.
+#[derive(Debug, Clone, Serialize)]
+pub struct Placed {
+    /// Its original path.
+    pub original: PathBuf,
+    /// Where it is now.
+    pub at: PathBuf,
+    /// Where what was there before is now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moved_aside: Option<PathBuf>,
+}
+
+/// What a restore did.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The backup.
+    pub id: Id,
+    /// Files, directories, links.
+    pub files: u64,
+    /// Bytes of regular files.
+    pub bytes: u64,
+    /// Wall time.
+    pub seconds: f64,
+    /// Where everything is.
+    pub placed: Vec<Placed>,
+    /// What a person must read.
+    pub warnings: Vec<Finding>,
+    /// What to do now, in order.
+    pub next_steps: Vec<String>,
+}
+
+/// Restores a backup.
+///
+/// # Errors
+/// What trap 34 lists: a running server, something in the way, a backup that does not verify, a path that leads out. Nothing appears at
+/// the destination then, and nothing that was there is touched.
+pub fn restore(
+    repository: &Repository,
+    which: &str,
+    request: &Request,
+    monitor: &dyn Monitor,
+    cancel: &Cancel,
+) -> Result<Report> {
+    let begun = Instant::now();
+    let backup = repository.find(which)?;
+    let record = record_of(backup.manifest())?;
+    let pieces = pieces::choose(&record, request)?;
+    monitor.phase("survey");
+    let survey = pieces::survey(&backup, &pieces, request, cancel)?;
+    refuse_running(&pieces, request)?;
+    let mut spaces = workspace::open(&pieces, &survey, request, backup.manifest().id)?;
+    refuse_too_little_room(&spaces, &survey)?;
+
+    let notes = Notes::new(monitor);
+    let written = write_all(&backup, &pieces, &survey, &spaces, request, &notes, monitor, cancel)
+        .and_then(|()| after::rewrite_indexes(&record, &pieces, &spaces, request));
+    if let Err(error) = written {
+        // The workspaces are ours alone; dropping them removes them.
+        drop(spaces);
+        return Err(error);
+    }
+    monitor.phase("publish");
+    let placed = spaces
+        .iter_mut()
+        .map(|space| space.publish(&pieces))
+        .collect::<Result<Vec<_>>>()?
+        .concat();
+    let (_, findings) = notes.into_lists();
+    Ok(Report {
+        id: backup.manifest().id,
+        files: survey.entries,
+        bytes: survey.bytes,
+        seconds: begun.elapsed().as_secs_f64(),
+        next_steps: after::next_steps(&record, &placed, request),
+        placed,
+        warnings: findings,
+    })
+}
+
+/// What a manifest's record says.
+///
+/// # Errors
+/// It is not a record that this program knows.
+pub fn record_of(manifest: &Manifest) -> Result<Record> {
+    serde_json::from_value(manifest.record.clone()).map_err(|error| {
+        crate::repository::Error::damaged(
+            format!("the record of backup {}", manifest.id.short()),
+            error.to_string(),
+        )
+        .into()
+    })
+}
+
+#[allow(clippy::too_many_arguments)]
+fn write_all(
+    backup: &Backup,
+    pieces: &[Piece],
+    survey: &Survey,
+    spaces: &[Workspace],
+    request: &Request,
+    notes: &Notes<'_>,
+    monitor: &dyn Monitor,
+    cancel: &Cancel,
+) -> Result<()> {
+    monitor.phase("restore");
+    monitor.begin(Work {
+        name: "restoring",
+        bytes: survey.bytes,
+        items: survey.entries,
+    });
+    let written = write::write(backup, pieces, survey, spaces, request, notes, monitor, cancel);
+    monitor.end();
+    written?;
+    monitor.phase("sync");
+    spaces.iter().try_for_each(Workspace::sync)
+}
+
+/// A server that runs on what would be replaced, or on the directory named, must be stopped first.
+fn refuse_running(pieces: &[Piece], request: &Request) -> Result<()> {
+    let directories: Vec<&Path> = match &request.destination {
+        Destination::Datadir(directory) => vec![directory],
+        Destination::Target(_) => Vec::new(),
+        Destination::InPlace => pieces
+            .iter()
+            .filter(|piece| piece.database)
+            .map(|piece| piece.original.as_path())
+            .collect(),
+    };
+    for directory in directories {
+        if let Some(how) = running::server_on(directory) {
+            return Err(Error::failed(format!(
+                "a server is running on {} ({how}): stop it first",
+                directory.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn refuse_too_little_room(spaces: &[Workspace], survey: &Survey) -> Result<()> {
+    // Workspaces of one restore nearly always share a filesystem; where they do not, the first one counts for all.
+    let Some(space) = spaces.first() else { return Ok(()) };
+    let room = crate::sys::fs::room(space.path())?;
+    if room.available < survey.allocated {
+        return Err(Error::failed(format!(
+            "{} has {} free, the backup needs {}: make room, or restore elsewhere",
+            space.destination().display(),
+            Bytes::b(room.available),
+            Bytes::b(survey.allocated)
+        )));
+    }
+    Ok(())
+}

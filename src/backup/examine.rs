@@ -17,7 +17,6 @@ pub(crate) struct Examined {
     pub reason: String,
     pub paths: Vec<WrittenPath>,
     pub providers: Vec<Box<dyn Provider>>,
-    pub mounts: Mounts,
     pub layout: Layout,
     pub findings: Vec<Finding>,
 }
@@ -64,7 +63,6 @@ pub(crate) fn examine(config: &Config, cancel: &Cancel) -> Result<Examined> {
         reason,
         paths,
         providers,
-        mounts,
         layout,
         findings,
     })

@@ -1,6 +1,123 @@
 //! The command line: arguments, progress, tables, JSON. The only place that prints.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod arguments;
+mod backup;
+mod check;
+mod cleanup;
+mod completions;
+mod exit;
+mod init;
+mod list;
+mod output;
+mod progress;
+mod restore;
+mod show;
+mod timeline;
+mod verify;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::config::Config;
+use crate::sys::signal::{self, Cancel};
+use crate::{Error, Result};
+
+use arguments::{Arguments, Command, Global};
+use exit::Exit;
+use progress::Progress;
+
+/// Where the configuration is unless somebody says otherwise.
+const DEFAULT_CONFIG: &str = "/etc/snapback/snapback.yaml";
 
 /// Runs the program.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    // Usage errors and --help are answered by the parser itself, with status 2 and 0.
+    let arguments = Arguments::parse();
+    let global = arguments.global;
+    global.color.write_global();
+    start_logging(global.verbose);
+    let cancel = Cancel::new();
+    let result = signal::install(&cancel)
+        .map_err(Error::from)
+        .and_then(|()| run(arguments.command, &global, &cancel));
+    match result {
+        Ok(exit) => exit.with_strictness(global.strict).into(),
+        Err(error) => {
+            output::error(&error);
+            Exit::of(error.kind()).into()
+        }
+    }
+}
+
+fn run(command: Command, global: &Global, cancel: &Cancel) -> Result<Exit> {
+    let context = Context {
+        global,
+        cancel,
+        progress: Progress::new(global.quiet),
+    };
+    match command {
+        Command::Init(arguments) => init::run(&arguments, &context),
+        Command::Check(arguments) => check::run(&arguments, &context),
+        Command::Backup(arguments) => backup::run(&arguments, &context),
+        Command::List(arguments) => list::run(&arguments, &context),
+        Command::Show(arguments) => show::run(&arguments, &context),
+        Command::Restore(arguments) => restore::run(&arguments, &context),
+        Command::Verify(arguments) => verify::run(&arguments, &context),
+        Command::Cleanup(arguments) => cleanup::run(&arguments, &context),
+        Command::Completions(arguments) => completions::completions(&arguments),
+        Command::Man(arguments) => completions::man(&arguments),
+    }
+}
+
+/// What every command needs.
+struct Context<'c> {
+    global: &'c Global,
+    cancel: &'c Cancel,
+    progress: Progress,
+}
+
+impl Context<'_> {
+    /// The configuration, with the global flags over it. A default file that is not there is an empty one.
+    fn config(&self) -> Result<Config> {
+        let path = self.config_path();
+        let named = self.global.config.is_some();
+        let mut config = if named || path.exists() {
+            Config::load(&path)?
+        } else {
+            Config::default()
+        };
+        if let Some(repository) = &self.global.repository {
+            config.repository = absolute(repository)?;
+        }
+        if let Some(state_dir) = &self.global.state_dir {
+            config.state_dir = absolute(state_dir)?;
+        }
+        Ok(config)
+    }
+
+    fn config_path(&self) -> PathBuf {
+        self.global.config.clone().unwrap_or_else(|| DEFAULT_CONFIG.into())
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|error| Error::usage(format!("{}: {error}", path.display())))
+}
+
+/// Diagnostics for developers, on stderr: `-v` says what is done, `-vv` more; SNAPBACK_LOG filters as tracing's EnvFilter does.
+fn start_logging(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "snapback=debug",
+        _ => "snapback=trace",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SNAPBACK_LOG").unwrap_or_else(|_| level.into());
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false);
+    let _ = subscriber.try_init();
 }

@@ -8,7 +8,7 @@ mod engine;
 mod estimate;
 mod leave_out;
 mod live;
-mod notes;
+pub(crate) mod notes;
 mod parent;
 mod section;
 pub(crate) mod stop;

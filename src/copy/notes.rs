@@ -57,6 +57,19 @@ impl<'m> Notes<'m> {
         }
     }
 
+    /// The same, but only the first of its code.
+    pub fn once(&self, code: &str, finding: impl FnOnce() -> Finding) {
+        let known = self
+            .inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .findings
+            .contains_key(code);
+        if !known {
+            self.find(finding());
+        }
+    }
+
     /// Everything, the gravest findings first.
     pub fn into_lists(self) -> (Vec<LeftOut>, Vec<Finding>) {
         let inner = self.inner.into_inner().unwrap_or_else(PoisonError::into_inner);

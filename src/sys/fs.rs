@@ -3,6 +3,7 @@
 mod attributes;
 mod beneath;
 mod durable;
+mod locks;
 mod ranges;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,6 +16,7 @@ use super::{Error, Result};
 pub use attributes::{Xattr, link_xattrs, no_such_attribute, xattrs};
 pub use beneath::{Beneath, Special};
 pub use durable::{Unpublished, create_durably, make_directory_durably, replace_durably, sync_directory, sync_file};
+pub use locks::locked_by;
 pub use ranges::{forget_cached, next_data, read_ahead, start_writing};
 
 /// Opens a directory for use as an anchor (close-on-exec).

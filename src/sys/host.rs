@@ -14,3 +14,16 @@ pub fn is_root() -> bool {
 pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
+
+/// A process of one of these names (`/proc/PID/comm`) whose working directory is `directory` (canonical); needs root to see other users'.
+pub fn process_in(directory: &std::path::Path, names: &[&str]) -> Option<i32> {
+    let named = |number: &i32| {
+        let name = std::fs::read_to_string(format!("/proc/{number}/comm")).unwrap_or_default();
+        names.contains(&name.trim())
+    };
+    let processes = std::fs::read_dir("/proc").ok()?.flatten();
+    let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    numbers
+        .filter(named)
+        .find(|number| std::fs::read_link(format!("/proc/{number}/cwd")).is_ok_and(|at| at == directory))
+}

@@ -42,15 +42,22 @@ impl BtrfsImage {
     pub fn snapshots(&self) -> Vec<String> {
         let listed = run("btrfs", &["subvolume", "list", &text(&self.mount_point)]);
         let names = listed.lines().filter_map(|line| line.split(" path ").nth(1));
-        names.filter(|name| name.contains("snapback-")).map(str::to_owned).collect()
+        names
+            .filter(|name| name.contains("snapback-"))
+            .map(str::to_owned)
+            .collect()
     }
 }
 
 impl Drop for BtrfsImage {
     fn drop(&mut self) {
         for _ in 0..50 {
-            let done = Command::new("umount").arg(&self.mount_point).output().is_ok_and(|output| output.status.success());
-            let mounted = std::fs::read_to_string("/proc/mounts").is_ok_and(|mounts| mounts.contains(&text(&self.mount_point)));
+            let done = Command::new("umount")
+                .arg(&self.mount_point)
+                .output()
+                .is_ok_and(|output| output.status.success());
+            let mounted =
+                std::fs::read_to_string("/proc/mounts").is_ok_and(|mounts| mounts.contains(&text(&self.mount_point)));
             if done && !mounted || !mounted {
                 break;
             }

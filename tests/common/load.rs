@@ -17,7 +17,8 @@ pub const SCHEMA: &str = "ledger";
 /// Makes the schema: row tables of every engine, and `bulk` with `rows` rows of about 1 KiB.
 pub fn set_up(socket: &Path, mariadb: bool, only_innodb: bool, rows: u64) {
     let mut conn = connect(socket).expect("connect for setup");
-    conn.query_drop(format!("CREATE DATABASE IF NOT EXISTS {SCHEMA}")).unwrap();
+    conn.query_drop(format!("CREATE DATABASE IF NOT EXISTS {SCHEMA}"))
+        .unwrap();
     conn.query_drop(format!("USE {SCHEMA}")).unwrap();
     for engine in engines(mariadb, only_innodb) {
         conn.query_drop(format!(
@@ -25,9 +26,14 @@ pub fn set_up(socket: &Path, mariadb: bool, only_innodb: bool, rows: u64) {
         ))
         .unwrap();
     }
-    conn.query_drop("CREATE TABLE bulk (id BIGINT PRIMARY KEY, hits BIGINT NOT NULL DEFAULT 0, pad VARBINARY(1000)) ENGINE=InnoDB").unwrap();
-    conn.query_drop("CREATE TABLE digits (d INT PRIMARY KEY) ENGINE=InnoDB").unwrap();
-    conn.query_drop("INSERT INTO digits VALUES (0),(1),(2),(3),(4),(5),(6),(7),(8),(9)").unwrap();
+    conn.query_drop(
+        "CREATE TABLE bulk (id BIGINT PRIMARY KEY, hits BIGINT NOT NULL DEFAULT 0, pad VARBINARY(1000)) ENGINE=InnoDB",
+    )
+    .unwrap();
+    conn.query_drop("CREATE TABLE digits (d INT PRIMARY KEY) ENGINE=InnoDB")
+        .unwrap();
+    conn.query_drop("INSERT INTO digits VALUES (0),(1),(2),(3),(4),(5),(6),(7),(8),(9)")
+        .unwrap();
     // Half of each row is random and half repeats: about what compresses 2:1.
     let mut filled = 0;
     while filled < rows {
@@ -48,7 +54,11 @@ fn engines(mariadb: bool, only_innodb: bool) -> Vec<&'static str> {
 }
 
 fn connect(socket: &Path) -> mysql::Result<Conn> {
-    let opts = OptsBuilder::new().socket(Some(socket.to_string_lossy())).user(Some("root")).prefer_socket(true).db_name(None::<String>);
+    let opts = OptsBuilder::new()
+        .socket(Some(socket.to_string_lossy()))
+        .user(Some("root"))
+        .prefer_socket(true)
+        .db_name(None::<String>);
     Conn::new(opts)
 }
 
@@ -96,7 +106,11 @@ impl Load {
             std::thread::spawn(move || write(&shared, &socket, &options, thread))
         };
         let threads = (0..options.threads).map(spawn).collect();
-        Load { shared, threads, begun: Instant::now() }
+        Load {
+            shared,
+            threads,
+            begun: Instant::now(),
+        }
     }
 
     pub fn commits(&self) -> u64 {
@@ -182,7 +196,11 @@ fn append(conn: &mut Conn, engine: &str, thread: usize, n: u64, rows: u64, rando
     conn.query_drop("BEGIN")?;
     conn.query_drop(insert)?;
     for id in ids {
-        conn.query_drop(format!("UPDATE bulk SET hits = hits + 1, pad = INSERT(pad, 1 + {} , 8, '{:08x}') WHERE id = {id}", random.next() % 900, random.next() as u32))?;
+        conn.query_drop(format!(
+            "UPDATE bulk SET hits = hits + 1, pad = INSERT(pad, 1 + {} , 8, '{:08x}') WHERE id = {id}",
+            random.next() % 900,
+            random.next() as u32
+        ))?;
     }
     conn.query_drop("COMMIT")
 }
@@ -193,12 +211,21 @@ pub fn proven(socket: &Path, mariadb: bool, only_innodb: bool, threads: usize) -
     let mut highest = vec![[0; 3]; threads];
     for (at, engine) in engines(mariadb, only_innodb).iter().enumerate() {
         let table = format!("{SCHEMA}.{engine}_rows");
-        let wrong: u64 = conn.query_first(format!("SELECT COUNT(*) FROM {table} WHERE crc <> CRC32(payload)")).unwrap().unwrap();
+        let wrong: u64 = conn
+            .query_first(format!("SELECT COUNT(*) FROM {table} WHERE crc <> CRC32(payload)"))
+            .unwrap()
+            .unwrap();
         assert_eq!(wrong, 0, "{table}: rows whose payload is not what was written");
-        let rows: Vec<(usize, u64, u64, u64)> =
-            conn.query(format!("SELECT thread, COUNT(*), MIN(n), MAX(n) FROM {table} GROUP BY thread")).unwrap();
+        let rows: Vec<(usize, u64, u64, u64)> = conn
+            .query(format!(
+                "SELECT thread, COUNT(*), MIN(n), MAX(n) FROM {table} GROUP BY thread"
+            ))
+            .unwrap();
         for (thread, count, min, max) in rows {
-            assert!(min == 1 && max == count, "{table}: thread {thread} has {count} rows from {min} to {max}: there are gaps");
+            assert!(
+                min == 1 && max == count,
+                "{table}: thread {thread} has {count} rows from {min} to {max}: there are gaps"
+            );
             highest[thread][at] = max;
         }
     }
@@ -215,8 +242,12 @@ impl Probe {
     /// Makes its own table. Errors of the server are counted as an endless commit.
     pub fn start(socket: &Path, every: Duration) -> Probe {
         let mut conn = connect(socket).expect("connect the probe");
-        conn.query_drop(format!("CREATE DATABASE IF NOT EXISTS {SCHEMA}")).unwrap();
-        conn.query_drop(format!("CREATE TABLE IF NOT EXISTS {SCHEMA}.probe (n BIGINT AUTO_INCREMENT PRIMARY KEY) ENGINE=InnoDB")).unwrap();
+        conn.query_drop(format!("CREATE DATABASE IF NOT EXISTS {SCHEMA}"))
+            .unwrap();
+        conn.query_drop(format!(
+            "CREATE TABLE IF NOT EXISTS {SCHEMA}.probe (n BIGINT AUTO_INCREMENT PRIMARY KEY) ENGINE=InnoDB"
+        ))
+        .unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
@@ -229,13 +260,19 @@ impl Probe {
             }
             latencies
         });
-        Probe { stop, thread: Some(thread) }
+        Probe {
+            stop,
+            thread: Some(thread),
+        }
     }
 
     /// Ends it; the latencies of all its commits in microseconds.
     pub fn stop(mut self) -> Vec<u64> {
         self.stop.store(true, Ordering::SeqCst);
-        self.thread.take().map(|thread| thread.join().unwrap()).unwrap_or_default()
+        self.thread
+            .take()
+            .map(|thread| thread.join().unwrap())
+            .unwrap_or_default()
     }
 }
 

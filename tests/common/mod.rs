@@ -21,19 +21,30 @@ pub fn required() -> bool {
 
 /// Says why a test cannot run here; panics where every facility is required.
 pub fn missing(facility: &str) {
-    assert!(!required(), "{facility} is missing, and SNAPBACK_TEST_REQUIRE=1 forbids to skip");
+    assert!(
+        !required(),
+        "{facility} is missing, and SNAPBACK_TEST_REQUIRE=1 forbids to skip"
+    );
     eprintln!("SKIP: {facility} is missing");
 }
 
 /// Runs a program and panics with its output when it fails.
 pub fn run(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    let output = Command::new(program)
+        .args(args)
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
     assert!(output.status.success(), "{program} {args:?}: {}", both(&output));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 pub fn both(output: &Output) -> String {
-    format!("{}\n{}{}", output.status, String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 /// A place for one test: a Btrfs image for the data, a directory on the ordinary filesystem for the repository, state and logs.

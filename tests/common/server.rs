@@ -72,17 +72,32 @@ impl Server {
         std::fs::create_dir_all(datadir).unwrap();
         let output = match flavour {
             Flavour::MariaDb => Command::new("mariadb-install-db")
-                .args(["--no-defaults", "--user=root", "--auth-root-authentication-method=normal", "--skip-test-db"])
+                .args([
+                    "--no-defaults",
+                    "--user=root",
+                    "--auth-root-authentication-method=normal",
+                    "--skip-test-db",
+                ])
                 .arg(format!("--datadir={}", text(datadir)))
                 .output(),
             Flavour::MySql => flavour
                 .program("mysqld")
-                .args(["--no-defaults", "--initialize-insecure", "--user=root", "--secure-file-priv="])
+                .args([
+                    "--no-defaults",
+                    "--initialize-insecure",
+                    "--user=root",
+                    "--secure-file-priv=",
+                ])
                 .arg(format!("--datadir={}", text(datadir)))
                 .output(),
         };
         let output = output.unwrap();
-        assert!(output.status.success(), "cannot initialise {}: {}", datadir.display(), both(&output));
+        assert!(
+            output.status.success(),
+            "cannot initialise {}: {}",
+            datadir.display(),
+            both(&output)
+        );
         Server::on(flavour, datadir, work, options)
     }
 
@@ -90,7 +105,11 @@ impl Server {
     pub fn on(flavour: Flavour, datadir: &Path, work: &Path, options: &[(&str, &str)]) -> Server {
         std::fs::create_dir_all(work).unwrap();
         let mut all: BTreeMap<String, String> = defaults(flavour);
-        all.extend(options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        all.extend(
+            options
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned())),
+        );
         let mut server = Server {
             flavour,
             datadir: datadir.to_owned(),
@@ -116,7 +135,10 @@ impl Server {
         command.arg(format!("--port={}", self.port));
         command.arg(format!("--pid-file={}", text(&self.work.join("pid"))));
         command.args(self.options.iter().map(|(key, value)| format!("--{key}={value}")));
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
         self.child = Some(command.spawn().unwrap());
         self.wait_until_it_answers();
     }
@@ -137,11 +159,21 @@ impl Server {
 
     pub fn log(&self) -> String {
         let text = std::fs::read_to_string(self.work.join("log")).unwrap_or_default();
-        text.lines().rev().take(40).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
+        text.lines()
+            .rev()
+            .take(40)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     pub fn try_connect(&self) -> mysql::Result<Conn> {
-        let opts = OptsBuilder::new().socket(Some(text(&self.socket))).user(Some("root")).prefer_socket(true);
+        let opts = OptsBuilder::new()
+            .socket(Some(text(&self.socket)))
+            .user(Some("root"))
+            .prefer_socket(true);
         Conn::new(opts)
     }
 
@@ -150,11 +182,16 @@ impl Server {
     }
 
     pub fn exec(&self, sql: &str) {
-        self.connect().query_drop(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        self.connect()
+            .query_drop(sql)
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
     pub fn one<T: mysql::prelude::FromValue>(&self, sql: &str) -> T {
-        self.connect().query_first(sql).unwrap_or_else(|error| panic!("{sql}: {error}")).unwrap_or_else(|| panic!("{sql}: no row"))
+        self.connect()
+            .query_first(sql)
+            .unwrap_or_else(|error| panic!("{sql}: {error}"))
+            .unwrap_or_else(|| panic!("{sql}: no row"))
     }
 
     pub fn pid(&self) -> u32 {
@@ -183,7 +220,10 @@ impl Server {
         let tables: Vec<String> =
             conn.query(format!("SELECT table_name FROM information_schema.tables WHERE table_schema='{schema}' AND table_type='BASE TABLE'")).unwrap();
         let sum = |table: &String| -> (String, Option<u64>) {
-            let row: (String, Option<u64>) = conn.query_first(format!("CHECKSUM TABLE `{schema}`.`{table}`")).unwrap().unwrap();
+            let row: (String, Option<u64>) = conn
+                .query_first(format!("CHECKSUM TABLE `{schema}`.`{table}`"))
+                .unwrap()
+                .unwrap();
             (table.clone(), row.1)
         };
         tables.iter().map(sum).collect()
@@ -193,25 +233,48 @@ impl Server {
     pub fn binary_logs(&self) -> Vec<PathBuf> {
         let index: String = self.one("SELECT @@log_bin_index");
         let text = std::fs::read_to_string(index).unwrap();
-        text.lines().map(|line| if line.starts_with('/') { PathBuf::from(line) } else { self.datadir.join(line) }).collect()
+        text.lines()
+            .map(|line| {
+                if line.starts_with('/') {
+                    PathBuf::from(line)
+                } else {
+                    self.datadir.join(line)
+                }
+            })
+            .collect()
     }
 
     /// Replays another server's binary logs from a position on. The other server's writers are at rest.
     pub fn replay(&self, logs: &[PathBuf], file: &str, position: u64) {
-        let from = logs.iter().position(|path| path.file_name().is_some_and(|name| name == file));
+        let from = logs
+            .iter()
+            .position(|path| path.file_name().is_some_and(|name| name == file));
         let from = from.unwrap_or_else(|| panic!("{file} is not among {logs:?}"));
         let mut print = self.flavour.binlog_program();
-        print.args(["--no-defaults", "--disable-log-bin"]).arg(format!("--start-position={position}"));
+        print
+            .args(["--no-defaults", "--disable-log-bin"])
+            .arg(format!("--start-position={position}"));
         if self.flavour == Flavour::MySql {
             print.arg("--skip-gtids");
         }
-        let mut print = print.args(&logs[from..]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut print = print
+            .args(&logs[from..])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut client = self.flavour.program("mysql");
-        client.args(["--no-defaults", "--binary-mode", "-uroot"]).arg(format!("--socket={}", text(&self.socket)));
+        client
+            .args(["--no-defaults", "--binary-mode", "-uroot"])
+            .arg(format!("--socket={}", text(&self.socket)));
         let applied = client.stdin(print.stdout.take().unwrap()).output().unwrap();
         let printed = print.wait_with_output().unwrap();
         assert!(printed.status.success(), "printing the binary log: {}", both(&printed));
-        assert!(applied.status.success(), "replaying from {file}:{position}: {}", both(&applied));
+        assert!(
+            applied.status.success(),
+            "replaying from {file}:{position}: {}",
+            both(&applied)
+        );
     }
 }
 
@@ -237,13 +300,24 @@ fn defaults(flavour: Flavour) -> BTreeMap<String, String> {
     ];
     let own: &[(&str, &str)] = match flavour {
         Flavour::MariaDb => &[("skip-name-resolve", "1"), ("innodb-log-file-size", "64M")],
-        Flavour::MySql => &[("mysqlx", "OFF"), ("secure-file-priv", ""), ("innodb-redo-log-capacity", "128M")],
+        Flavour::MySql => &[
+            ("mysqlx", "OFF"),
+            ("secure-file-priv", ""),
+            ("innodb-redo-log-capacity", "128M"),
+        ],
     };
-    common.iter().chain(own).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    common
+        .iter()
+        .chain(own)
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .unwrap()
+        .port()
 }
 
 pub fn signal(pid: u32, signal: rustix::process::Signal) {

@@ -16,15 +16,26 @@ pub struct Tool {
 impl Tool {
     /// Writes a configuration for this server (`extra`: more YAML) and makes the repository.
     pub fn new(dir: &Path, server: &Server, extra: &str) -> Tool {
-        let tool = Tool::bare(dir, &format!("server:\n  socket: {}\n  user: root\n{extra}", text(&server.socket)));
+        let tool = Tool::bare(
+            dir,
+            &format!("server:\n  socket: {}\n  user: root\n{extra}", text(&server.socket)),
+        );
         tool.ok(&["init", "--repository", &text(&tool.repository)]);
         tool
     }
 
     /// A configuration with this YAML, and no repository yet.
     pub fn bare(dir: &Path, yaml: &str) -> Tool {
-        let tool = Tool { config: dir.join("snapback.yaml"), repository: dir.join("repository"), state: dir.join("state") };
-        let all = format!("repository: {}\nstate_dir: {}\nhost: testhost\n{yaml}", text(&tool.repository), text(&tool.state));
+        let tool = Tool {
+            config: dir.join("snapback.yaml"),
+            repository: dir.join("repository"),
+            state: dir.join("state"),
+        };
+        let all = format!(
+            "repository: {}\nstate_dir: {}\nhost: testhost\n{yaml}",
+            text(&tool.repository),
+            text(&tool.state)
+        );
         std::fs::write(&tool.config, all).unwrap();
         tool
     }
@@ -53,7 +64,11 @@ impl Tool {
         all.extend(args);
         let output = self.run(&all);
         let status = output.status.code().unwrap_or(-1);
-        assert!(statuses.contains(&status), "snapback {args:?}: expected {statuses:?}: {}", both(&output));
+        assert!(
+            statuses.contains(&status),
+            "snapback {args:?}: expected {statuses:?}: {}",
+            both(&output)
+        );
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{args:?}: {error}: {}", both(&output)))
     }
 
@@ -64,13 +79,19 @@ impl Tool {
 
     /// Runs with a failpoint armed.
     pub fn with_failpoint(&self, failpoint: &str, args: &[&str]) -> Output {
-        self.command(args).env("SNAPBACK_FAILPOINTS", failpoint).output().unwrap()
+        self.command(args)
+            .env("SNAPBACK_FAILPOINTS", failpoint)
+            .output()
+            .unwrap()
     }
 
     /// Starts with a failpoint armed and does not wait.
     pub fn spawn(&self, failpoint: &str, args: &[&str]) -> Child {
         let mut command = self.command(args);
-        command.env("SNAPBACK_FAILPOINTS", failpoint).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .env("SNAPBACK_FAILPOINTS", failpoint)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command.spawn().unwrap()
     }
 }

@@ -1,3 +1,14 @@
-//! Tests that need real servers. They fail, and never skip, where a server is missing.
+//! The whole path on real servers and a real Btrfs, through the built binary. Needs root and loop devices; where a facility is missing
+//! the tests say so, and fail when SNAPBACK_TEST_REQUIRE=1.
+#![allow(clippy::print_stderr, missing_docs)]
 
-mod database;
+#[path = "../common/mod.rs"]
+mod common;
+
+mod exactness;
+mod failures;
+mod files;
+mod kill_phases;
+mod lock_safety;
+mod round_trip;
+mod setting;

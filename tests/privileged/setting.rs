@@ -30,7 +30,12 @@ impl Scene {
         let server = Server::create(flavour, &volume.join("data"), &lab.path("run"), options);
         load::set_up(&server.socket, flavour == Flavour::MariaDb, only_innodb, ROWS);
         let tool = Tool::new(lab.dir.path(), &server, extra);
-        Some(Scene { server, tool, lab, only_innodb })
+        Some(Scene {
+            server,
+            tool,
+            lab,
+            only_innodb,
+        })
     }
 
     pub fn mariadb(&self) -> bool {
@@ -58,7 +63,12 @@ impl Scene {
         let datadir = self.lab.path(name);
         self.tool.json(&["restore", id, "--datadir", &text(&datadir)]);
         // The copy keeps the binary log of its source: the same server with another socket and port.
-        Server::on(self.server.flavour, &datadir, &self.lab.path(&format!("{name}-run")), &[])
+        Server::on(
+            self.server.flavour,
+            &datadir,
+            &self.lab.path(&format!("{name}-run")),
+            &[],
+        )
     }
 
     /// Shows that a backup is exact: every row acknowledged before it is there, no gaps, and the live binary log replayed from the recorded
@@ -88,7 +98,9 @@ impl Scene {
     /// Nothing of ours is on the host: no snapshot, no journal.
     pub fn assert_nothing_left(&self) {
         assert_eq!(self.lab.btrfs.snapshots(), Vec::<String>::new(), "snapshots are left");
-        let journals: Vec<PathBuf> = std::fs::read_dir(self.tool.state.join("runs")).map_or(Vec::new(), |entries| entries.flatten().map(|entry| entry.path()).collect());
+        let journals: Vec<PathBuf> = std::fs::read_dir(self.tool.state.join("runs")).map_or(Vec::new(), |entries| {
+            entries.flatten().map(|entry| entry.path()).collect()
+        });
         assert_eq!(journals, Vec::<PathBuf>::new(), "journals are left");
     }
 
@@ -97,8 +109,13 @@ impl Scene {
         let mut conn = self.server.connect();
         use mysql::prelude::Queryable;
         conn.query_drop("SET SESSION lock_wait_timeout=3").unwrap();
-        conn.query_drop(format!("CREATE TABLE IF NOT EXISTS {}.free (n INT) ENGINE=InnoDB", load::SCHEMA)).unwrap();
-        conn.query_drop(format!("INSERT INTO {}.free VALUES (1)", load::SCHEMA)).unwrap();
+        conn.query_drop(format!(
+            "CREATE TABLE IF NOT EXISTS {}.free (n INT) ENGINE=InnoDB",
+            load::SCHEMA
+        ))
+        .unwrap();
+        conn.query_drop(format!("INSERT INTO {}.free VALUES (1)", load::SCHEMA))
+            .unwrap();
     }
 
     pub fn backups(&self) -> usize {
@@ -107,7 +124,10 @@ impl Scene {
 }
 
 pub fn assert_same(live: &BTreeMap<String, Option<u64>>, restored: &BTreeMap<String, Option<u64>>) {
-    assert_eq!(live, restored, "the restored server with the binary log replayed differs from the live one");
+    assert_eq!(
+        live, restored,
+        "the restored server with the binary log replayed differs from the live one"
+    );
 }
 
 pub fn exists(path: &Path) -> bool {

@@ -1,0 +1,515 @@
+//! The definitions of all commands and flags; help, completions and man pages come from here.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{Config, Server};
+use crate::database::{Consistency, Flavour, OnBusy, Strategy};
+use crate::repository::verify::Level;
+use crate::units::Bytes;
+use crate::{Error, Result};
+
+const STATUSES: &str = "\
+Exit status:
+  0      done
+  1      failed; there is no backup, or nothing was restored
+  2      wrong usage or configuration
+  3      the server was busy and was left alone
+  4      what is stored is damaged or did not verify
+  5      done, with warnings that a person must read (--strict makes it 1)
+  128+n  ended by signal n, after cleaning up
+
+Examples:
+  snapback init --repository /srv/backups
+  snapback init --print-grants --flavour mariadb | mariadb
+  snapback check
+  snapback backup --tag why=before-upgrade
+  snapback restore latest --datadir /var/lib/mysql-copy
+  snapback verify --all --level data";
+
+/// Backs up a live MySQL or MariaDB host from a storage snapshot; the lock is held for milliseconds.
+#[derive(Debug, Parser)]
+#[command(name = "snapback", version, after_help = STATUSES, max_term_width = 120, disable_help_subcommand = true)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Args)]
+pub(super) struct Global {
+    /// The configuration file [default: /etc/snapback/snapback.yaml]
+    #[arg(long, global = true, env = "SNAPBACK_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The repository's directory, over the configuration's
+    #[arg(long, global = true, env = "SNAPBACK_REPOSITORY", value_name = "DIR")]
+    pub repository: Option<PathBuf>,
+    /// Where runs write down what they make, over the configuration's
+    #[arg(long, global = true, value_name = "DIR", hide_short_help = true)]
+    pub state_dir: Option<PathBuf>,
+    /// Say more (twice: even more), on stderr
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// No progress; errors and warnings are still said
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// The result as JSON on stdout; progress and messages stay on stderr
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Exit status 1 instead of 5 for warnings
+    #[arg(long, global = true)]
+    pub strict: bool,
+    /// Colours
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: Color,
+}
+
+/// When to colour.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Color {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+impl Color {
+    pub fn write_global(self) {
+        match self {
+            Color::Auto => anstream::ColorChoice::Auto,
+            Color::Always => anstream::ColorChoice::Always,
+            Color::Never => anstream::ColorChoice::Never,
+        }
+        .write_global();
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Write a starter configuration and make the repository
+    #[command(
+        after_help = "Examples:\n  snapback init --repository /srv/backups\n  snapback init --print-grants\n  snapback init --print-grants --flavour mysql --lock lockless"
+    )]
+    Init(Init),
+    /// Say what a backup would do: paths, volumes, lock, and what stands in the way. Touches nothing
+    #[command(
+        after_help = "Exit status 1 when something stands in the way, 5 when there are warnings.\n\nExamples:\n  snapback check\n  snapback check --lock lockless\n  snapback check --json | jq .findings"
+    )]
+    Check(Examine),
+    /// Take one backup
+    #[command(
+        after_help = "Examples:\n  snapback backup\n  snapback backup --lock ftwrl --on-busy fail --tag why=nightly\n  snapback backup --bandwidth 100MB --json | jq .lock.held_us"
+    )]
+    Backup(Backup),
+    /// List the backups, oldest first
+    List(List),
+    /// Show one backup: promise, position, lock, timeline, roots
+    #[command(
+        after_help = "Examples:\n  snapback show latest\n  snapback show 3f2a --files\n  snapback show latest --json | jq .record.position"
+    )]
+    Show(Show),
+    /// Restore a backup; every chunk is verified as it is written
+    #[command(
+        after_help = "Nothing is overwritten: the destination must be empty or new. In place, --force moves aside what is there.\n\nExamples:\n  snapback restore latest --datadir /var/lib/mysql-copy\n  snapback restore 3f2a --target /tmp/look --include /etc/mysql\n  snapback restore latest --in-place --force"
+    )]
+    Restore(Restore),
+    /// Check what is stored, and name what is damaged
+    #[command(
+        after_help = "Exit status 4 when something is damaged.\n\nExamples:\n  snapback verify\n  snapback verify --all --level data"
+    )]
+    Verify(Verify),
+    /// Remove what dead runs left on this host: snapshots, settings, unfinished files
+    #[command(
+        after_help = "Runs that are alive are left alone. Only what snapback wrote down before making it is touched.\n\nExamples:\n  snapback cleanup --dry-run\n  snapback cleanup"
+    )]
+    Cleanup(Cleanup),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  snapback completions bash > /usr/share/bash-completion/completions/snapback")]
+    Completions(Completions),
+    /// Print the manual page, or write one per command
+    #[command(after_help = "Examples:\n  snapback man | man -l -\n  snapback man --dir /usr/local/share/man/man1")]
+    Man(Man),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Init {
+    /// Print the SQL for an account with the least privileges, and do nothing else
+    #[arg(long)]
+    pub print_grants: bool,
+    /// For which server; without it the configured one is asked
+    #[arg(long, value_name = "SERVER", requires = "print_grants")]
+    pub flavour: Option<FlavourArgument>,
+    /// For which lock strategy
+    #[arg(long, value_name = "STRATEGY", requires = "print_grants")]
+    pub lock: Option<StrategyArgument>,
+    #[command(flatten)]
+    pub server: ServerArguments,
+}
+
+/// How the server is reached; over the configuration.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Server")]
+pub(super) struct ServerArguments {
+    /// Option file with [client] and [snapback] groups
+    #[arg(long, value_name = "FILE")]
+    pub defaults_file: Option<PathBuf>,
+    /// Unix socket
+    #[arg(long, value_name = "PATH", conflicts_with = "server_host")]
+    pub socket: Option<PathBuf>,
+    /// Host name, for TCP
+    #[arg(long, value_name = "NAME")]
+    pub server_host: Option<String>,
+    /// TCP port
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+    /// Account; the password comes from the option file or SNAPBACK_MYSQL_PASSWORD
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Back up files only
+    #[arg(long, conflicts_with_all = ["defaults_file", "socket", "server_host", "port", "user"])]
+    pub no_server: bool,
+}
+
+impl ServerArguments {
+    pub fn apply(&self, config: &mut Config) {
+        if self.no_server {
+            config.server = None;
+        }
+        let given = self.defaults_file.is_some()
+            || self.socket.is_some()
+            || self.server_host.is_some()
+            || self.port.is_some()
+            || self.user.is_some();
+        if !given {
+            return;
+        }
+        let server = config.server.get_or_insert_with(Server::default);
+        let over = |from: &Option<PathBuf>, to: &mut Option<PathBuf>| {
+            if from.is_some() {
+                to.clone_from(from);
+            }
+        };
+        over(&self.defaults_file, &mut server.defaults_file);
+        // A way in from the command line replaces the configured one as a whole.
+        if self.socket.is_some() || self.server_host.is_some() {
+            server.socket.clone_from(&self.socket);
+            server.host.clone_from(&self.server_host);
+        }
+        server.port = self.port.or(server.port);
+        server.user = self.user.clone().or(server.user.take());
+    }
+}
+
+/// What `check` and `backup` share.
+#[derive(Debug, Args)]
+pub(super) struct Examine {
+    /// What the backup promises
+    #[arg(long, value_name = "LEVEL")]
+    pub consistency: Option<ConsistencyArgument>,
+    /// How the server is quieted
+    #[arg(long, value_name = "STRATEGY")]
+    pub lock: Option<StrategyArgument>,
+    /// What to do when a statement is in the lock's way
+    #[arg(long, value_name = "WHAT")]
+    pub on_busy: Option<OnBusyArgument>,
+    /// Attempts to get the lock
+    #[arg(long, value_name = "N")]
+    pub attempts: Option<u32>,
+    /// The longest that one attempt waits for the lock, e.g. 500ms
+    #[arg(long, value_name = "SPAN")]
+    pub acquire_timeout: Option<jiff::SignedDuration>,
+    /// The longest that the lock may be held, e.g. 5s
+    #[arg(long, value_name = "SPAN")]
+    pub hold_limit: Option<jiff::SignedDuration>,
+    /// A further tree to back up (may be repeated)
+    #[arg(long = "files", value_name = "PATH")]
+    pub files: Vec<PathBuf>,
+    /// A subtree to leave out (may be repeated)
+    #[arg(long, value_name = "PATH")]
+    pub exclude: Vec<PathBuf>,
+    #[command(flatten)]
+    pub server: ServerArguments,
+}
+
+impl Examine {
+    /// The configuration with these flags over it.
+    pub fn apply(&self, config: &mut Config) -> Result<()> {
+        self.server.apply(config);
+        if let Some(consistency) = self.consistency {
+            config.consistency = consistency.into();
+        }
+        if let Some(strategy) = self.lock {
+            config.lock.strategy = strategy.into();
+        }
+        if let Some(on_busy) = self.on_busy {
+            config.lock.on_busy = on_busy.into();
+        }
+        config.lock.attempts = self.attempts.unwrap_or(config.lock.attempts);
+        config.lock.acquire_timeout.0 = self.acquire_timeout.unwrap_or(config.lock.acquire_timeout.0);
+        config.lock.hold_limit.0 = self.hold_limit.unwrap_or(config.lock.hold_limit.0);
+        config.files.extend(self.files.iter().cloned());
+        config.exclude.extend(self.exclude.iter().cloned());
+        Ok(config.check()?)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Backup {
+    #[command(flatten)]
+    pub examine: Examine,
+    /// A tag (may be repeated)
+    #[arg(long, value_name = "KEY=VALUE", value_parser = tag)]
+    pub tag: Vec<(String, String)>,
+    /// The name under which the backup is kept [default: this host's]
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+    /// Bytes per second that are read at most, e.g. 100MB
+    #[arg(long, value_name = "BYTES")]
+    pub bandwidth: Option<Bytes>,
+    /// Threads that read and compress [default: as many as processors, at most 8]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+}
+
+fn tag(text: &str) -> std::result::Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("a tag is KEY=VALUE".to_owned()),
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// Only of this host
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+    /// Only with this tag (may be repeated)
+    #[arg(long, value_name = "KEY=VALUE", value_parser = tag)]
+    pub tag: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Show {
+    /// `latest`, an id, or a unique prefix of one
+    #[arg(default_value = "latest")]
+    pub id: String,
+    /// List every file instead
+    #[arg(long)]
+    pub files: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Restore {
+    /// `latest`, an id, or a unique prefix of one
+    pub id: String,
+    #[command(flatten)]
+    pub destination: DestinationArguments,
+    /// Only this original path (may be repeated)
+    #[arg(long, value_name = "PATH")]
+    pub include: Vec<PathBuf>,
+    /// In place: move aside what is there
+    #[arg(long, requires = "in_place")]
+    pub force: bool,
+    /// Keep MySQL's server_uuid: the restored server replaces the old one
+    #[arg(long, requires = "datadir")]
+    pub keep_uuid: bool,
+    /// Threads [default: as many as processors, at most 8]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct DestinationArguments {
+    /// A new directory that a server can start on
+    #[arg(long, value_name = "DIR")]
+    pub datadir: Option<PathBuf>,
+    /// Every root below this new directory, at its original path
+    #[arg(long, value_name = "DIR")]
+    pub target: Option<PathBuf>,
+    /// Back where everything was; the server must be stopped
+    #[arg(long)]
+    pub in_place: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Verify {
+    /// `latest`, an id, or a unique prefix of one
+    #[arg(default_value = "latest")]
+    pub id: String,
+    /// Every backup, and every stored object
+    #[arg(long, conflicts_with = "id")]
+    pub all: bool,
+    /// structure: everything is there and fits together. data: every byte is read as well
+    #[arg(long, default_value = "structure")]
+    pub level: LevelArgument,
+    /// Threads [default: as many as processors, at most 8]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Cleanup {
+    /// Only say what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Also snapshots with our mark that no journal of this host knows
+    #[arg(long)]
+    pub orphans: bool,
+    #[command(flatten)]
+    pub server: ServerArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Completions {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Man {
+    /// Write snapback.1, snapback-backup.1 ... here
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// Command-line words for the library's enums.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident => $target:ident { $($(#[$help:meta])* $variant:ident => $value:ident,)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+        pub(super) enum $name {
+            $($(#[$help])* $variant,)*
+        }
+
+        impl From<$name> for $target {
+            fn from(word: $name) -> $target {
+                match word {
+                    $($name::$variant => $target::$value,)*
+                }
+            }
+        }
+    };
+}
+
+words! {
+    /// Levels.
+    ConsistencyArgument => Consistency {
+        /// Lock, flush, exact position
+        Application => Application,
+        /// No lock: as after a power cut
+        Crash => Crash,
+    }
+}
+words! {
+    /// Strategies.
+    StrategyArgument => Strategy {
+        /// The lightest locking one that keeps the promise
+        Auto => Auto,
+        /// FLUSH TABLES WITH READ LOCK
+        Ftwrl => Ftwrl,
+        /// MariaDB's BACKUP STAGE
+        BackupStage => BackupStage,
+        /// MySQL's LOCK INSTANCE FOR BACKUP, then FTWRL for the instant
+        Instance => Instance,
+        /// No lock; exact position off the copy's own binary log
+        Lockless => Lockless,
+        /// No lock, no position (level crash)
+        None => None,
+    }
+}
+words! {
+    /// What to do when busy.
+    OnBusyArgument => OnBusy {
+        /// Give up at once (status 3)
+        Fail => Fail,
+        /// Try again later, as often as configured
+        Wait => Wait,
+        /// End SELECTs that are in the way
+        KillReads => KillReads,
+        /// End every statement that is in the way
+        KillAll => KillAll,
+    }
+}
+words! {
+    /// Servers.
+    FlavourArgument => Flavour {
+        /// MariaDB
+        Mariadb => MariaDb,
+        /// MySQL
+        Mysql => MySql,
+    }
+}
+words! {
+    /// Levels of verification.
+    LevelArgument => Level {
+        /// Manifests, tables, maps, footers
+        Structure => Structure,
+        /// Every byte
+        Data => Data,
+    }
+}
+
+impl DestinationArguments {
+    pub fn destination(&self) -> Result<crate::restore::Destination> {
+        use crate::restore::Destination;
+        match (&self.datadir, &self.target, self.in_place) {
+            (Some(datadir), None, false) => Ok(Destination::Datadir(datadir.clone())),
+            (None, Some(target), false) => Ok(Destination::Target(target.clone())),
+            (None, None, true) => Ok(Destination::InPlace),
+            _ => Err(Error::usage("give one of --datadir, --target, --in-place")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_are_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_win_over_the_configuration() {
+        let arguments = Arguments::parse_from([
+            "snapback",
+            "backup",
+            "--lock",
+            "ftwrl",
+            "--socket",
+            "/s",
+            "--hold-limit",
+            "2s",
+            "--tag",
+            "a=b",
+        ]);
+        let Command::Backup(backup) = arguments.command else {
+            panic!("another command")
+        };
+        let mut config = Config {
+            repository: "/r".into(),
+            ..Config::default()
+        };
+        config.server = Some(Server {
+            host: Some("h".into()),
+            user: Some("u".into()),
+            ..Server::default()
+        });
+        backup.examine.apply(&mut config).unwrap();
+        assert_eq!(config.lock.strategy, Strategy::Ftwrl);
+        let server = config.server.unwrap();
+        assert_eq!(
+            (server.socket, server.host, server.user),
+            (Some("/s".into()), None, Some("u".into()))
+        );
+        assert_eq!(backup.tag, [("a".to_owned(), "b".to_owned())]);
+    }
+}

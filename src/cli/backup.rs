@@ -1,0 +1,58 @@
+//! `snapback backup`.
+
+use serde_json::json;
+
+use super::arguments::Backup;
+use super::{Context, Exit, output, show, timeline};
+use crate::Result;
+use crate::backup::{Outcome, Request, backup};
+
+pub(super) fn run(arguments: &Backup, context: &Context<'_>) -> Result<Exit> {
+    let mut config = context.config()?;
+    config.host = arguments.host.clone().or(config.host);
+    config.copy.bandwidth = arguments.bandwidth.or(config.copy.bandwidth);
+    config.copy.workers = arguments.workers.unwrap_or(config.copy.workers);
+    arguments.examine.apply(&mut config)?;
+    let request = Request {
+        tags: arguments.tag.iter().cloned().collect(),
+    };
+    let outcome = backup(&config, &request, &context.progress, context.cancel)?;
+    if context.global.json {
+        output::json(&as_json(&outcome))?;
+    } else {
+        show::summary(&outcome.manifest, &outcome.record);
+        timeline::lines(&outcome.record.phases, outcome.record.lock.as_ref())
+            .iter()
+            .for_each(output::line);
+    }
+    Ok(Exit::after(&outcome.record.warnings))
+}
+
+/// The shape that machines rely on (docs/cli.md).
+fn as_json(outcome: &Outcome) -> serde_json::Value {
+    let (manifest, record) = (&outcome.manifest, &outcome.record);
+    let lock = record.lock.as_ref().map(|lock| {
+        json!({
+            "strategy": lock.strategy, "attempts": lock.attempts, "acquire_us": lock.acquire_us, "held_us": lock.held_us,
+            "steps": lock.steps,
+        })
+    });
+    json!({
+        "id": manifest.id,
+        "time": manifest.time,
+        "host": manifest.host,
+        "tags": manifest.tags,
+        "consistency": record.consistency,
+        "exact": record.exact,
+        "parent": manifest.parent,
+        "lock": lock,
+        "position": record.position,
+        "replica": record.replica,
+        "volumes": record.volumes,
+        "roots": record.roots,
+        "phases": record.phases,
+        "copy": record.copy,
+        "left_out": record.left_out,
+        "warnings": record.warnings,
+    })
+}

@@ -1,0 +1,60 @@
+//! `snapback cleanup`.
+
+use super::arguments::Cleanup;
+use super::{Context, Exit, output};
+use crate::Result;
+use crate::cleanup::{Report, Request, cleanup};
+
+pub(super) fn run(arguments: &Cleanup, context: &Context<'_>) -> Result<Exit> {
+    let mut config = context.config()?;
+    arguments.server.apply(&mut config);
+    let request = Request {
+        dry_run: arguments.dry_run,
+        orphans: arguments.orphans,
+    };
+    let report = cleanup(&config, &request, &context.progress, context.cancel)?;
+    if context.global.json {
+        output::json(&report)?;
+    } else {
+        print(&report, arguments.dry_run);
+    }
+    let failed = report.runs.iter().any(|run| !run.failed.is_empty());
+    Ok(if failed {
+        Exit::Failed
+    } else {
+        Exit::after(&report.findings)
+    })
+}
+
+fn print(report: &Report, dry_run: bool) {
+    let verb = if dry_run { "would remove" } else { "removed" };
+    for run in &report.runs {
+        if run.alive {
+            output::line(format_args!("run {} is alive: left alone", run.run.short()));
+        }
+        run.removed
+            .iter()
+            .for_each(|thing| output::line(format_args!("{verb} {thing}")));
+        run.failed
+            .iter()
+            .for_each(|thing| output::line(format_args!("{} {thing}", output::red("could not remove"))));
+    }
+    report
+        .findings
+        .iter()
+        .for_each(|finding| output::line(output::finding(finding)));
+    if report.repository_leftovers > 0 {
+        output::line(format_args!(
+            "{verb} {} unfinished files in the repository",
+            report.repository_leftovers
+        ));
+    }
+    let nothing = report
+        .runs
+        .iter()
+        .all(|run| run.removed.is_empty() && run.failed.is_empty())
+        && report.repository_leftovers == 0;
+    if nothing && report.findings.is_empty() {
+        output::line("nothing was left");
+    }
+}

@@ -1,0 +1,97 @@
+//! `snapback init`.
+
+use std::sync::Arc;
+
+use super::arguments::Init;
+use super::{Context, Exit, output};
+use crate::config::{Config, starter};
+use crate::database::{Strategy, mysql};
+use crate::repository::Repository;
+use crate::store::DirectoryStore;
+use crate::{Error, Result};
+
+pub(super) fn run(arguments: &Init, context: &Context<'_>) -> Result<Exit> {
+    if arguments.print_grants {
+        print_grants(arguments, context)
+    } else {
+        make(context)
+    }
+}
+
+fn print_grants(arguments: &Init, context: &Context<'_>) -> Result<Exit> {
+    let strategy: Strategy = arguments.lock.map_or(Strategy::Auto, Into::into);
+    let sql = match arguments.flavour {
+        Some(flavour) => mysql::grants_sql(flavour.into(), strategy),
+        None => {
+            let mut config = context.config()?;
+            arguments.server.apply(&mut config);
+            let server = config
+                .server
+                .as_ref()
+                .ok_or_else(|| Error::usage("no server is configured: name one with --flavour"))?;
+            mysql::Server::connect(server)?.grants_sql(strategy)
+        }
+    };
+    output::line(sql.trim_end());
+    Ok(Exit::Done)
+}
+
+fn make(context: &Context<'_>) -> Result<Exit> {
+    let path = context.config_path();
+    let there = path.exists();
+    let config: Config = if there {
+        context.config()?
+    } else {
+        Config {
+            repository: repository(context)?,
+            ..Config::default()
+        }
+    };
+    if config.repository.as_os_str().is_empty() {
+        return Err(no_repository());
+    }
+    let store = DirectoryStore::create(&config.repository).map_err(crate::repository::Error::from)?;
+    let made = Repository::create(Arc::new(store))?;
+    if !there {
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            std::fs::create_dir_all(parent)
+                .map_err(|error| crate::sys::Error::path("make the directory", parent, error))?;
+        }
+        crate::sys::fs::create_durably(&path, starter(&config.repository).as_bytes(), 0o600)?;
+    }
+    if context.global.json {
+        output::json(&serde_json::json!({
+            "repository": config.repository, "id": made.id(), "config": path, "config_written": !there,
+        }))?;
+        return Ok(Exit::Done);
+    }
+    output::line(format_args!(
+        "made the repository {} in {}",
+        made.id().short(),
+        config.repository.display()
+    ));
+    let (written, next) = if there {
+        ("uses", "")
+    } else {
+        ("wrote", ": look at it, then run `snapback check`")
+    };
+    output::line(format_args!("{written} the configuration {}{next}", path.display()));
+    if !there {
+        output::line("`snapback init --print-grants` prints the SQL for the server's account");
+    }
+    Ok(Exit::Done)
+}
+
+fn repository(context: &Context<'_>) -> Result<std::path::PathBuf> {
+    context
+        .global
+        .repository
+        .as_deref()
+        .map_or_else(|| Err(no_repository()), super::absolute)
+}
+
+fn no_repository() -> Error {
+    Error::usage(
+        "where shall backups be kept? give --repository DIR: best a directory on other storage than the server's data",
+    )
+}

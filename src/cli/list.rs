@@ -1,0 +1,76 @@
+//! `snapback list`.
+
+use serde_json::json;
+
+use super::arguments::List;
+use super::{Context, Exit, output, show};
+use crate::Result;
+use crate::backup::open_repository;
+use crate::repository::Manifest;
+use crate::units::Bytes;
+
+pub(super) fn run(arguments: &List, context: &Context<'_>) -> Result<Exit> {
+    let repository = open_repository(&context.config()?)?;
+    let mut exit = Exit::Done;
+    let mut manifests = Vec::new();
+    for listed in repository.list()? {
+        match listed.manifest {
+            Ok(manifest) if wanted(&manifest, arguments) => manifests.push(manifest),
+            Ok(_) => {}
+            Err(error) => {
+                output::error(&error.into());
+                exit = Exit::Damaged;
+            }
+        }
+    }
+    if context.global.json {
+        output::json(&manifests.iter().map(as_json).collect::<Vec<_>>())?;
+    } else if manifests.is_empty() {
+        output::say("no backups");
+    } else {
+        let rows = manifests.iter().map(row).collect();
+        output::line(output::table(
+            &["id", "time (UTC)", "host", "promise", "size", "stored", "tags"],
+            rows,
+        ));
+    }
+    Ok(exit)
+}
+
+fn wanted(manifest: &Manifest, arguments: &List) -> bool {
+    arguments.host.as_ref().is_none_or(|host| *host == manifest.host)
+        && arguments
+            .tag
+            .iter()
+            .all(|(key, value)| manifest.tags.get(key) == Some(value))
+}
+
+fn row(manifest: &Manifest) -> Vec<String> {
+    let tags: Vec<String> = manifest
+        .tags
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    vec![
+        manifest.id.short(),
+        show::time(manifest.time),
+        manifest.host.clone(),
+        manifest.record["consistency"].as_str().unwrap_or("?").to_owned(),
+        Bytes::b(manifest.sizes.bytes).to_string(),
+        Bytes::b(manifest.sizes.stored).to_string(),
+        tags.join(" "),
+    ]
+}
+
+fn as_json(manifest: &Manifest) -> serde_json::Value {
+    json!({
+        "id": manifest.id,
+        "time": manifest.time,
+        "consistency": manifest.record["consistency"],
+        "exact": manifest.record["exact"],
+        "host": manifest.host,
+        "tags": manifest.tags,
+        "bytes": manifest.sizes.bytes,
+        "stored": manifest.sizes.stored,
+    })
+}

@@ -1,0 +1,83 @@
+//! Printing: results to stdout, everything else to stderr. A reader that has gone away is no error.
+
+use std::fmt::Display;
+use std::io::Write;
+
+use serde::Serialize;
+
+use crate::finding::{Finding, Severity};
+use crate::{Error, Result};
+
+const BOLD: &str = "\x1b[1m";
+const RED: &str = "\x1b[1;31m";
+const YELLOW: &str = "\x1b[1;33m";
+const GREEN: &str = "\x1b[32m";
+const DIM: &str = "\x1b[2m";
+const RESET: &str = "\x1b[0m";
+
+/// Prints a line of the result.
+pub(super) fn line(text: impl Display) {
+    // `anstream` takes the colours out where they do not belong.
+    let _ = writeln!(anstream::stdout(), "{text}");
+}
+
+/// Prints the result for machines.
+pub(super) fn json(value: &impl Serialize) -> Result<()> {
+    let text =
+        serde_json::to_string_pretty(value).map_err(|error| Error::failed(format!("cannot write JSON: {error}")))?;
+    let _ = writeln!(std::io::stdout(), "{text}");
+    Ok(())
+}
+
+/// Says something on stderr.
+pub(super) fn say(text: impl Display) {
+    let _ = writeln!(anstream::stderr(), "{text}");
+}
+
+/// Says what went wrong.
+pub(super) fn error(error: &Error) {
+    say(format_args!("{RED}error:{RESET} {error}"));
+}
+
+pub(super) fn bold(text: impl Display) -> String {
+    format!("{BOLD}{text}{RESET}")
+}
+
+pub(super) fn dim(text: impl Display) -> String {
+    format!("{DIM}{text}{RESET}")
+}
+
+pub(super) fn green(text: impl Display) -> String {
+    format!("{GREEN}{text}{RESET}")
+}
+
+pub(super) fn red(text: impl Display) -> String {
+    format!("{RED}{text}{RESET}")
+}
+
+/// A finding with its remedy, on one or two lines.
+pub(super) fn finding(finding: &Finding) -> String {
+    let word = match finding.severity {
+        Severity::Blocker => format!("{RED}blocker:{RESET}"),
+        Severity::Warning => format!("{YELLOW}warning:{RESET}"),
+        Severity::Note => format!("{DIM}note:{RESET}"),
+    };
+    let remedy = finding
+        .remedy
+        .as_ref()
+        .map(|remedy| format!("\n    -> {remedy}"))
+        .unwrap_or_default();
+    format!("{word} {}{remedy}", finding.message)
+}
+
+/// A table without borders.
+pub(super) fn table(headers: &[&str], rows: Vec<Vec<String>>) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    if !headers.is_empty() {
+        table.set_header(headers);
+    }
+    table.add_rows(rows);
+    let text = table.to_string();
+    text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,80 @@
+//! `snapback verify`.
+
+use super::arguments::Verify;
+use super::{Context, Exit, output};
+use crate::Result;
+use crate::backup::open_repository;
+use crate::units::Bytes;
+use crate::verify::{Damage, Report, Which, verify};
+
+pub(super) fn run(arguments: &Verify, context: &Context<'_>) -> Result<Exit> {
+    let repository = open_repository(&context.config()?)?;
+    let which = if arguments.all {
+        Which::All
+    } else {
+        Which::One(arguments.id.clone())
+    };
+    let workers = super::restore::workers(arguments.workers);
+    let report = verify(
+        &repository,
+        &which,
+        arguments.level.into(),
+        workers,
+        &context.progress,
+        context.cancel,
+    )?;
+    if context.global.json {
+        output::json(&report)?;
+    } else {
+        print(&report);
+    }
+    Ok(if report.good { Exit::Done } else { Exit::Damaged })
+}
+
+fn print(report: &Report) {
+    let level = super::show::word(&report.level);
+    let read = if report.bytes > 0 {
+        format!(", {} read", Bytes::b(report.bytes))
+    } else {
+        String::new()
+    };
+    output::line(format_args!(
+        "verified {level} of {} backups: {} entries, {} packs{read} in {:.1} s",
+        report.backups, report.entries, report.packs, report.seconds
+    ));
+    if report.unreferenced_packs > 0 {
+        output::line(output::dim(format_args!(
+            "{} packs are needed by no backup: left by runs that died",
+            report.unreferenced_packs
+        )));
+    }
+    report.damage.iter().for_each(damaged);
+    output::line(if report.good {
+        output::green("nothing is damaged")
+    } else {
+        output::red(format_args!("{} objects are damaged", report.damage.len()))
+    });
+}
+
+fn damaged(damage: &Damage) {
+    output::line(format_args!(
+        "{} {}: {}",
+        output::red("damaged"),
+        damage.object,
+        damage.reason
+    ));
+    if !damage.backups.is_empty() {
+        let backups: Vec<String> = damage.backups.iter().map(|id| id.short()).collect();
+        output::line(format_args!("  needed by {}", backups.join(", ")));
+    }
+    for file in &damage.files {
+        output::line(format_args!(
+            "  cannot be restored whole: {} (backup {})",
+            file.path.display(),
+            file.backup.short()
+        ));
+    }
+    if damage.more_files > 0 {
+        output::line(format_args!("  and {} more files", damage.more_files));
+    }
+}

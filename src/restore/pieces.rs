@@ -1,0 +1,289 @@
+//! Which parts of a backup are restored, and where each goes.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::{Destination, Request};
+use crate::record::{Record, RootRole};
+use crate::repository::{Backup, Entry, EntryKind};
+use crate::sys::signal::Cancel;
+use crate::{Error, Result};
+
+/// A subtree of a root that is restored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Piece {
+    /// Index of the root.
+    pub root: u32,
+    /// The part of the root, relative to it; empty for all of it.
+    pub below: Vec<u8>,
+    /// Its original path.
+    pub original: PathBuf,
+    /// Where it goes.
+    pub destination: PathBuf,
+    /// The directory that appears as a whole: `destination` itself, or one above it.
+    pub space: PathBuf,
+    /// Whether it is the server's.
+    pub database: bool,
+    /// Whether it is the datadir.
+    pub datadir: bool,
+}
+
+impl Piece {
+    /// Where an entry goes, relative to the piece; `None` when it is not in it.
+    pub fn holds<'e>(&self, entry: &'e Entry) -> Option<&'e [u8]> {
+        if entry.root != self.root {
+            return None;
+        }
+        let rest = entry.path.strip_prefix(&self.below[..])?;
+        match (self.below.is_empty(), rest) {
+            (true, rest) | (false, rest @ []) => Some(rest),
+            (false, rest) => rest.strip_prefix(b"/"),
+        }
+    }
+}
+
+/// The pieces of a restore, in the roots' order.
+///
+/// # Errors
+/// The request does not fit the backup.
+pub(super) fn choose(record: &Record, request: &Request) -> Result<Vec<Piece>> {
+    let absolute =
+        |path: &Path| std::path::absolute(path).map_err(|error| Error::usage(format!("{}: {error}", path.display())));
+    let mut pieces = Vec::new();
+    for (root, root_record) in record.roots.iter().enumerate() {
+        for below in parts(&root_record.path, &request.include) {
+            let original = if below.as_os_str().is_empty() {
+                root_record.path.clone()
+            } else {
+                root_record.path.join(&below)
+            };
+            pieces.push(Piece {
+                root: root as u32,
+                below: below.as_os_str().as_bytes().to_vec(),
+                destination: original.clone(),
+                space: original.clone(),
+                original,
+                database: root_record.role != RootRole::Files,
+                datadir: root_record.role == RootRole::Datadir,
+            });
+        }
+    }
+    check_originals(&pieces)?;
+    match &request.destination {
+        Destination::InPlace => {}
+        Destination::Target(target) => {
+            let target = absolute(target)?;
+            for piece in &mut pieces {
+                piece.destination = below(&target, &piece.original);
+                piece.space.clone_from(&target);
+            }
+        }
+        Destination::Datadir(datadir) => into_datadir(&mut pieces, &absolute(datadir)?, request)?,
+    }
+    if pieces.is_empty() {
+        return Err(Error::usage(
+            "nothing of this backup was chosen: `snapback show` lists its roots",
+        ));
+    }
+    Ok(pieces)
+}
+
+/// A record is as hostile as anything else that is stored.
+fn check_originals(pieces: &[Piece]) -> Result<()> {
+    let plain = |path: &Path| {
+        path.is_absolute()
+            && path
+                .components()
+                .all(|part| !matches!(part, std::path::Component::ParentDir))
+    };
+    match pieces.iter().find(|piece| !plain(&piece.original)) {
+        Some(piece) => Err(crate::repository::Error::damaged(
+            "the backup's record",
+            format!("the root {} is not a plain absolute path", piece.original.display()),
+        )
+        .into()),
+        None => Ok(()),
+    }
+}
+
+/// The parts of a root that are asked for, relative to it.
+fn parts(root: &Path, include: &[PathBuf]) -> Vec<PathBuf> {
+    if include.is_empty() || include.iter().any(|wanted| root.starts_with(wanted)) {
+        return vec![PathBuf::new()];
+    }
+    let mut parts: Vec<PathBuf> = include
+        .iter()
+        .filter_map(|wanted| Some(wanted.strip_prefix(root).ok()?.to_owned()))
+        .collect();
+    parts.sort();
+    parts.dedup_by(|later, earlier| later.starts_with(&*earlier));
+    parts
+}
+
+/// The datadir becomes `datadir`; what the server kept elsewhere goes beside it, at its original path.
+fn into_datadir(pieces: &mut Vec<Piece>, datadir: &Path, request: &Request) -> Result<()> {
+    if !request.include.is_empty() {
+        return Err(Error::usage(
+            "--include does not go with --datadir: a server cannot start on a part; use --target",
+        ));
+    }
+    pieces.retain(|piece| piece.database);
+    if !pieces.iter().any(|piece| piece.datadir) {
+        return Err(Error::usage("this backup holds no database: use --target"));
+    }
+    let mut name = datadir.file_name().unwrap_or_default().to_owned();
+    name.push(".external");
+    let external = datadir.with_file_name(name);
+    for piece in pieces {
+        if piece.datadir {
+            piece.destination = datadir.to_owned();
+            piece.space = datadir.to_owned();
+        } else {
+            piece.destination = below(&external, &piece.original);
+            piece.space.clone_from(&external);
+        }
+    }
+    Ok(())
+}
+
+/// An absolute path below a directory.
+fn below(directory: &Path, absolute: &Path) -> PathBuf {
+    directory.join(absolute.strip_prefix("/").unwrap_or(absolute))
+}
+
+/// What a look at the file table found, before anything is written.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    pub entries: u64,
+    pub bytes: u64,
+    /// Bytes that the restored files will take at most.
+    pub allocated: u64,
+    /// Pieces whose top is not a directory.
+    pub single: HashSet<usize>,
+    /// First names of hard links that are not restored while a further name is.
+    pub borrowed: HashSet<(u32, Vec<u8>)>,
+}
+
+/// Reads the whole file table: counts, and finds what needs care.
+///
+/// # Errors
+/// The table is damaged, or a piece is not in it.
+pub(super) fn survey(backup: &Backup, pieces: &[Piece], request: &Request, cancel: &Cancel) -> Result<Survey> {
+    let mut survey = Survey::default();
+    let mut found = vec![false; pieces.len()];
+    let mut restored_links: HashSet<(u32, Vec<u8>)> = HashSet::new();
+    for entry in backup.entries()? {
+        cancel.check()?;
+        let entry = entry?;
+        let Some((index, rest)) = find(pieces, &entry) else {
+            continue;
+        };
+        if is_dropped(&pieces[index], rest, request) {
+            continue;
+        }
+        survey.entries += 1;
+        found[index] |= rest.is_empty();
+        if rest.is_empty() && entry.kind != EntryKind::Directory {
+            survey.single.insert(index);
+        }
+        match &entry.kind {
+            EntryKind::File(content) => {
+                survey.bytes += content.size;
+                survey.allocated += if content.sparse { 0 } else { content.size };
+                restored_links.insert((entry.root, entry.path.clone()));
+            }
+            EntryKind::HardLink(first) if !restored_links.contains(&(entry.root, first.clone())) => {
+                survey.borrowed.insert((entry.root, first.clone()));
+            }
+            _ => {}
+        }
+    }
+    match pieces.iter().zip(&found).find(|(_, found)| !**found) {
+        Some((missing, _)) => Err(Error::usage(format!(
+            "{} is not in this backup",
+            missing.original.display()
+        ))),
+        None => Ok(survey),
+    }
+}
+
+/// The piece that holds an entry, and the entry's path in it.
+pub(super) fn find<'e>(pieces: &[Piece], entry: &'e Entry) -> Option<(usize, &'e [u8])> {
+    pieces
+        .iter()
+        .enumerate()
+        .find_map(|(index, piece)| Some((index, piece.holds(entry)?)))
+}
+
+/// MySQL's `auto.cnf` names the server: a copy that lives beside its origin needs a name of its own (trap 35).
+pub(super) fn is_dropped(piece: &Piece, rest: &[u8], request: &Request) -> bool {
+    piece.datadir && rest == b"auto.cnf" && !request.keep_uuid && matches!(request.destination, Destination::Datadir(_))
+}
+
+/// Where an original path of the server is after the restore.
+pub(super) fn moved_to(pieces: &[Piece], original: &Path) -> Option<PathBuf> {
+    let piece = pieces
+        .iter()
+        .filter(|piece| original.starts_with(&piece.original))
+        .max_by_key(|piece| piece.original.as_os_str().len())?;
+    let rest = original.strip_prefix(&piece.original).ok()?;
+    Some(if rest.as_os_str().is_empty() {
+        piece.destination.clone()
+    } else {
+        piece.destination.join(rest)
+    })
+}
+
+/// Where a piece's entry goes in its workspace.
+pub(super) fn in_space(piece: &Piece, rest: &[u8]) -> PathBuf {
+    let top = piece.destination.strip_prefix(&piece.space).unwrap_or(Path::new(""));
+    if rest.is_empty() {
+        top.to_owned()
+    } else {
+        top.join(OsStr::from_bytes(rest))
+    }
+}
+
+/// Contents of files that are not restored themselves, for further names of theirs.
+pub(super) type Borrowed = HashMap<(u32, Vec<u8>), Entry>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_root_are_those_asked_for() {
+        let parts = |include: &[&str]| {
+            parts(
+                Path::new("/srv/www"),
+                &include.iter().map(PathBuf::from).collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(parts(&[]), [PathBuf::new()]);
+        assert_eq!(parts(&["/srv"]), [PathBuf::new()]);
+        assert_eq!(parts(&["/srv/www/a", "/srv/www/a/b", "/etc"]), [PathBuf::from("a")]);
+        assert_eq!(parts(&["/srv/wwwx"]), [PathBuf::new(); 0]);
+    }
+
+    #[test]
+    fn an_external_path_is_found_where_it_went() {
+        let piece = |original: &str, destination: &str| Piece {
+            root: 0,
+            below: Vec::new(),
+            original: original.into(),
+            destination: destination.into(),
+            space: destination.into(),
+            database: true,
+            datadir: false,
+        };
+        let pieces = [piece("/db", "/new"), piece("/db/logs", "/new.external/db/logs")];
+        assert_eq!(
+            moved_to(&pieces, Path::new("/db/logs/bin")),
+            Some("/new.external/db/logs/bin".into())
+        );
+        assert_eq!(moved_to(&pieces, Path::new("/db")), Some("/new".into()));
+        assert_eq!(moved_to(&pieces, Path::new("/other")), None);
+    }
+}

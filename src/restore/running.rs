@@ -1,0 +1,24 @@
+//! Whether a server runs on a directory.
+
+use std::path::Path;
+
+use crate::sys;
+
+/// Files that a running server holds a lock on (fcntl(2)): InnoDB's system tablespace, Aria's control file.
+const LOCKED: [&str; 2] = ["ibdata1", "aria_log_control"];
+
+/// What servers call themselves.
+const SERVERS: [&str; 3] = ["mariadbd", "mysqld", "mysqld_safe"];
+
+/// How a server was seen to run on this directory; `None` when none was seen.
+pub(super) fn server_on(directory: &Path) -> Option<String> {
+    let directory = directory.canonicalize().ok()?;
+    for name in LOCKED {
+        if let Some(process) = sys::fs::locked_by(&directory.join(name)) {
+            return Some(format!("process {process} holds {name}"));
+        }
+    }
+    // A server changes to its data directory when it starts.
+    let process = sys::host::process_in(&directory, &SERVERS)?;
+    Some(format!("process {} runs in it", process))
+}
