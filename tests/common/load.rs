@@ -153,7 +153,16 @@ fn write(shared: &Shared, socket: &Path, options: &Options, thread: usize) {
     let _ = conn.query_drop(format!("USE {SCHEMA}"));
     let mut random = Random(0x9E37_79B9 ^ (thread as u64 + 1) << 32);
     let engines = engines(options.mariadb, options.only_innodb);
+    // A later load goes on where an earlier one ended.
     let mut next = [1_u64; 3];
+    for (engine, name) in engines.iter().enumerate() {
+        let last = conn.query_first(format!(
+            "SELECT COALESCE(MAX(n), 0) FROM {name}_rows WHERE thread = {thread}"
+        ));
+        let Ok(Some(last)) = last else { return };
+        shared.acknowledged[thread][engine].store(last, Ordering::SeqCst);
+        next[engine] = last + 1;
+    }
     while !shared.stop.load(Ordering::SeqCst) {
         // Mostly InnoDB, a few rows of the others; the same thread appends to all, in order.
         let engine = match random.next() % 10 {

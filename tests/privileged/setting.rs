@@ -52,7 +52,13 @@ impl Scene {
             log: None,
         };
         let load = Load::start(&self.server.socket, &options);
+        let begun = std::time::Instant::now();
         while load.commits() < 200 {
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "the load makes no progress: {} commits",
+                load.commits()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
         load

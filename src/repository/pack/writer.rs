@@ -164,17 +164,16 @@ impl Finisher {
     /// # Errors
     /// An earlier pack could not be published.
     pub fn check(&self) -> Result<()> {
-        lock(&self.shared.failed).take().map_or(Ok(()), |error| {
-            // Kept in words for whoever asks next.
-            let again = crate::store::Error::Io {
-                operation: "publish",
-                key: "an earlier pack".to_owned(),
-                store: "repository".to_owned(),
-                source: std::io::Error::other(error.to_string()),
-            };
-            *lock(&self.shared.failed) = Some(again);
-            Err(Error::Store(error))
-        })
+        let mut failed = lock(&self.shared.failed);
+        let Some(error) = failed.take() else { return Ok(()) };
+        // Kept in words for whoever asks next.
+        *failed = Some(crate::store::Error::Io {
+            operation: "publish",
+            key: "an earlier pack".to_owned(),
+            store: "repository".to_owned(),
+            source: std::io::Error::other(error.to_string()),
+        });
+        Err(Error::Store(error))
     }
 
     /// Waits for all packs; returns what was published.

@@ -1,0 +1,129 @@
+//! Backups of a directory in any store, without a server: what tests of the repository need.
+#![allow(dead_code, missing_docs)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use snapback::copy::{CopyOptions, Tree, copy};
+use snapback::monitor::Silent;
+use snapback::repository::{Draft, Manifest, Repository, WriterOptions};
+use snapback::restore::{Destination, Request, restore};
+use snapback::store::Store;
+use snapback::sys::signal::Cancel;
+use snapback::units::Id;
+
+pub fn create(store: impl Store + 'static) -> Repository {
+    Repository::create(Arc::new(store)).unwrap()
+}
+
+/// A record as small as one that restores can be.
+pub fn record(root: &Path) -> serde_json::Value {
+    serde_json::json!({
+        "tool": "test", "consistency": "crash", "exact": false, "volumes": [], "phases": [],
+        "roots": [{"path": root, "role": "files", "source": "snapshot"}],
+        "copy": {"files": 0, "bytes_total": 0, "bytes_read": 0, "bytes_new": 0, "bytes_stored": 0, "seconds": 0.0},
+    })
+}
+
+pub fn try_back_up(repository: &Repository, dir: &Path, parent: Option<Id>) -> snapback::Result<Manifest> {
+    let (cancel, tree) = (
+        Cancel::new(),
+        Tree {
+            original: dir.into(),
+            read_from: dir.into(),
+            live: false,
+            datadir: false,
+            skip: Vec::new(),
+        },
+    );
+    let writer = repository.begin(WriterOptions {
+        id: Id::random(),
+        parent,
+        level: 1,
+    })?;
+    let options = CopyOptions {
+        workers: 2,
+        idle_priority: false,
+        ..CopyOptions::default()
+    };
+    copy(&[tree], &writer, &options, &|| Ok(()), &Silent, &cancel)?;
+    let draft = Draft {
+        time: jiff::Timestamp::now(),
+        host: "test".into(),
+        tags: BTreeMap::new(),
+        record: record(dir),
+    };
+    Ok(writer.commit(draft)?)
+}
+
+pub fn back_up(repository: &Repository, dir: &Path, parent: Option<Id>) -> Manifest {
+    try_back_up(repository, dir, parent).unwrap()
+}
+
+/// Restores everything below `target` and returns where the root is.
+pub fn try_restore(repository: &Repository, which: &str, dir: &Path, target: &Path) -> snapback::Result<PathBuf> {
+    let request = Request {
+        destination: Destination::Target(target.into()),
+        include: Vec::new(),
+        force: false,
+        workers: 2,
+        keep_uuid: false,
+    };
+    restore(repository, which, &request, &Silent, &Cancel::new())?;
+    Ok(target.join(dir.strip_prefix("/").unwrap()))
+}
+
+/// A tree with every kind of file that needs no root.
+pub fn sample(dir: &Path) {
+    use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+    std::fs::create_dir_all(dir.join("deep/er")).unwrap();
+    let noise = |seed: u64, length: usize| -> Vec<u8> {
+        let mut state = seed | 1;
+        let next = |_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        };
+        (0..length).map(next).collect()
+    };
+    std::fs::write(dir.join("small"), "hello").unwrap();
+    std::fs::write(dir.join("empty"), "").unwrap();
+    std::fs::write(dir.join("noise"), noise(7, 300_000)).unwrap();
+    std::fs::write(dir.join("text"), "the same again, ".repeat(50_000)).unwrap();
+    std::fs::write(dir.join("deep/er/log.000001"), noise(9, 2_500_000)).unwrap();
+    let sparse = std::fs::File::create(dir.join("sparse")).unwrap();
+    sparse.set_len(10 << 20).unwrap();
+    sparse.write_all_at(&noise(3, 70_000), 5 << 20).unwrap();
+    std::fs::hard_link(dir.join("noise"), dir.join("deep/noise-too")).unwrap();
+    symlink("../nowhere", dir.join("deep/link")).unwrap();
+    std::fs::set_permissions(dir.join("small"), std::fs::Permissions::from_mode(0o4751)).unwrap();
+}
+
+/// Content, kind, mode and time of everything below a directory, by relative path.
+pub fn fingerprint(dir: &Path) -> BTreeMap<PathBuf, String> {
+    use std::os::unix::fs::MetadataExt;
+    let mut found = BTreeMap::new();
+    let mut left = vec![dir.to_path_buf()];
+    while let Some(at) = left.pop() {
+        let meta = std::fs::symlink_metadata(&at).unwrap();
+        let content = if meta.is_dir() {
+            left.extend(std::fs::read_dir(&at).unwrap().map(|entry| entry.unwrap().path()));
+            "directory".to_owned()
+        } else if meta.is_symlink() {
+            std::fs::read_link(&at).unwrap().display().to_string()
+        } else {
+            format!("{} links={}", blake3::hash(&std::fs::read(&at).unwrap()), meta.nlink())
+        };
+        let line = format!(
+            "{content} mode={:o} mtime={}.{} uid={}",
+            meta.mode(),
+            meta.mtime(),
+            meta.mtime_nsec(),
+            meta.uid()
+        );
+        found.insert(at.strip_prefix(dir).unwrap().to_owned(), line);
+    }
+    found
+}
