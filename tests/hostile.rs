@@ -83,7 +83,7 @@ fn a_file_below_a_symbolic_link_is_refused() {
         entry("door/file", EntryKind::Fifo),
     ];
     let error = refused(&entries, Path::new("/r"));
-    assert!(error.contains("link"), "{error}");
+    assert!(error.contains("link") || error.contains("Not a directory"), "{error}");
     assert_eq!(
         std::fs::read_dir(outside.path()).unwrap().count(),
         0,

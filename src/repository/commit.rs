@@ -45,7 +45,14 @@ impl Writer {
         crate::failpoint!("repository.before-manifest");
         // The manifest is the commit point. Once it may exist, nothing of this backup may be removed.
         self.state().published = true;
-        sealed::put(&*self.repository.store, &key, &sealed)?;
+        if let Err(error) = sealed::put(&*self.repository.store, &key, &sealed) {
+            let absent = matches!(
+                self.repository.store.size(&key),
+                Err(crate::store::Error::Absent { .. })
+            );
+            self.state().published = !absent;
+            return Err(error.into());
+        }
         crate::failpoint!("repository.after-manifest");
         self.repository.store.sync()?;
         Ok(manifest)

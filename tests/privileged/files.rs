@@ -1,1 +1,120 @@
-//! files.
+//! Where things live: files beside the database, nested subvolumes, logs elsewhere, a datadir below the top of its subvolume.
+
+use crate::common::{Flavour, Server, both, load, run, text};
+use crate::setting::Scene;
+
+#[test]
+fn files_come_from_the_snapshot_where_they_can_and_are_marked_live_where_not() {
+    let Some(scene) = Scene::new(Flavour::MariaDb, &[], true, "") else {
+        return;
+    };
+    let on_volume = scene.lab.btrfs.mount_point().join("db/www");
+    let own = scene.lab.subvolume("site");
+    let live = scene.lab.path("etc");
+    for dir in [&on_volume, &own, &live] {
+        std::fs::create_dir_all(dir.join("sub")).unwrap();
+        std::fs::write(dir.join("sub/index.html"), text(dir)).unwrap();
+    }
+    let args = [
+        "backup",
+        "--files",
+        &text(&on_volume),
+        "--files",
+        &text(&own),
+        "--files",
+        &text(&live),
+    ];
+    let backup = scene.tool.json(&args);
+    let source = |path: &std::path::Path| {
+        let roots = backup["roots"].as_array().unwrap();
+        let root = roots
+            .iter()
+            .find(|root| root["path"] == text(path))
+            .unwrap_or_else(|| panic!("{} is no root: {roots:?}", path.display()));
+        root["source"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(source(&on_volume), "snapshot");
+    assert_eq!(source(&own), "own-snapshot");
+    assert_eq!(source(&live), "live");
+    assert_eq!(backup["volumes"].as_array().unwrap().len(), 2);
+    scene.assert_nothing_left();
+    let target = scene.lab.path("all");
+    scene.tool.json(&["restore", "latest", "--target", &text(&target)]);
+    for dir in [&on_volume, &own, &live] {
+        let restored = target.join(dir.strip_prefix("/").unwrap()).join("sub/index.html");
+        assert_eq!(std::fs::read_to_string(restored).unwrap(), text(dir));
+    }
+}
+
+#[test]
+fn a_database_spread_over_subvolumes_is_refused_with_a_remedy() {
+    let Some(scene) = Scene::new(Flavour::MariaDb, &[], true, "") else {
+        return;
+    };
+    run(
+        "btrfs",
+        &["subvolume", "create", &text(&scene.server.datadir.join("nested"))],
+    );
+    let output = scene.tool.run(&["backup"]);
+    let said = both(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("nested") && said.contains("->"), "{said}");
+    let check = scene.tool.run(&["check"]);
+    assert_eq!(check.status.code(), Some(1), "{}", both(&check));
+    scene.assert_nothing_left();
+}
+
+#[test]
+fn a_binary_log_beside_the_datadir_is_restored_and_found_by_the_server() {
+    for flavour in [Flavour::MariaDb, Flavour::MySql] {
+        let Some(lab) = crate::common::Lab::new() else { return };
+        if !flavour.available() {
+            return;
+        }
+        let volume = lab.subvolume("db");
+        let logs = volume.join("logs");
+        std::fs::create_dir(&logs).unwrap();
+        let base = text(&logs.join("binlog"));
+        let server = Server::create(flavour, &volume.join("data"), &lab.path("run"), &[("log-bin", &base)]);
+        load::set_up(&server.socket, flavour == Flavour::MariaDb, true, 100);
+        let tool = crate::common::Tool::new(lab.dir.path(), &server, "");
+        tool.json(&["backup"]);
+        let rows: u64 = server.one("SELECT COUNT(*) FROM ledger.bulk");
+        drop(server);
+        // The origin is gone: what starts now can only use the copy.
+        std::fs::remove_dir_all(&volume.join("data")).unwrap();
+        std::fs::remove_dir_all(&logs).unwrap();
+        let copy = lab.path("copy");
+        let report = tool.json(&["restore", "latest", "--datadir", &text(&copy)]);
+        let placed = report["placed"].as_array().unwrap();
+        assert_eq!(placed.len(), 2, "{report}");
+        let moved = lab
+            .path("copy.external")
+            .join(logs.strip_prefix("/").unwrap())
+            .join("binlog");
+        let restored = Server::on(flavour, &copy, &lab.path("copy-run"), &[("log-bin", &text(&moved))]);
+        assert_eq!(restored.one::<u64>("SELECT COUNT(*) FROM ledger.bulk"), rows);
+        let found = restored.binary_logs();
+        assert!(found.len() > 1, "the old binary log was not found again: {found:?}");
+    }
+}
+
+#[test]
+fn what_only_a_running_server_needs_is_left_out_and_listed() {
+    let Some(scene) = Scene::new(Flavour::MySql, &[], true, "") else {
+        return;
+    };
+    let backup = scene.tool.json(&["backup"]);
+    let listed = scene.tool.ok(&["show", "latest", "--files"]);
+    assert!(
+        !listed.contains("ibtmp1") && !listed.contains("#innodb_temp/"),
+        "{listed}"
+    );
+    let left: Vec<&str> = backup["left_out"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|left| left["path"].as_str())
+        .collect();
+    assert!(left.iter().any(|path| path.ends_with("ibtmp1")), "{left:?}");
+}
