@@ -95,10 +95,11 @@ fn undo_run(config: &Config, request: &Request, providers: &[Box<dyn Provider>],
             Err(error) => left.failed.push(format!("{name}: {error}")),
         }
     }
-    if left.failed.is_empty() && !request.dry_run {
-        if let Err(error) = past.forget() {
-            left.failed.push(error.to_string());
-        }
+    if left.failed.is_empty()
+        && !request.dry_run
+        && let Err(error) = past.forget()
+    {
+        left.failed.push(error.to_string());
     }
     left
 }

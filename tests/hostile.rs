@@ -149,7 +149,7 @@ fn sizes_that_lie_are_refused() {
     assert!(error.contains("chunks"), "{error}");
     // A run that is longer than the section, and a count that is larger than any.
     for bytes in [
-        &[2u8, 0, 200 << 2 & 0xff | 1][..],
+        &[2u8, 0, (200 << 2) | 1][..],
         &[0xff, 0xff, 0xff, 0x7f, 0][..],
         &[1, 1][..],
         &[][..],

@@ -54,7 +54,7 @@ pub(super) fn take<'e>(
     })?;
     let ready = run.phase("prepare", |run| Ready::new(run, providers, &volumes, &keep_clear))?;
     let (moment, ready, fixed) = locked(run, database, quiesce, providers, &volumes, ready)?;
-    run.closing_phase("mount", |run| taken.add(run, ready.finish()?, fixed, true))?;
+    run.closing_phase("mount", |run| taken.add(run, ready.finish(&run.journal)?, fixed, true))?;
     Ok((moment, taken))
 }
 
@@ -96,7 +96,9 @@ fn locked<'p>(
     volumes: &[Volume],
     mut ready: Ready<'p>,
 ) -> Result<(Moment, Ready<'p>, (Instant, Instant))> {
-    run.cancel.check()?;
+    if let Err(asked) = run.cancel.check() {
+        return Err(asked.and_rollback(ready.abandon(&run.journal)));
+    }
     run.monitor.phase("quiesce");
     let begun = Instant::now();
     let mut settle = |point| snapshots::settle(providers, volumes, snapshots::rounds(point));
@@ -154,11 +156,11 @@ fn ended_by_signal(run: &Run<'_>, cause: Error) -> Error {
 /// After a hold that was given up well, all settings have their old values again: the journal is told so.
 fn put_back(journal: &Journal, abandoned: Result<()>) -> Result<()> {
     abandoned?;
-    let settings = journal
+    let mut settings = journal
         .left()
         .into_iter()
         .filter(|made| matches!(made, Made::Setting(_)));
-    settings.map(|made| Ok(journal.undone(&made)?)).collect()
+    settings.try_for_each(|made| Ok(journal.undone(&made)?))
 }
 
 fn moment(run: &mut Run<'_>, time: jiff::Timestamp, released: Released) -> Result<Moment> {

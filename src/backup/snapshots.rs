@@ -81,13 +81,18 @@ impl<'p> Ready<'p> {
             run.journal.record(&Made::Snapshot(snapshot.clone()))?;
         }
         crate::failpoint!("backup.planned");
-        let prepared = provider.prepare(&planned)?;
-        Ok(Ready {
+        let mut ready = Ready {
             provider,
-            prepared: Some(prepared),
+            prepared: None,
             planned,
             places,
-        })
+        };
+        match provider.prepare(&ready.planned) {
+            Ok(prepared) => ready.prepared = Some(prepared),
+            // Nothing was left behind: the journal is told so.
+            Err(cause) => return Err(Error::from(cause).and_rollback(ready.abandon(&run.journal))),
+        }
+        Ok(ready)
     }
 
     /// The decisive step.
@@ -99,17 +104,20 @@ impl<'p> Ready<'p> {
     }
 
     /// The rest, with the lock gone.
-    pub fn finish(mut self) -> Result<Set<'p>> {
-        let prepared = self
-            .prepared
-            .take()
-            .ok_or_else(|| Error::failed("the snapshot set was given up already"))?;
-        let snapshots = prepared.finish()?;
-        Ok(Set {
-            provider: self.provider,
-            snapshots,
-            places: std::mem::take(&mut self.places),
-        })
+    pub fn finish(mut self, journal: &Journal) -> Result<Set<'p>> {
+        let finished = match self.prepared.take() {
+            Some(prepared) => prepared.finish().map_err(Error::from),
+            None => Err(Error::failed("the snapshot set was given up already")),
+        };
+        match finished {
+            Ok(snapshots) => Ok(Set {
+                provider: self.provider,
+                snapshots,
+                places: std::mem::take(&mut self.places),
+            }),
+            // What was made is removed already.
+            Err(cause) => Err(cause.and_rollback(self.abandon(journal))),
+        }
     }
 
     /// Undoes everything, and tells the journal.
@@ -210,7 +218,8 @@ impl<'p> Taken<'p> {
             Ok(fixed) => fixed,
             Err(cause) => return Err(cause.and_rollback(ready.abandon(&run.journal))),
         };
-        self.add(run, ready.finish()?, fixed, false)
+        let set = ready.finish(&run.journal)?;
+        self.add(run, set, fixed, false)
     }
 
     /// The top of a volume's snapshot.

@@ -35,11 +35,11 @@ pub(super) fn collect(
             Item::File { entry, replies } => complete(entry, &replies, trees, notes, &mut collected)?,
         };
         let Some(entry) = entry else { continue };
-        if let EntryKind::HardLink(first) = &entry.kind {
-            if collected.gone.contains(&(entry.root, first.clone())) {
-                notes.find(vanished(&original(trees, &entry)));
-                continue;
-            }
+        if let EntryKind::HardLink(first) = &entry.kind
+            && collected.gone.contains(&(entry.root, first.clone()))
+        {
+            notes.find(vanished(&original(trees, &entry)));
+            continue;
         }
         table.push(&entry)?;
         collected.figures.files += 1;

@@ -48,6 +48,7 @@ pub(super) struct Ended {
 
 impl Reading<'_> {
     /// Reads the section at `index` of a file that should have `size` bytes. Ends early, and says so, where the file does.
+    #[allow(clippy::too_many_arguments)]
     pub fn section(
         &self,
         file: &File,

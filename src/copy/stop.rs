@@ -52,7 +52,9 @@ impl<'c> Stop<'c> {
     /// Ends all threads for this reason; the first reason is kept.
     pub fn fail(&self, error: Error) {
         let mut cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.raised.swap(true, Ordering::AcqRel) {
+        self.raised.store(true, Ordering::Release);
+        // A thread that only saw another one end may speak before that one does.
+        if matches!(*cause, None | Some(Error::Interrupted(0))) {
             *cause = Some(error);
         }
     }
@@ -83,6 +85,15 @@ mod tests {
         assert!(stop.check().is_ok());
         stop.fail(Error::SnapshotLost("full".into()));
         stop.guard(|| stop.check());
+        assert!(matches!(stop.cause(), Err(Error::SnapshotLost(_))));
+    }
+
+    #[test]
+    fn whoever_only_saw_the_end_is_not_the_cause() {
+        let cancel = Cancel::new();
+        let stop = Stop::new(&cancel);
+        stop.fail(Error::Interrupted(0));
+        stop.fail(Error::SnapshotLost("full".into()));
         assert!(matches!(stop.cause(), Err(Error::SnapshotLost(_))));
     }
 

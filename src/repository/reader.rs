@@ -104,13 +104,13 @@ impl Entries {
     /// Strictly ascending: no path comes twice, whoever wrote the table.
     fn check_order(&mut self, at: &BlockRef) -> Result<()> {
         for entry in &self.block {
-            if let Some((root, path)) = &self.last {
-                if table_order((*root, path), (entry.root, &entry.path)).is_ge() {
-                    return Err(bad_slot(
-                        at,
-                        format!("the entry `{}` is out of order", entry.path.escape_ascii()),
-                    ));
-                }
+            if let Some((root, path)) = &self.last
+                && table_order((*root, path), (entry.root, &entry.path)).is_ge()
+            {
+                return Err(bad_slot(
+                    at,
+                    format!("the entry `{}` is out of order", entry.path.escape_ascii()),
+                ));
             }
             self.last = Some((entry.root, entry.path.clone()));
         }

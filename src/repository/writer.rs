@@ -218,13 +218,13 @@ impl TableWriter<'_> {
     /// # Errors
     /// Out of order, or the store failed.
     pub fn push(&mut self, entry: &Entry) -> Result<()> {
-        if let Some((root, path)) = &self.last {
-            if table_order((*root, path), (entry.root, &entry.path)).is_ge() {
-                return Err(Error::Unusable(format!(
-                    "the entry `{}` is out of order",
-                    entry.path.escape_ascii()
-                )));
-            }
+        if let Some((root, path)) = &self.last
+            && table_order((*root, path), (entry.root, &entry.path)).is_ge()
+        {
+            return Err(Error::Unusable(format!(
+                "the entry `{}` is out of order",
+                entry.path.escape_ascii()
+            )));
         }
         self.last = Some((entry.root, entry.path.clone()));
         self.sizes.entries += 1;

@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(parts(&[]), [PathBuf::new()]);
         assert_eq!(parts(&["/srv"]), [PathBuf::new()]);
         assert_eq!(parts(&["/srv/www/a", "/srv/www/a/b", "/etc"]), [PathBuf::from("a")]);
-        assert_eq!(parts(&["/srv/wwwx"]), [PathBuf::new(); 0]);
+        assert!(parts(&["/srv/wwwx"]).is_empty());
     }
 
     #[test]

@@ -196,7 +196,7 @@ fn append(conn: &mut Conn, engine: &str, thread: usize, n: u64, rows: u64, rando
     let payload: Vec<u8> = (0..20 + random.next() % 200).map(|_| random.next() as u8).collect();
     let hex: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
     let insert = format!("INSERT INTO {engine}_rows VALUES ({thread}, {n}, X'{hex}', CRC32(payload))");
-    if engine != "InnoDB" || rows == 0 || random.next() % 3 != 0 {
+    if engine != "InnoDB" || rows == 0 || !random.next().is_multiple_of(3) {
         return conn.query_drop(insert);
     }
     // Ids in rising order: no deadlocks between the writers.

@@ -82,7 +82,7 @@ fn a_binary_log_beside_the_datadir_is_restored_and_found_by_the_server() {
         let rows: u64 = server.one("SELECT COUNT(*) FROM ledger.bulk");
         drop(server);
         // The origin is gone: what starts now can only use the copy.
-        std::fs::remove_dir_all(&volume.join("data")).unwrap();
+        std::fs::remove_dir_all(volume.join("data")).unwrap();
         std::fs::remove_dir_all(&logs).unwrap();
         let copy = lab.path("copy");
         let report = tool.json(&["restore", "latest", "--datadir", &text(&copy)]);

@@ -90,12 +90,14 @@ fn unlisted(error: &crate::database::Error) -> Finding {
 }
 
 /// InnoDB's own list. MariaDB has file names in INNODB_SYS_TABLESPACES since 10.6, before in INNODB_SYS_DATAFILES;
-/// MySQL 8 in FILES, which has undo and general tablespaces too.
+/// MySQL 8 in INNODB_DATAFILES. Not in FILES: that waits for whoever holds LOCK TABLES ... WRITE (measured on 9.7). What it has more,
+/// undo tablespaces, can only lie in directories that the server names (InnoDB: "known directories").
 fn tablespaces(session: &mut Session, dialect: Dialect) -> Result<Vec<Tablespace>> {
     let statement = match dialect.is_mariadb() {
         true if dialect.version >= (10, 6, 0) => "SELECT NAME, FILENAME FROM information_schema.INNODB_SYS_TABLESPACES",
         false if dialect.version >= (8, 0, 0) => {
-            "SELECT TABLESPACE_NAME, FILE_NAME FROM information_schema.FILES WHERE FILE_TYPE IN ('TABLESPACE', 'UNDO LOG')"
+            "SELECT t.NAME, d.PATH FROM information_schema.INNODB_DATAFILES d \
+             JOIN information_schema.INNODB_TABLESPACES t USING (SPACE)"
         }
         _ => {
             "SELECT t.NAME, d.PATH FROM information_schema.INNODB_SYS_DATAFILES d \

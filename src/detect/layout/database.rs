@@ -61,7 +61,8 @@ fn place_one(host: &Host<'_>, role: PathRole, path: PathBuf, left_out: &[&Path],
 /// a name with a leading dot, which no database directory has (MySQL writes a dot as `@002e`).
 fn ignorable(path: &Path, gap: &Gap, left_out: &[&Path]) -> Option<Finding> {
     let at = gap.at();
-    let temporary = left_out.iter().any(|one| at.starts_with(one));
+    // Not one that holds the path itself: a datadir below /tmp is no temporary file.
+    let temporary = left_out.iter().any(|one| one.starts_with(path) && at.starts_with(one));
     let below = at.strip_prefix(path).unwrap_or(at);
     let dotted = below
         .components()

@@ -127,7 +127,7 @@ impl PackReader {
     /// The pack or the slot is missing or damaged.
     pub fn read(&mut self, id: Id, number: u32, kind: Kind, expected: &[u8; 32], into: &mut Vec<u8>) -> Result<()> {
         let footer = self.footers.get(id)?;
-        let damaged = |reason: String| Error::damaged(&pack_key(id), reason);
+        let damaged = |reason: String| Error::damaged(pack_key(id), reason);
         let slot = *footer
             .slots
             .get(number as usize)

@@ -95,9 +95,12 @@ impl PackWriter {
     }
 }
 
+/// A pack that waits to be published.
+type Closed = (Box<dyn Upload>, Finished);
+
 /// Publishes full packs on a thread of its own: an fsync must not stop a worker that could compress.
 pub(crate) struct Finisher {
-    sender: Mutex<Option<crossbeam_channel::Sender<(Box<dyn Upload>, Finished)>>>,
+    sender: Mutex<Option<crossbeam_channel::Sender<Closed>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     shared: Arc<Shared>,
 }

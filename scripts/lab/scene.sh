@@ -1,0 +1,56 @@
+# A private lab for demo and bench: Btrfs on a loop image, a MariaDB with its own datadir, socket and port. Source after lib.sh.
+# shellcheck shell=bash
+# Everything is ended and removed by `scene_down`, which the scripts call on every exit.
+
+scene_up() { # SIZE-OF-IMAGE
+    LAB=$(mktemp -d "${TMPDIR:-/tmp}/snapback-lab-XXXXXX")
+    MOUNT=$LAB/btrfs DATADIR=$LAB/btrfs/db/data SOCKET=$LAB/run/mariadb.sock
+    mkdir "$MOUNT" "$LAB/run" "$LAB/log"
+    truncate -s "$1" "$LAB/btrfs.img"
+    quietly mkfs.btrfs -q "$LAB/btrfs.img"
+    LOOP=$(losetup --find --show "$LAB/btrfs.img")
+    mount -o noatime "$LOOP" "$MOUNT"
+    quietly btrfs subvolume create "$MOUNT/db"
+    quietly mariadb-install-db --no-defaults --user=root --auth-root-authentication-method=normal --skip-test-db --datadir="$DATADIR"
+}
+
+server_up() { # DATADIR NAME [OPTION...]
+    local datadir=$1 name=$2
+    shift 2
+    SOCKET=$LAB/run/$name.sock
+    # The last server's tuning is the lab's, not a recommendation. --port=0 with --skip-networking: no port that may be taken.
+    mariadbd --no-defaults --user=root --datadir="$datadir" --socket="$SOCKET" --pid-file="$LAB/run/$name.pid" --skip-networking \
+        --log-bin=binlog --server-id=1 --sync-binlog=1 --innodb-buffer-pool-size=256M --max-connections=200 "$@" >"$LAB/run/$name.log" 2>&1 &
+    SERVER=$!
+    SERVERS="${SERVERS:-} $SERVER"
+    local waited=0
+    until mariadb --no-defaults -uroot --socket="$SOCKET" -e 'SELECT 1' >/dev/null 2>&1; do
+        kill -0 "$SERVER" 2>/dev/null || { tail -20 "$LAB/run/$name.log" >&2; die "the server ended"; }
+        waited=$((waited + 1))
+        [ $waited -lt 600 ] || die "the server does not answer"
+        sleep 0.1
+    done
+}
+
+server_down() { # PID [SIGNAL]
+    kill "-${2:-TERM}" "$1" 2>/dev/null || return 0
+    wait "$1" 2>/dev/null || true
+}
+
+sql() { mariadb --no-defaults -uroot --socket="$SOCKET" -N -e "$1"; }
+
+scene_down() {
+    local status=$?
+    trap '' INT TERM
+    for pid in ${CHILDREN:-} ${SERVERS:-}; do server_down "$pid" KILL; done
+    if [ -n "${MOUNT:-}" ]; then
+        for _ in $(seq 50); do
+            umount "$MOUNT" 2>/dev/null && break
+            grep -q " $MOUNT " /proc/mounts || break
+            sleep 0.2
+        done
+    fi
+    [ -z "${LOOP:-}" ] || losetup --detach "$LOOP" 2>/dev/null || true
+    [ -z "${LAB:-}" ] || rm -rf "$LAB"
+    return $status
+}
