@@ -86,7 +86,11 @@ fn lock_out_others(state_dir: &Path, id: Id) -> Result<File> {
     let at = |operation: &'static str, path: &Path, source: std::io::Error| {
         Error::Sys(crate::sys::Error::path(operation, path, source))
     };
-    std::fs::create_dir_all(state_dir).map_err(|source| at("make the state directory", state_dir, source))?;
+    let mut private = std::fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(private.recursive(true), 0o700);
+    private
+        .create(state_dir)
+        .map_err(|source| at("make the state directory", state_dir, source))?;
     let path = state_dir.join("backup.lock");
     let mut file = File::options()
         .read(true)

@@ -166,7 +166,7 @@ fn child(server: &TestServer, strategy: Strategy, hold: Duration, blind: bool) -
         command.env("SNAPBACK_TEST_HOLD_BLIND", "1");
     }
     let mut child = command
-        .args(["database::safety::child_that_holds_a_lock", "--exact", "--nocapture"])
+        .args(["safety::child_that_holds_a_lock", "--exact", "--nocapture"])
         .env("SNAPBACK_TEST_HOLD_SOCKET", server.socket())
         .env("SNAPBACK_TEST_HOLD_STRATEGY", name)
         .env("SNAPBACK_TEST_HOLD_MS", hold.as_millis().to_string())
