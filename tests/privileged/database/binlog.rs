@@ -206,6 +206,8 @@ fn a_log_that_was_cut_off_gives_its_last_whole_group() {
             .query_drop("CREATE DATABASE s; CREATE TABLE s.i (a INT PRIMARY KEY AUTO_INCREMENT, b TEXT)")
             .unwrap();
         client.query_drop("FLUSH BINARY LOGS").unwrap();
+        // MariaDB's checkpoint event follows a moment later, by itself.
+        std::thread::sleep(std::time::Duration::from_millis(300));
         ends.push(status(&server));
         for statement in [
             "INSERT INTO s.i (b) VALUES ('x')",
@@ -245,8 +247,11 @@ fn a_log_that_was_cut_off_gives_its_last_whole_group() {
             zeroed.resize(whole.len() + 4096, 0);
             // Without checksums zeros can pass for an event's own: that is why `lockless` asks for checksums.
             let position = derive(&zeroed).unwrap().position;
+            // Where the bytes that were cut off are zeros themselves (a checksum may end so), nothing is missing.
+            let rest = whole.get(cut..position as usize).unwrap_or_default();
+            let nothing_missing = position > ours.position && rest.iter().all(|byte| *byte == 0);
             assert!(
-                position == ours.position || unchecked,
+                position == ours.position || unchecked || nothing_missing,
                 "{flavour:?}: zeroed after {cut}: {position}"
             );
         }
