@@ -51,7 +51,7 @@ fn judge(server: &TestServer, strategy: Strategy, statement: &'static str, expec
     println!("{case}: {took:?}, longest commit {longest:?}, {result:?}");
     match (expect, &result) {
         (Expect::Free, Ok(Ok(true))) => assert!(
-            longest < Duration::from_millis(500),
+            longest < Duration::from_millis(1500),
             "{case}: a commit took {longest:?}"
         ),
         (Expect::Seen, Err(snapback::Error::Database(Error::Busy { .. }))) => {
@@ -62,11 +62,11 @@ fn judge(server: &TestServer, strategy: Strategy, statement: &'static str, expec
         }
         (Expect::Bounded, Err(snapback::Error::Database(Error::Busy { .. }))) => {
             assert!(
-                longest < limits().acquire_timeout + Duration::from_millis(500),
+                longest < limits().acquire_timeout + Duration::from_millis(1500),
                 "{case}: a commit took {longest:?}"
             );
             assert!(
-                took < limits().acquire_timeout + Duration::from_secs(1),
+                took < limits().acquire_timeout + Duration::from_secs(3),
                 "{case}: it took {took:?}"
             );
         }
@@ -77,7 +77,7 @@ fn judge(server: &TestServer, strategy: Strategy, statement: &'static str, expec
     }
     let waited = load.until_commits_go_on();
     assert!(
-        waited < Duration::from_secs(2),
+        waited < Duration::from_secs(4),
         "{case}: the server was stuck for {waited:?}"
     );
     load.stop();
@@ -194,7 +194,7 @@ fn a_blocker_that_was_not_seen_costs_the_bound_at_most() {
         assert_eq!(error.kind(), snapback::error::Kind::Busy, "{error}");
         assert!(error.to_string().contains("writes for"), "{error}");
         assert!(
-            longest < Duration::from_millis(900),
+            longest < Duration::from_millis(1900),
             "{flavour:?} {strategy:?}: a commit took {longest:?}"
         );
         load.stop();
@@ -236,7 +236,7 @@ fn a_running_alter_is_not_waited_for_where_it_need_not_be() {
             (_, outcome) => panic!("{flavour:?} {strategy:?}: expected {expect:?}, got {outcome:?}"),
         }
         assert!(
-            longest < Duration::from_millis(900),
+            longest < Duration::from_millis(1900),
             "{flavour:?} {strategy:?}: a commit took {longest:?}"
         );
         drop(alter);
@@ -278,7 +278,7 @@ fn what_is_in_the_way_is_killed_only_when_that_was_asked_for() {
         let answer = thread.join().unwrap();
         // SLEEP that is interrupted in a SELECT returns 1 instead of failing on MySQL.
         assert_eq!(
-            begun.elapsed() < Duration::from_millis(300) && (answer.is_err() || flavour == Flavour::MySql),
+            begun.elapsed() < Duration::from_millis(1500) && (answer.is_err() || flavour == Flavour::MySql),
             ends
         );
     }
