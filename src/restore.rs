@@ -103,7 +103,14 @@ pub fn restore(
     refuse_too_little_room(&spaces, &survey)?;
 
     let notes = Notes::new(monitor);
-    let written = write_all(&backup, &pieces, &survey, &spaces, request, &notes, monitor, cancel)
+    let plan = Plan {
+        backup: &backup,
+        pieces: &pieces,
+        survey: &survey,
+        spaces: &spaces,
+        request,
+    };
+    let written = write_all(&plan, &notes, monitor, cancel)
         .and_then(|()| after::rewrite_indexes(&record, &pieces, &spaces, request));
     if let Err(error) = written {
         // The workspaces are ours alone; dropping them removes them.
@@ -142,28 +149,27 @@ pub fn record_of(manifest: &Manifest) -> Result<Record> {
     })
 }
 
-#[allow(clippy::too_many_arguments)]
-fn write_all(
-    backup: &Backup,
-    pieces: &[Piece],
-    survey: &Survey,
-    spaces: &[Workspace],
-    request: &Request,
-    notes: &Notes<'_>,
-    monitor: &dyn Monitor,
-    cancel: &Cancel,
-) -> Result<()> {
+/// What is restored and where to; everything was looked at before anything is written.
+struct Plan<'p> {
+    backup: &'p Backup,
+    pieces: &'p [Piece],
+    survey: &'p Survey,
+    spaces: &'p [Workspace],
+    request: &'p Request,
+}
+
+fn write_all(plan: &Plan<'_>, notes: &Notes<'_>, monitor: &dyn Monitor, cancel: &Cancel) -> Result<()> {
     monitor.phase("restore");
     monitor.begin(Work {
         name: "restoring",
-        bytes: survey.bytes,
-        items: survey.entries,
+        bytes: plan.survey.bytes,
+        items: plan.survey.entries,
     });
-    let written = write::write(backup, pieces, survey, spaces, request, notes, monitor, cancel);
+    let written = write::write(plan, notes, monitor, cancel);
     monitor.end();
     written?;
     monitor.phase("sync");
-    spaces.iter().try_for_each(Workspace::sync)
+    plan.spaces.iter().try_for_each(Workspace::sync)
 }
 
 /// A server that runs on what would be replaced, or on the directory named, must be stopped first.

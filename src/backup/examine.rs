@@ -8,6 +8,7 @@ use crate::database::{self, Consistency, Database, LockLimits, QuiescePlan, Stra
 use crate::detect::{Layout, Mounts, lay_out};
 use crate::finding::{Finding, Severity};
 use crate::sys::signal::Cancel;
+use crate::units::Id;
 use crate::volume::{self, Provider, Volume};
 
 /// What the examination gave, with everything that a run goes on with.
@@ -24,12 +25,13 @@ pub(crate) struct Examined {
 impl Examined {
     /// Directories in which the server takes every directory for a database, or cleans up: nothing of ours may appear there.
     pub fn directories_of_server(&self) -> Vec<PathBuf> {
-        self.paths
-            .iter()
-            .filter(|written| written.path.is_dir())
-            .map(|written| written.path.clone())
-            .collect()
+        directories_of_server(&self.paths)
     }
+}
+
+fn directories_of_server(paths: &[WrittenPath]) -> Vec<PathBuf> {
+    let directories = paths.iter().filter(|written| written.path.is_dir());
+    directories.map(|written| written.path.clone()).collect()
 }
 
 /// Detects the server and the layout, and looks for blockers. Changes nothing.
@@ -56,6 +58,7 @@ pub(crate) fn examine(config: &Config, cancel: &Cancel) -> Result<Examined> {
     let layout = lay_out(&paths, &config.files, &providers, &mounts)?;
     findings.extend(layout.findings.iter().cloned());
     findings.extend(room(&layout, &providers)?);
+    findings.extend(no_place(&layout, &providers, &directories_of_server(&paths)));
     findings.extend(repository_place(&config.repository, &layout, &paths));
     Ok(Examined {
         database,
@@ -103,6 +106,18 @@ fn room(layout: &Layout, providers: &[Box<dyn Provider>]) -> Result<Vec<Finding>
         findings.extend(provider.room(std::slice::from_ref(volume), 0, 0)?);
     }
     Ok(findings)
+}
+
+/// Where a snapshot cannot be named there will be none: said now, and not when a backup fails.
+fn no_place(layout: &Layout, providers: &[Box<dyn Provider>], keep_clear: &[PathBuf]) -> Vec<Finding> {
+    let planned = |volume: &Volume| -> Result<()> {
+        provider_of(providers, volume)?.plan(Id::random(), std::slice::from_ref(volume), keep_clear)?;
+        Ok(())
+    };
+    let errors = layout.volumes.iter().filter_map(|volume| planned(volume).err());
+    errors
+        .map(|error| Finding::blocker("no-place", error.to_string()))
+        .collect()
 }
 
 /// A repository below the datadir would be backed up into itself; on the same filesystem it dies with what it protects.

@@ -15,6 +15,7 @@ mod restore;
 mod show;
 mod timeline;
 mod verify;
+mod words;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -92,7 +92,8 @@ impl Reading<'_> {
                 let wanted = (upto - at).min(READ as u64) as usize;
                 self.throttle.take(wanted, self.stop)?;
                 buffer.resize(READ, 0);
-                let got = read_fully(file, &mut buffer[..wanted], at).map_err(|error| wrong(at, error.to_string()))?;
+                let got = system::read_up_to(file, &mut buffer[..wanted], at)
+                    .map_err(|error| wrong(at, error.to_string()))?;
                 self.read.fetch_add(got as u64, Ordering::Relaxed);
                 for piece in buffer[..got].chunks(class.bytes()) {
                     builder.data(piece)?;
@@ -112,17 +113,4 @@ impl Reading<'_> {
             bytes: end - start,
         })
     }
-}
-
-fn read_fully(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut got = 0;
-    while got < into.len() {
-        match file.read_at(&mut into[got..], offset + got as u64) {
-            Ok(0) => break,
-            Ok(more) => got += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(got)
 }

@@ -241,20 +241,12 @@ fn channel_statements(flavour: Flavour, channel: &crate::database::ReplicaChanne
 
 #[cfg(test)]
 mod tests {
+    use super::super::pieces::moved;
     use super::*;
 
     #[test]
     fn an_index_line_follows_the_log() {
-        let piece = |original: &str, destination: &str| Piece {
-            root: 0,
-            below: Vec::new(),
-            original: original.into(),
-            destination: destination.into(),
-            space: destination.into(),
-            database: true,
-            datadir: false,
-        };
-        let pieces = [piece("/db", "/new"), piece("/logs", "/new.external/logs")];
+        let pieces = [moved("/db", "/new"), moved("/logs", "/new.external/logs")];
         let line = |line: &str| relocated(line, Path::new("/db"), &pieces);
         assert_eq!(line("./bin.000001"), "./bin.000001");
         assert_eq!(line("/db/bin.000001"), "./bin.000001");

@@ -249,6 +249,20 @@ pub(super) fn in_space(piece: &Piece, rest: &[u8]) -> PathBuf {
 /// Contents of files that are not restored themselves, for further names of theirs.
 pub(super) type Borrowed = HashMap<(u32, Vec<u8>), Entry>;
 
+/// A whole root that goes elsewhere, for tests.
+#[cfg(test)]
+pub(super) fn moved(original: &str, destination: &str) -> Piece {
+    Piece {
+        root: 0,
+        below: Vec::new(),
+        original: original.into(),
+        destination: destination.into(),
+        space: destination.into(),
+        database: true,
+        datadir: false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,16 +283,7 @@ mod tests {
 
     #[test]
     fn an_external_path_is_found_where_it_went() {
-        let piece = |original: &str, destination: &str| Piece {
-            root: 0,
-            below: Vec::new(),
-            original: original.into(),
-            destination: destination.into(),
-            space: destination.into(),
-            database: true,
-            datadir: false,
-        };
-        let pieces = [piece("/db", "/new"), piece("/db/logs", "/new.external/db/logs")];
+        let pieces = [moved("/db", "/new"), moved("/db/logs", "/new.external/db/logs")];
         assert_eq!(
             moved_to(&pieces, Path::new("/db/logs/bin")),
             Some("/new.external/db/logs/bin".into())

@@ -10,9 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::Request;
-use super::pieces::{Borrowed, Piece, Survey, find, in_space, is_dropped};
-use super::workspace::Workspace;
+use super::Plan;
+use super::pieces::{Borrowed, Piece, find, in_space, is_dropped};
 use crate::copy::notes::Notes;
 use crate::copy::stop::Stop;
 use crate::copy::{Error, Result};
@@ -40,56 +39,39 @@ struct Job<'s> {
 }
 
 /// Writes everything that was chosen. Nothing is durable yet.
-#[allow(clippy::too_many_arguments)]
-pub(super) fn write(
-    backup: &Backup,
-    pieces: &[Piece],
-    survey: &Survey,
-    spaces: &[Workspace],
-    request: &Request,
-    notes: &Notes<'_>,
-    monitor: &dyn Monitor,
-    cancel: &Cancel,
-) -> Result<()> {
-    let stop = Stop::new(cancel);
+pub(super) fn write(plan: &Plan<'_>, notes: &Notes<'_>, monitor: &dyn Monitor, cancel: &Cancel) -> Result<()> {
+    let (stop, workers) = (Stop::new(cancel), plan.request.workers.max(1));
     let shared = Shared {
         notes,
         monitor,
         stop: &stop,
     };
-    std::thread::scope(|scope| {
-        let (sender, jobs) = crossbeam_channel::bounded(2 * request.workers.max(1));
+    let directories = std::thread::scope(|scope| {
+        let (sender, jobs) = crossbeam_channel::bounded(2 * workers);
         let (stop, shared) = (&stop, &shared);
-        for _ in 0..request.workers.max(1) {
+        for _ in 0..workers {
             let jobs: Receiver<Job<'_>> = jobs.clone();
-            scope.spawn(move || stop.guard(|| fill(&jobs, backup, shared)));
+            scope.spawn(move || stop.guard(|| fill(&jobs, plan.backup, shared)));
         }
         drop(jobs);
         let mut names = Names {
-            pieces,
-            survey,
-            spaces,
-            request,
+            plan,
             shared,
             sender,
             borrowed: HashMap::new(),
             directories: Vec::new(),
         };
-        stop.guard(|| names.make(backup));
-        // The workers end when no more jobs can come; directories get their times when all files are in them.
-        let Names {
-            directories, sender, ..
-        } = names;
-        drop(sender);
-        directories
-    })
-    .into_iter()
-    .rev()
-    .try_for_each(|(space, relative, metadata)| {
-        stop.check()?;
-        dress(spaces[space].beneath(), &relative, &metadata, true, notes)
-    })
-    .unwrap_or_else(|error| stop.fail(error));
+        stop.guard(|| names.make());
+        // The sender goes with `names`: the workers end when no more jobs can come.
+        names.directories
+    });
+    // Directories get their times when all files are in them.
+    stop.guard(|| {
+        directories.iter().rev().try_for_each(|(space, relative, metadata)| {
+            stop.check()?;
+            dress(plan.spaces[*space].beneath(), relative, metadata, true, notes)
+        })
+    });
     stop.cause()
 }
 
@@ -101,10 +83,7 @@ struct Shared<'s> {
 
 /// The thread that reads the table and makes names.
 struct Names<'s> {
-    pieces: &'s [Piece],
-    survey: &'s Survey,
-    spaces: &'s [Workspace],
-    request: &'s Request,
+    plan: &'s Plan<'s>,
     shared: &'s Shared<'s>,
     sender: Sender<Job<'s>>,
     borrowed: Borrowed,
@@ -113,24 +92,29 @@ struct Names<'s> {
 }
 
 impl<'s> Names<'s> {
-    fn make(&mut self, backup: &Backup) -> Result<()> {
-        for entry in backup.entries()? {
+    fn make(&mut self) -> Result<()> {
+        for entry in self.plan.backup.entries()? {
             self.shared.stop.check()?;
             let entry = entry?;
-            if self.survey.borrowed.contains(&(entry.root, entry.path.clone())) {
+            if self.plan.survey.borrowed.contains(&(entry.root, entry.path.clone())) {
                 self.borrowed.insert((entry.root, entry.path.clone()), entry.clone());
             }
-            let Some((index, rest)) = find(self.pieces, &entry) else {
+            let Some((index, rest)) = find(self.plan.pieces, &entry) else {
                 continue;
             };
-            let piece = &self.pieces[index];
-            if is_dropped(piece, rest, self.request) {
+            let piece = &self.plan.pieces[index];
+            if is_dropped(piece, rest, self.plan.request) {
                 continue;
             }
-            let Some(space) = self.spaces.iter().position(|space| space.destination() == piece.space) else {
+            let Some(space) = self
+                .plan
+                .spaces
+                .iter()
+                .position(|space| space.destination() == piece.space)
+            else {
                 continue;
             };
-            let relative = self.spaces[space].inside(&in_space(piece, rest));
+            let relative = self.plan.spaces[space].inside(&in_space(piece, rest));
             let original = original(piece, rest);
             self.entry(entry, space, relative, original)?;
             self.shared.monitor.advance(0, 1);
@@ -139,7 +123,7 @@ impl<'s> Names<'s> {
     }
 
     fn entry(&mut self, entry: Entry, space: usize, relative: PathBuf, original: PathBuf) -> Result<()> {
-        let beneath = self.spaces[space].beneath();
+        let beneath = self.plan.spaces[space].beneath();
         // Above a piece's top, and above a part that was chosen, directories may be missing.
         if let Some(parent) = relative
             .parent()
@@ -221,7 +205,7 @@ impl<'s> Names<'s> {
         relative: PathBuf,
         original: PathBuf,
     ) -> Result<()> {
-        let beneath = self.spaces[space].beneath();
+        let beneath = self.plan.spaces[space].beneath();
         let key = (root, first);
         let borrowed = self.borrowed.get_mut(&key).map(|entry| entry.kind.clone());
         let first_at = match borrowed {
@@ -243,10 +227,10 @@ impl<'s> Names<'s> {
                     live: false,
                     torn: false,
                 };
-                let Some((index, rest)) = find(self.pieces, &probe) else {
+                let Some((index, rest)) = find(self.plan.pieces, &probe) else {
                     return Err(wrong(&original, "its first name is not in the backup"));
                 };
-                self.spaces[space].inside(&in_space(&self.pieces[index], rest))
+                self.plan.spaces[space].inside(&in_space(&self.plan.pieces[index], rest))
             }
         };
         Ok(beneath.make_hard_link(&first_at, &relative)?)

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -130,7 +129,7 @@ impl DirectoryStore {
             .take_while(|above| above.starts_with(&self.root) && !above.is_dir())
             .collect();
         while let Some(directory) = missing.pop() {
-            match std::fs::create_dir(directory) {
+            match std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(directory) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(self.io("make the directory of", key, error));
                 }
@@ -226,21 +225,9 @@ impl Store for DirectoryStore {
     }
 
     fn get_range(&self, key: &str, offset: u64, into: &mut [u8]) -> Result<usize> {
-        let mut read = || -> io::Result<usize> {
-            let file = File::open(self.root.join(key))?;
-            let mut got = 0;
-            while got < into.len() {
-                match file.read_at(&mut into[got..], offset + got as u64) {
-                    Ok(0) => break,
-                    Ok(more) => got += more,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            Ok(got)
-        };
-        key::check(key)?;
-        read().map_err(|error| self.io("read", key, error))
+        let path = self.path(key)?;
+        let read = File::open(path).and_then(|file| sys::fs::read_up_to(&file, into, offset));
+        read.map_err(|error| self.io("read", key, error))
     }
 
     fn size(&self, key: &str) -> Result<u64> {
@@ -348,6 +335,11 @@ mod tests {
         assert_eq!(store.list("packs/").unwrap(), Vec::<String>::new());
         upload.finish().unwrap();
         store.sync().unwrap();
+        for private in ["", "packs", "packs/aa", "packs/aa/x"] {
+            let mode = std::fs::metadata(store.root().join(private)).unwrap().permissions();
+            let mode = std::os::unix::fs::PermissionsExt::mode(&mode);
+            assert_eq!(mode & 0o077, 0, "others may read {private}");
+        }
         assert_eq!(store.list("packs/").unwrap(), ["packs/aa/x"]);
         assert!(matches!(
             put(&store, "packs/aa/x", b"other"),

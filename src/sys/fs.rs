@@ -17,7 +17,7 @@ pub use attributes::{Xattr, link_xattrs, no_such_attribute, xattrs};
 pub use beneath::{Beneath, Special};
 pub use durable::{Unpublished, create_durably, make_directory_durably, replace_durably, sync_directory, sync_file};
 pub use locks::locked_by;
-pub use ranges::{forget_cached, next_data, read_ahead, start_writing};
+pub use ranges::{forget_cached, next_data, read_up_to, start_writing};
 
 /// Opens a directory for use as an anchor (close-on-exec).
 ///

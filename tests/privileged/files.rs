@@ -118,3 +118,69 @@ fn what_only_a_running_server_needs_is_left_out_and_listed() {
         .collect();
     assert!(left.iter().any(|path| path.ends_with("ibtmp1")), "{left:?}");
 }
+
+/// A further mount of a lab's filesystem, gone before the lab.
+struct Mounted(std::path::PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(&self.0).output();
+    }
+}
+
+/// The usual layout of a production host: /var/lib/mysql is the mount of a subvolume, and nothing else of the filesystem is mounted there.
+#[test]
+fn a_datadir_that_is_a_mount_of_its_own_goes_round() {
+    let Some(lab) = crate::common::Lab::new() else { return };
+    if !Flavour::MariaDb.available() {
+        return;
+    }
+    lab.subvolume("db");
+    let datadir = lab.path("datadir");
+    std::fs::create_dir(&datadir).unwrap();
+    run("mount", &["-o", "subvol=db", lab.btrfs.device(), &text(&datadir)]);
+    let mounted = Mounted(datadir.clone());
+    let mut server = Server::create(Flavour::MariaDb, &datadir, &lab.path("run"), &[]);
+    load::set_up(&server.socket, true, true, 100);
+    let tool = crate::common::Tool::new(lab.dir.path(), &server, "");
+    tool.json(&["check"]);
+    tool.json(&["backup"]);
+    assert_eq!(lab.btrfs.snapshots(), Vec::<String>::new());
+    let rows: u64 = server.one("SELECT COUNT(*) FROM ledger.bulk");
+
+    // In its datadir a snapshot may not appear; where there is no other place, `check` says so, and nothing is locked.
+    let elsewhere = lab.path("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let config = std::fs::read_to_string(&tool.config).unwrap();
+    std::fs::write(
+        &tool.config,
+        format!("{config}btrfs: {{snapshot_dir: {}}}\n", text(&elsewhere)),
+    )
+    .unwrap();
+    let check = tool.run(&["check"]);
+    assert_eq!(check.status.code(), Some(1), "{}", both(&check));
+    assert!(both(&check).contains("snapshot_dir"), "{}", both(&check));
+    std::fs::write(&tool.config, config).unwrap();
+
+    // A mount point cannot be replaced: the restore fills it.
+    server.kill();
+    for entry in std::fs::read_dir(&datadir).unwrap() {
+        let path = entry.unwrap().path();
+        let removed = if path.is_dir() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
+        removed.unwrap();
+    }
+    tool.json(&["restore", "latest", "--datadir", &text(&datadir)]);
+    server.start();
+    assert_eq!(server.one::<u64>("SELECT COUNT(*) FROM ledger.bulk"), rows);
+    server.stop();
+    // In place over what is there: moved aside within the mount.
+    tool.json(&["restore", "latest", "--in-place", "--force"]);
+    server.start();
+    assert_eq!(server.one::<u64>("SELECT COUNT(*) FROM ledger.bulk"), rows);
+    drop(server);
+    drop(mounted);
+}

@@ -6,6 +6,7 @@ use std::io;
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 
 use rustix::fs::{Advice, SeekFrom};
 use rustix::io::Errno;
@@ -35,15 +36,27 @@ pub fn next_data(file: &File, from: u64, end: u64) -> io::Result<Option<Range<u6
     }
 }
 
+/// Reads at `offset` until `into` is full or the file ends; returns how many bytes there were.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn read_up_to(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut got = 0;
+    while got < into.len() {
+        match file.read_at(&mut into[got..], offset + got as u64) {
+            Ok(0) => break,
+            Ok(more) => got += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(got)
+}
+
 /// Drops what the page cache holds of a range (POSIX_FADV_DONTNEED): a backup must not push out what the server caches. Best effort;
 /// dirty pages stay.
 pub fn forget_cached(file: &File, offset: u64, length: u64) {
     let _ = rustix::fs::fadvise(file, offset, NonZeroU64::new(length), Advice::DontNeed);
-}
-
-/// Tells the kernel that a range will be read soon (POSIX_FADV_WILLNEED). Best effort.
-pub fn read_ahead(file: &File, offset: u64, length: u64) {
-    let _ = rustix::fs::fadvise(file, offset, NonZeroU64::new(length), Advice::WillNeed);
 }
 
 /// Starts writing out a range without waiting (sync_file_range(2)), so that the fsync at the end is short. Best effort; promises
@@ -59,7 +72,6 @@ pub fn start_writing(file: &File, offset: u64, length: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::FileExt;
 
     #[test]
     fn data_is_found_between_holes() {
@@ -81,6 +93,5 @@ mod tests {
         assert_eq!(next_data(&file, 100, 5000).unwrap(), Some(100..5000));
         start_writing(&file, 0, 8192);
         forget_cached(&file, 0, 8192);
-        read_ahead(&file, 0, 8192);
     }
 }
