@@ -1,7 +1,7 @@
 //! A write load whose every acknowledged commit is known outside the server; for `scripts/demo` and `scripts/bench`.
 //!
-//! `ledger setup SOCKET ROWS`, `ledger load SOCKET LOG-DIRECTORY THREADS PAUSE-US ROWS` (until its standard input ends),
-//! `ledger prove SOCKET LOG-DIRECTORY THREADS`, `ledger probe SOCKET` (until its standard input ends; prints the longest commit in µs).
+//! `ledger setup SOCKET ROWS [ENGINES]`, `ledger load SOCKET LOG-DIRECTORY THREADS PAUSE-US ROWS [ENGINES]` (until its standard input ends; ENGINES is
+//! `mariadb`, the default, `mysql` or `innodb`), `ledger prove SOCKET LOG-DIRECTORY THREADS`, `ledger probe SOCKET` (until its standard input ends; prints the longest commit in µs).
 #![allow(clippy::print_stdout, clippy::exit, missing_docs, dead_code)]
 
 #[path = "../tests/common/load.rs"]
@@ -14,10 +14,24 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
-        ["setup", socket, rows] => load::set_up(Path::new(socket), true, false, number(rows)),
-        ["load", socket, log, threads, pause, rows] => {
-            run(socket, log, number(threads) as usize, number(pause), number(rows))
-        }
+        ["setup", socket, rows] => set_up(socket, rows, "mariadb"),
+        ["setup", socket, rows, engines] => set_up(socket, rows, engines),
+        ["load", socket, log, threads, pause, rows] => run(
+            socket,
+            log,
+            number(threads) as usize,
+            number(pause),
+            number(rows),
+            "mariadb",
+        ),
+        ["load", socket, log, threads, pause, rows, engines] => run(
+            socket,
+            log,
+            number(threads) as usize,
+            number(pause),
+            number(rows),
+            engines,
+        ),
         ["prove", socket, log, threads] => prove(socket, log, number(threads) as usize),
         ["probe", socket] => probe(socket),
         _ => {
@@ -35,11 +49,20 @@ fn until_input_ends() {
     let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
 }
 
-fn run(socket: &str, log: &str, threads: usize, pause: u64, rows: u64) {
+fn set_up(socket: &str, rows: &str, engines: &str) {
+    load::set_up(
+        Path::new(socket),
+        engines == "mariadb",
+        engines == "innodb",
+        number(rows),
+    );
+}
+
+fn run(socket: &str, log: &str, threads: usize, pause: u64, rows: u64, engines: &str) {
     let options = load::Options {
         threads,
-        mariadb: true,
-        only_innodb: false,
+        mariadb: engines == "mariadb",
+        only_innodb: engines == "innodb",
         rows,
         pause: Duration::from_micros(pause),
         log: (log != "-").then(|| PathBuf::from(log)),

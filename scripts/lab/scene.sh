@@ -1,30 +1,44 @@
-# A private lab for demo and bench: Btrfs on a loop image, a MariaDB with its own datadir, socket and port. Source after lib.sh.
+# A private lab for demo and bench: Btrfs on a loop image, servers with datadir and socket of their own. Source after lib.sh.
 # shellcheck shell=bash
 # Everything is ended and removed by `scene_down`, which the scripts call on every exit.
 
+# FLAVOUR=mysql makes it MySQL 9.7 from scripts/lab/mysql97.
+FLAVOUR=${FLAVOUR:-mariadb}
+
 scene_up() { # SIZE-OF-IMAGE
     LAB=$(mktemp -d "${TMPDIR:-/tmp}/snapback-lab-XXXXXX")
-    MOUNT=$LAB/btrfs DATADIR=$LAB/btrfs/db/data SOCKET=$LAB/run/mariadb.sock
+    MOUNT=$LAB/btrfs
     mkdir "$MOUNT" "$LAB/run" "$LAB/log"
     truncate -s "$1" "$LAB/btrfs.img"
     quietly mkfs.btrfs -q "$LAB/btrfs.img"
     LOOP=$(losetup --find --show "$LAB/btrfs.img")
     mount -o noatime "$LOOP" "$MOUNT"
-    quietly btrfs subvolume create "$MOUNT/db"
-    quietly mariadb-install-db --no-defaults --user=root --auth-root-authentication-method=normal --skip-test-db --datadir="$DATADIR"
+}
+
+# A datadir in a subvolume of its own: sets DATADIR.
+new_datadir() { # NAME-OF-SUBVOLUME
+    DATADIR=$MOUNT/$1/data
+    quietly btrfs subvolume create "$MOUNT/$1"
+    case $FLAVOUR in
+        mariadb) quietly mariadb-install-db --no-defaults --user=root --auth-root-authentication-method=normal --skip-test-db --datadir="$DATADIR" ;;
+        mysql) quietly "$SNAPBACK_CACHE/mysql-9.7/bin/mysqld97" --no-defaults --initialize-insecure --user=root --secure-file-priv= --datadir="$DATADIR" ;;
+    esac
 }
 
 server_up() { # DATADIR NAME [OPTION...]
-    local datadir=$1 name=$2
+    local datadir=$1 name=$2 program=mariadbd own=()
     shift 2
     SOCKET=$LAB/run/$name.sock
-    # The last server's tuning is the lab's, not a recommendation. --port=0 with --skip-networking: no port that may be taken.
-    mariadbd --no-defaults --user=root --datadir="$datadir" --socket="$SOCKET" --pid-file="$LAB/run/$name.pid" --skip-networking \
-        --log-bin=binlog --server-id=1 --sync-binlog=1 --innodb-buffer-pool-size=256M --max-connections=200 "$@" >"$LAB/run/$name.log" 2>&1 &
+    case $FLAVOUR in
+        mysql) program=$SNAPBACK_CACHE/mysql-9.7/bin/mysqld97 own=(--mysqlx=OFF --secure-file-priv=) ;;
+    esac
+    # The lab's tuning, not a recommendation. --skip-networking: no port that may be taken.
+    "$program" --no-defaults --user=root --datadir="$datadir" --socket="$SOCKET" --pid-file="$LAB/run/$name.pid" --skip-networking \
+        --log-bin=binlog --server-id=1 --sync-binlog=1 --innodb-buffer-pool-size=256M --max-connections=200 "${own[@]}" "$@" >"$LAB/run/$name.log" 2>&1 &
     SERVER=$!
     SERVERS="${SERVERS:-} $SERVER"
     local waited=0
-    until mariadb --no-defaults -uroot --socket="$SOCKET" -e 'SELECT 1' >/dev/null 2>&1; do
+    until sql 'SELECT 1' >/dev/null 2>&1; do
         kill -0 "$SERVER" 2>/dev/null || { tail -20 "$LAB/run/$name.log" >&2; die "the server ended"; }
         waited=$((waited + 1))
         [ $waited -lt 600 ] || die "the server does not answer"
@@ -37,7 +51,15 @@ server_down() { # PID [SIGNAL]
     wait "$1" 2>/dev/null || true
 }
 
-sql() { mariadb --no-defaults -uroot --socket="$SOCKET" -N -e "$1"; }
+# The stock client of the server at hand.
+client() {
+    case $FLAVOUR in
+        mariadb) mariadb --no-defaults -uroot --socket="$SOCKET" -N "$@" ;;
+        mysql) "$SNAPBACK_CACHE/mysql-9.7/bin/mysql97" --no-defaults -uroot --socket="$SOCKET" --system-command=ON -N "$@" ;;
+    esac
+}
+
+sql() { client -e "$1"; }
 
 scene_down() {
     local status=$?

@@ -3,11 +3,15 @@
 
 use std::ffi::{CStr, OsStr, OsString, c_char};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
+
+mod snapshot;
+
+pub use snapshot::SnapshotCall;
 
 use linux_raw_sys::{btrfs as raw, ioctl as request};
 use rustix::io::Errno;
@@ -111,16 +115,9 @@ pub fn subvolume_of(descriptor: impl AsFd) -> io::Result<Subvolume> {
 pub fn nested_below(directory: impl AsFd) -> io::Result<Vec<Nested>> {
     let directory = directory.as_fd();
     let mut found = Vec::new();
-    for (id, holder) in children(directory)? {
-        let mut question: raw::btrfs_ioctl_ino_lookup_user_args = zeroed();
-        (question.treeid, question.dirid) = (id, holder);
-        // SAFETY: btrfs_ioctl_ino_lookup_user_args is the documented structure and holds no pointers.
-        let answer = unsafe { call::<{ request::BTRFS_IOC_INO_LOOKUP_USER }, _>(directory, &mut question) };
-        match answer {
-            Ok(_) => found.push(Nested {
-                id,
-                path: Path::new(&text(&question.path)).join(text(&question.name)),
-            }),
+    for (id, holder) in children(directory, 0)? {
+        match path_below(directory, id, holder) {
+            Ok(path) => found.push(Nested { id, path }),
             // The kernel walks up from the nested one; EACCES means that it met the subvolume's top and not `directory`.
             // ENOENT: removed meanwhile.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::ENOENT)) => {}
@@ -131,10 +128,20 @@ pub fn nested_below(directory: impl AsFd) -> io::Result<Vec<Nested>> {
     Ok(found)
 }
 
-/// The numbers of the subvolumes nested directly in this one, each with the inode of the directory that holds it.
-fn children(directory: BorrowedFd<'_>) -> io::Result<Vec<(u64, u64)>> {
+/// Where the subvolume `id`, whose entry is in the directory with inode `holder`, lies below `directory`.
+fn path_below(directory: BorrowedFd<'_>, id: u64, holder: u64) -> io::Result<PathBuf> {
+    let mut question: raw::btrfs_ioctl_ino_lookup_user_args = zeroed();
+    (question.treeid, question.dirid) = (id, holder);
+    // SAFETY: btrfs_ioctl_ino_lookup_user_args is the documented structure and holds no pointers.
+    unsafe { call::<{ request::BTRFS_IOC_INO_LOOKUP_USER }, _>(directory, &mut question)? };
+    Ok(Path::new(&text(&question.path)).join(text(&question.name)))
+}
+
+/// The numbers, from `least` on, of the subvolumes nested directly in this one, each with the inode of the directory that holds it.
+fn children(directory: BorrowedFd<'_>, least: u64) -> io::Result<Vec<(u64, u64)>> {
     let mut found = Vec::new();
     let mut page: raw::btrfs_ioctl_get_subvol_rootref_args = zeroed();
+    page.min_treeid = least;
     loop {
         page.num_items = 0;
         // SAFETY: btrfs_ioctl_get_subvol_rootref_args is the documented structure and holds no pointers.
@@ -150,60 +157,6 @@ fn children(directory: BorrowedFd<'_>) -> io::Result<Vec<(u64, u64)>> {
         if !more || items.is_empty() {
             return Ok(found);
         }
-    }
-}
-
-/// A snapshot of which everything is prepared but the one decisive call.
-pub struct SnapshotCall {
-    arguments: Box<raw::btrfs_ioctl_vol_args_v2>,
-    // Only held open: `arguments` has its number.
-    _source: OwnedFd,
-    directory: OwnedFd,
-}
-
-// SAFETY: the only pointer in the arguments is null and never followed (no quota group is inherited); the rest is owned.
-unsafe impl Send for SnapshotCall {}
-
-impl std::fmt::Debug for SnapshotCall {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SnapshotCall").finish_non_exhaustive()
-    }
-}
-
-impl SnapshotCall {
-    /// Prepares a read-only snapshot `name` in `directory` of the subvolume whose top `source` is. Quota groups are left
-    /// alone: nothing is inherited.
-    ///
-    /// # Errors
-    /// The name does not fit.
-    pub fn prepare(source: OwnedFd, directory: OwnedFd, name: &OsStr) -> io::Result<SnapshotCall> {
-        let mut arguments: Box<raw::btrfs_ioctl_vol_args_v2> = Box::new(zeroed());
-        arguments.fd = i64::from(source.as_raw_fd());
-        arguments.flags = u64::from(raw::BTRFS_SUBVOL_RDONLY);
-        // SAFETY: every member of this union is plain integers; all of it was initialised to zero.
-        let space = unsafe { &mut arguments.__bindgen_anon_2.name };
-        put_name(space, name)?;
-        Ok(SnapshotCall {
-            arguments,
-            _source: source,
-            directory,
-        })
-    }
-
-    /// The decisive call. When it returns, the snapshot's content is fixed at one instant inside it.
-    ///
-    /// # Errors
-    /// There is no snapshot.
-    pub fn create(&mut self) -> io::Result<()> {
-        // SAFETY: btrfs_ioctl_vol_args_v2 is the documented structure; its descriptor is open as long as `self`, the name
-        // ends with a zero byte, and BTRFS_SUBVOL_QGROUP_INHERIT is not set, so that no pointer in it is looked at.
-        unsafe { call::<{ request::BTRFS_IOC_SNAP_CREATE_V2 }, _>(self.directory.as_fd(), self.arguments.as_mut())? };
-        Ok(())
-    }
-
-    /// The directory in which the snapshot is made.
-    pub fn directory(&self) -> BorrowedFd<'_> {
-        self.directory.as_fd()
     }
 }
 

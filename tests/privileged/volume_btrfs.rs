@@ -3,8 +3,11 @@
 
 #[path = "volume_btrfs/lab.rs"]
 mod lab;
+#[path = "volume_btrfs/writers.rs"]
+mod writers;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use lab::Lab;
 use snapback::database::{PathRole, WrittenPath};
@@ -12,6 +15,7 @@ use snapback::detect::{Mounts, lay_out};
 use snapback::finding::Severity;
 use snapback::units::Id;
 use snapback::volume::{Btrfs, Health, Located, Provider, Snapshot, Volume, providers};
+use writers::{Writers, newest};
 
 /// The lab, or the end of the test.
 macro_rules! lab {
@@ -130,6 +134,39 @@ fn a_snapshot_is_fixed_read_only_and_private() {
         [lab.path("sub/.snapback")]
     );
     assert!(provider.remove(&snapshot).unwrap());
+}
+
+/// `fix` returns before the kernel's call does. Writers that go on at that moment must not get into the snapshot, and all that
+/// they wrote before must be in it; in ordinary files and in those that are written in place.
+#[test]
+fn what_is_written_once_fix_has_returned_is_not_in_the_snapshot() {
+    let lab = lab!();
+    lab.subvolume("sub");
+    lab.directory("sub/in-place");
+    lab.run("chattr", &["+C", &lab.text("sub/in-place")]);
+    let files = ["sub/one", "sub/two", "sub/in-place/one", "sub/in-place/two"].map(|name| lab.path(name));
+    let provider = Btrfs::default();
+    for round in 0..12u8 {
+        let writers = Writers::start(&files);
+        std::thread::sleep(Duration::from_millis(60));
+        let volume = locate(&files[0]).volume;
+        let planned = provider.plan(Id::random(), &[volume], &[]).unwrap();
+        let mut prepared = provider.prepare(&planned).unwrap();
+        let written = writers.held(|| {
+            // What the call must write out first: it takes its time before the content is fixed.
+            std::fs::write(lab.path("sub/ballast"), vec![round; 12 << 20]).unwrap();
+            prepared.fix().unwrap();
+        });
+        std::thread::sleep(Duration::from_millis(10));
+        let snapshot = prepared.finish().unwrap().remove(0);
+        writers.stop();
+        for (file, last) in files.iter().zip(written) {
+            let inside = file.strip_prefix(lab.path("sub")).unwrap();
+            let found = newest(&Path::new(&snapshot.name).join(inside));
+            assert_eq!(found, last, "round {round}, {}", inside.display());
+        }
+        assert!(provider.remove(&snapshot).unwrap());
+    }
 }
 
 #[test]

@@ -70,7 +70,7 @@ impl Prepared for PreparedBtrfs {
         ));
         let begun = Instant::now();
         for (snapshot, call) in &mut self.calls {
-            call.create()
+            call.fix()
                 .map_err(|error| sys::Error::path("create the snapshot", &snapshot.name, error))?;
         }
         let ended = Instant::now();
@@ -82,8 +82,12 @@ impl Prepared for PreparedBtrfs {
         Ok((begun, ended))
     }
 
-    fn finish(self: Box<Self>) -> Result<Vec<Snapshot>> {
-        let identified = self.calls.iter().map(|(snapshot, _)| own::identified(snapshot));
+    fn finish(mut self: Box<Self>) -> Result<Vec<Snapshot>> {
+        let identified = self.calls.iter_mut().map(|(snapshot, call)| {
+            call.finish()
+                .map_err(|error| sys::Error::path("create the snapshot", &snapshot.name, error))?;
+            own::identified(snapshot)
+        });
         let identified: Result<Vec<Snapshot>> = identified.collect();
         identified.inspect_err(|_| {
             for (snapshot, _) in &self.calls {
@@ -92,9 +96,11 @@ impl Prepared for PreparedBtrfs {
         })
     }
 
-    fn abandon(self: Box<Self>) -> Result<()> {
+    fn abandon(mut self: Box<Self>) -> Result<()> {
         let mut first = Ok(());
-        for (snapshot, call) in &self.calls {
+        for (snapshot, call) in &mut self.calls {
+            // A call on its way cannot be called back. When it fails there is nothing to remove.
+            let _ = call.finish();
             let removed = own::remove_from(call.directory().as_fd(), snapshot).map(drop);
             if first.is_ok() {
                 first = removed;

@@ -115,8 +115,9 @@ fn backup(btrfs: &Btrfs, live: &TestServer, strategy: Strategy, options: &[&str]
         })
         .unwrap();
     let noted = held.coordinates().position.clone();
-    call.create().unwrap();
+    call.fix().unwrap();
     let released = held.release().unwrap();
+    call.finish().unwrap();
     println!(
         "  {strategy:?}: held {} us, exact {}",
         released.figures.held_us, released.exact

@@ -38,7 +38,7 @@ impl Lab {
             .map_err(|error| error.to_string())?;
         let image = dir.path().join("image");
         let file = std::fs::File::create(&image).map_err(|error| error.to_string())?;
-        file.set_len(256 << 20).map_err(|error| error.to_string())?;
+        file.set_len(1 << 30).map_err(|error| error.to_string())?;
         try_run("mkfs.btrfs", &["-q", &image.display().to_string()])?;
         let device = try_run("losetup", &["--find", "--show", &image.display().to_string()])?;
         let uuid = try_run(

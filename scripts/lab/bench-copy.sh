@@ -1,0 +1,80 @@
+# First and second backup and restore, beside the peers, server idle and page cache cold; sourced by scripts/bench.
+# shellcheck shell=bash
+
+stored() { du -sb "$1" 2>/dev/null | cut -f1; }
+mb() { awk -v b="${1:-0}" 'BEGIN { printf "%.0f MiB", b / 1048576 }'; }
+cold() { sync; echo 3 >/proc/sys/vm/drop_caches; }
+# Wall seconds, CPU seconds, peak RSS in MiB of a shell command.
+timed() { /usr/bin/time -o "$LAB/time" -f '%e %U %S %M' bash -c "$1" >"$LAB/out" 2>&1 || { tail -5 "$LAB/out" >&2; die "failed: $1"; }
+    awk '{ printf "%.2f s | %.2f s | %.0f MiB", $1, $2 + $3, $4 / 1024 }' "$LAB/time"; }
+backup="$snapback --quiet backup || [ \$? = 5 ]"
+mariabackup="mariadb-backup --no-defaults --backup --user=root --socket=\$SOCKET"
+
+first_backup() {
+    say "first backup of $(du -sh "$DATADIR" | cut -f1), server idle, cold cache"
+    sleep 5
+    restic init >/dev/null 2>&1
+    echo
+    echo "| first backup | wall | CPU | peak RSS | stored |"
+    echo "|---|---|---|---|---|"
+    local limit round
+    for round in $(seq "$rounds"); do
+        cold; limit=$(cargo bench --locked --quiet --bench limit -- "$DATADIR" 2>/dev/null | tail -1)
+        echo "| the limit: read, BLAKE3, zstd -1, nothing kept | $(cut -d' ' -f1 <<<"$limit") s | | | $(mb "$(cut -d' ' -f3 <<<"$limit")") |"
+        rm -rf "$LAB/repository" "$LAB/x.yaml"
+        "$snapback" init --config "$LAB/x.yaml" --repository "$LAB/repository" >/dev/null
+        cold; echo "| snapback | $(timed "$backup") | $(mb "$(stored "$LAB/repository")") |"
+        rm -rf "$LAB/tar.zst" "$LAB/mb.zst"
+        cold; echo "| tar, zstd -1 -T2 | $(timed "set -o pipefail; tar -C $DATADIR -c . | zstd -1 -T2 -q -o $LAB/tar.zst") | $(mb "$(stored "$LAB/tar.zst")") |"
+        cold; echo "| mariadb-backup, zstd -1 -T2 (leaves the binary logs out) | $(timed "set -o pipefail; $mariabackup --stream=mbstream --target-dir=$LAB/mbtmp | zstd -1 -T2 -q -o $LAB/mb.zst") | $(mb "$(stored "$LAB/mb.zst")") |"
+    done
+    cold; echo "| restic | $(timed "restic backup -q $DATADIR") | $(mb "$(stored "$LAB/restic")") |"
+}
+
+second_backup() { # WORDS BASE-OF-INCREMENTAL NAME
+    local before rbefore t
+    before=$(stored "$LAB/repository") rbefore=$(stored "$LAB/restic")
+    echo
+    echo "| second backup, $1 | wall | CPU | peak RSS | stored |"
+    echo "|---|---|---|---|---|"
+    cold; t=$(timed "$backup"); echo "| snapback | $t | $(mb $(($(stored "$LAB/repository") - before))) |"
+    cold; t=$(timed "$mariabackup --incremental-basedir=$LAB/$2 --target-dir=$LAB/$3"); echo "| mariadb-backup incremental | $t | $(mb "$(stored "$LAB/$3")") |"
+    cold; t=$(timed "restic backup -q $DATADIR"); echo "| restic | $t | $(mb $(($(stored "$LAB/restic") - rbefore))) |"
+}
+
+restores() {
+    echo
+    echo "| restore | wall | CPU | peak RSS |"
+    echo "|---|---|---|---|"
+    cold; echo "| snapback restore --datadir | $(timed "$snapback --quiet restore latest --datadir $LAB/restored || [ \$? = 5 ]; sync -f $LAB") |"
+    rm -rf "$LAB/restored"
+    cold; echo "| mariadb-backup prepare, copy-back | $(timed "mariadb-backup --no-defaults --prepare --target-dir=$LAB/mb-full && mariadb-backup --no-defaults --copy-back --target-dir=$LAB/mb-full --datadir=$LAB/mb-back && sync -f $LAB") |"
+    rm -rf "$LAB/mb-back"
+    cold; mkdir "$LAB/untar"; echo "| zstd -d, tar x | $(timed "set -o pipefail; zstd -dqc $LAB/tar.zst | tar -C $LAB/untar -x && sync -f $LAB") |"
+}
+
+bench_copy() {
+    FLAVOUR=mariadb SUBVOLUME=copy
+    new_datadir "$SUBVOLUME"
+    server_up "$DATADIR" "$SUBVOLUME" --innodb-log-file-size=256M
+    say "loading $rows rows"
+    "$ledger" setup "$SOCKET" "$rows"
+    # Twenty seconds of writers, so that the tables are not all in one piece.
+    mkfifo "$LAB/run/stop"
+    "$ledger" load "$SOCKET" - $threads 0 "$rows" <"$LAB/run/stop" >/dev/null &
+    local load=$!
+    exec 9>"$LAB/run/stop"
+    sleep 20
+    exec 9>&-
+    wait "$load"
+    write_config
+    export LAB DATADIR SOCKET RESTIC_PASSWORD=bench RESTIC_REPOSITORY=$LAB/restic RESTIC_CACHE_DIR=$LAB/restic-cache
+    first_backup
+    "$SHELL" -c "$mariabackup --target-dir=$LAB/mb-full" >/dev/null 2>&1
+    second_backup "nothing changed" mb-full mb-quiet
+    sql "UPDATE ledger.bulk SET hits = hits + 1 WHERE id % 100 = 0"
+    sleep 3
+    second_backup "1 % of the rows changed" mb-full mb-inc
+    restores
+    server_down "$SERVER"
+}
