@@ -19,7 +19,7 @@ probed() { # COMMAND
 naive() {
     local status="SHOW MASTER STATUS"
     [ "$FLAVOUR" = mariadb ] || status="SHOW BINARY LOG STATUS"
-    client 2>/dev/null <<SQL | awk 'NR == 1 { a = $1 } END { printf "%.0f\n", ($1 - a) * 1e6 }'
+    client 2>"$LAB/naive.err" <<SQL | awk 'NR == 1 { a = $1 } END { printf "%.0f\n", ($1 - a) * 1e6 }'
 FLUSH TABLES WITH READ LOCK;
 SELECT UNIX_TIMESTAMP(SYSDATE(6));
 $status;
@@ -27,6 +27,7 @@ $status;
 UNLOCK TABLES;
 SELECT UNIX_TIMESTAMP(SYSDATE(6));
 SQL
+    [ ! -s "$LAB/naive.err" ] || die "the naive sequence failed: $(cat "$LAB/naive.err")"
     btrfs subvolume delete "$SNAP" >/dev/null
 }
 
@@ -69,9 +70,10 @@ bench_hold() {
         for way in "$@"; do sleep 3; held "$way" >>"$result/held-$way"; done
     done
     for _ in $(seq "$rounds"); do
-        sleep 2; probed "sleep 1" >>"$result/commit-nothing"
-        sleep 2; probed "btrfs subvolume snapshot -r $MOUNT/$SUBVOLUME $SNAP && btrfs subvolume delete $SNAP" >>"$result/commit-bare"
-        sleep 2; probed naive >>"$result/commit-naive"
+        # All over about as long as a backup takes: a load has its own outliers, more of them the longer one looks.
+        sleep 2; probed "sleep 4" >>"$result/commit-nothing"
+        sleep 2; probed "sleep 1; btrfs subvolume snapshot -r $MOUNT/$SUBVOLUME $SNAP && sleep 3 && btrfs subvolume delete $SNAP" >>"$result/commit-bare"
+        sleep 2; probed "sleep 1; naive; sleep 3" >>"$result/commit-naive"
         for way in "$@"; do sleep 2; probed "$snapback --quiet backup --lock $way --repository $LAB/hold" >>"$result/commit-$way"; done
         [ "$FLAVOUR" = mysql ] || { sleep 2; probed "mariadb-backup --no-defaults --backup --user=root --socket=$SOCKET --target-dir=$LAB/mb-probe && rm -rf $LAB/mb-probe" >>"$result/commit-peer"; }
     done

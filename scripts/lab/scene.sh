@@ -55,7 +55,7 @@ server_down() { # PID [SIGNAL]
 client() {
     case $FLAVOUR in
         mariadb) mariadb --no-defaults -uroot --socket="$SOCKET" -N "$@" ;;
-        mysql) "$SNAPBACK_CACHE/mysql-9.7/bin/mysql97" --no-defaults -uroot --socket="$SOCKET" --system-command=ON -N "$@" ;;
+        mysql) "$SNAPBACK_CACHE/mysql-9.7/bin/mysql97" --no-defaults -uroot --socket="$SOCKET" --commands=ON --system-command=ON -N "$@" ;;
     esac
 }
 
