@@ -66,10 +66,10 @@ bench_hold() {
     touch "$result/held-naive" "$result/held-none"
     # The same pause before each: whoever comes right after another finds the filesystem clean.
     for _ in $(seq $((rounds * 2))); do
-        sleep 3; naive >>"$result/held-naive"
-        for way in "$@"; do sleep 3; held "$way" >>"$result/held-$way"; done
+        sleep 2; naive >>"$result/held-naive"
+        for way in "$@"; do sleep 2; held "$way" >>"$result/held-$way"; done
     done
-    for _ in $(seq "$rounds"); do
+    for _ in $(seq $((rounds + 2))); do
         # All over about as long as a backup takes: a load has its own outliers, more of them the longer one looks.
         sleep 2; probed "sleep 4" >>"$result/commit-nothing"
         sleep 2; probed "sleep 1; btrfs subvolume snapshot -r $MOUNT/$SUBVOLUME $SNAP && sleep 3 && btrfs subvolume delete $SNAP" >>"$result/commit-bare"

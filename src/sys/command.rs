@@ -110,50 +110,30 @@ impl Command {
     /// # Errors
     /// It could not be started, did not exit with 0, or took too long.
     pub fn run(&self) -> Result<Vec<u8>> {
-        let mut child = std::process::Command::new(&self.program.0)
+        self.start(|_| {})?.finish()
+    }
+
+    /// Starts it with no input; `prepare` may change how.
+    pub(super) fn start(&self, prepare: impl FnOnce(&mut std::process::Command)) -> Result<Running> {
+        let mut command = std::process::Command::new(&self.program.0);
+        command
             .args(&self.arguments)
             .env("LC_ALL", "C")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .process_group(0)
+            .process_group(0);
+        prepare(&mut command);
+        let mut child = command
             .spawn()
             .map_err(|error| self.error("it could not be started".to_owned(), error.to_string()))?;
-        let stdout = child.stdout.take().map(|pipe| drain(pipe, STDOUT_LIMIT));
-        let stderr = child.stderr.take().map(|pipe| drain(pipe, STDERR_TAIL));
-        let status = self.wait(&mut child);
-        let (stdout, stderr) = (collect(stdout), collect(stderr));
-        let stderr = || String::from_utf8_lossy(&stderr).trim().to_owned();
-        match status {
-            Ok(Some(status)) if status.success() => Ok(stdout),
-            Ok(Some(status)) => Err(self.error(status.to_string(), stderr())),
-            Ok(None) => Err(self.error(
-                format!("killed: it took longer than {} s", self.limit.as_secs_f32()),
-                stderr(),
-            )),
-            Err(error) => Err(self.error("it could not be waited for".to_owned(), error.to_string())),
-        }
-    }
-
-    /// `None` when the time limit was reached; the process group is dead then.
-    fn wait(&self, child: &mut Child) -> std::io::Result<Option<ExitStatus>> {
-        let until = Instant::now() + self.limit;
-        let mut pause = Duration::from_millis(1);
-        loop {
-            if let Some(status) = child.try_wait()? {
-                return Ok(Some(status));
-            }
-            if Instant::now() >= until {
-                // The child is not reaped yet, so its number, which is its group's, cannot belong to a stranger.
-                if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-                    let _ = kill_process_group(group, Signal::KILL);
-                }
-                child.wait()?;
-                return Ok(None);
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(20));
-        }
+        Ok(Running {
+            stdout: child.stdout.take().map(|pipe| drain(pipe, STDOUT_LIMIT)),
+            stderr: child.stderr.take().map(|pipe| drain(pipe, STDERR_TAIL)),
+            child,
+            until: Instant::now() + self.limit,
+            command: self.clone(),
+        })
     }
 
     fn error(&self, status: String, stderr: String) -> Error {
@@ -170,6 +150,61 @@ impl Command {
             } else {
                 stderr
             },
+        }
+    }
+}
+
+/// A program that was started.
+#[derive(Debug)]
+pub(super) struct Running {
+    command: Command,
+    child: Child,
+    until: Instant,
+    stdout: Option<mpsc::Receiver<Vec<u8>>>,
+    stderr: Option<mpsc::Receiver<Vec<u8>>>,
+}
+
+impl Running {
+    /// Its process number.
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for its end and returns its standard output.
+    pub(super) fn finish(mut self) -> Result<Vec<u8>> {
+        let status = self.wait();
+        let (stdout, stderr) = (collect(self.stdout.take()), collect(self.stderr.take()));
+        let stderr = || String::from_utf8_lossy(&stderr).trim().to_owned();
+        let limit = self.command.limit.as_secs_f32();
+        match status {
+            Ok(Some(status)) if status.success() => Ok(stdout),
+            Ok(Some(status)) => Err(self.command.error(status.to_string(), stderr())),
+            Ok(None) => Err(self
+                .command
+                .error(format!("killed: it took longer than {limit} s"), stderr())),
+            Err(error) => Err(self
+                .command
+                .error("it could not be waited for".to_owned(), error.to_string())),
+        }
+    }
+
+    /// `None` when the time limit was reached; the process group is dead then.
+    fn wait(&mut self) -> std::io::Result<Option<ExitStatus>> {
+        let mut pause = Duration::from_millis(1);
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(Some(status));
+            }
+            if Instant::now() >= self.until {
+                // The child is not reaped yet, so its number, which is its group's, cannot belong to a stranger.
+                if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+                    let _ = kill_process_group(group, Signal::KILL);
+                }
+                self.child.wait()?;
+                return Ok(None);
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The only place that holds `unsafe` or starts programs.
 
+pub mod brink;
 pub mod btrfs;
 pub mod command;
 pub mod failpoint;

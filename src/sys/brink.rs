@@ -1,0 +1,179 @@
+//! A vendor's command that runs up to one ioctl and waits there.
+//!
+//! `lvcreate -s` is nine tenths preparation and a few milliseconds of truth. Run to the brink, all the preparation is done before a lock is taken: the kernel
+//! holds the command at its decisive ioctl (seccomp(2), `SECCOMP_RET_USER_NOTIF`) until [`Brink::go`]. The command stays the only owner of its metadata; all that changes is when.
+//!
+//! A small process of its own, the supervisor, owns the listener. Once this process is gone it lets everything go on, so that a held ioctl is never answered with
+//! an error (which is not clean for LVM's thick snapshots: it wants "manual intervention" then). What is left behind then is an ordinary snapshot for `cleanup`.
+//!
+//! Needs Linux 5.5 (`SECCOMP_USER_NOTIF_FLAG_CONTINUE`) and CAP_SYS_ADMIN (else no_new_privs would be needed).
+#![allow(unsafe_code)]
+
+mod filter;
+mod supervisor;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+
+use super::command::{Command, Running};
+use super::{Error, Result};
+use filter::Filter;
+pub use supervisor::Report;
+use supervisor::Supervisor;
+
+/// `DM_DEV_SUSPEND` of linux/dm-ioctl.h, which suspends or resumes a device: `_IOWR(0xfd, 6, struct dm_ioctl)`.
+pub const DM_DEV_SUSPEND: u32 = 0xc138_fd06;
+/// `ZFS_IOC_SNAPSHOT` of OpenZFS (sys/fs/zfs.h): `'Z' << 8 | 0x23`.
+pub const ZFS_IOC_SNAPSHOT: u32 = 0x5a23;
+
+/// A command on its way to the brink, at it, or past it. Dropping it lets it run to its end.
+#[derive(Debug)]
+pub struct Brink {
+    /// `None` once it was collected.
+    running: Option<Running>,
+    /// `None` once the supervisor was told to let everything go on.
+    talk: Option<OwnedFd>,
+    supervisor: Supervisor,
+}
+
+impl Brink {
+    /// Starts a command that will be held at every ioctl of these requests, its own and those of its children.
+    ///
+    /// # Errors
+    /// It could not be started; [`unsupported`] tells whether that is because this kernel cannot do it, then run it plainly.
+    pub fn start(command: &Command, requests: &[u32]) -> Result<Brink> {
+        let pair = || {
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(|error| Error::kernel("make a socket pair", error))
+        };
+        let ((talk, theirs), (give, take)) = (pair()?, pair()?);
+        let supervisor = Supervisor::fork(&take, &theirs).map_err(|error| Error::kernel("fork", error))?;
+        drop((theirs, take));
+        let filter = Filter::stopping_at(requests);
+        let running = command.start(move |child| filter.install_in(child, give))?;
+        Ok(Brink {
+            running: Some(running),
+            talk: Some(talk),
+            supervisor,
+        })
+    }
+
+    /// Waits until the command is about to make the call that `decisive` knows. All before it are let through.
+    ///
+    /// `Ok(false)`: it ended without it, or `limit` passed, and it runs on by itself: [`finish`](Brink::finish) tells what came of it.
+    ///
+    /// # Errors
+    /// The supervisor cannot be talked to.
+    pub fn reach(&mut self, decisive: impl Fn(&Report) -> bool, limit: Duration) -> Result<bool> {
+        let until = Instant::now() + limit;
+        loop {
+            match self.next(until)? {
+                Next::Stopped(report) if report.request().is_some() && decisive(&report) => return Ok(true),
+                Next::Stopped(report) if report.request().is_some() => self.answer(supervisor::ASK_ON)?,
+                Next::Stopped(_) => {}
+                Next::Ended | Next::Late => {
+                    self.talk = None;
+                    return Ok(false);
+                }
+            }
+        }
+    }
+
+    /// Lets the call that it waits at be made; returns as soon as it was: when the command makes its next one or ends.
+    ///
+    /// # Errors
+    /// It took longer than `limit` (it runs on), or the supervisor cannot be talked to.
+    pub fn go(&mut self, limit: Duration) -> Result<Instant> {
+        let until = Instant::now() + limit;
+        self.answer(supervisor::RUN_ON)?;
+        let main = self.running.as_ref().map(Running::pid);
+        loop {
+            match self.next(until)? {
+                Next::Stopped(report) if Some(report.pid()) != main => {}
+                Next::Stopped(_) | Next::Ended => return Ok(Instant::now()),
+                Next::Late => {
+                    self.talk = None;
+                    return Err(Error::kernel("see the held call return", io::ErrorKind::TimedOut));
+                }
+            }
+        }
+    }
+
+    /// Lets it run to its end, and returns its standard output.
+    ///
+    /// # Errors
+    /// As [`Command::run`].
+    pub fn finish(mut self) -> Result<Vec<u8>> {
+        self.collect()
+    }
+
+    fn collect(&mut self) -> Result<Vec<u8>> {
+        self.talk = None;
+        let output = self.running.take().map_or_else(|| Ok(Vec::new()), Running::finish);
+        self.supervisor.reap();
+        output
+    }
+
+    fn answer(&self, word: u8) -> Result<()> {
+        let talk = self
+            .talk
+            .as_ref()
+            .ok_or_else(|| Error::kernel("go on from the brink", io::ErrorKind::NotConnected))?;
+        match send(talk, &[word], SendFlags::NOSIGNAL) {
+            // Gone with the command: the next look says so.
+            Ok(_) | Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => Ok(()),
+            Err(error) => Err(Error::kernel("talk to the supervisor", error)),
+        }
+    }
+
+    fn next(&mut self, until: Instant) -> Result<Next> {
+        let fail = |error| Error::kernel("talk to the supervisor", error);
+        let Some(talk) = &self.talk else { return Ok(Next::Ended) };
+        let left = until.saturating_duration_since(Instant::now());
+        let wait = Timespec::try_from(left).ok();
+        let mut events = [PollFd::new(talk, PollFlags::IN)];
+        match poll(&mut events, wait.as_ref()) {
+            Ok(0) => return Ok(Next::Late),
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => return self.next(until),
+            Err(error) => return Err(fail(error)),
+        }
+        let mut report = Box::<Report>::default();
+        match recv(talk.as_fd(), report.bytes_mut(), RecvFlags::empty()) {
+            Ok((0, _)) | Err(rustix::io::Errno::CONNRESET) => Ok(Next::Ended),
+            Ok(_) => Ok(Next::Stopped(report)),
+            Err(error) => Err(fail(error)),
+        }
+    }
+}
+
+impl Drop for Brink {
+    fn drop(&mut self) {
+        let _ = self.collect();
+    }
+}
+
+/// What the supervisor said.
+enum Next {
+    /// The command is held at a call, or was seen to end.
+    Stopped(Box<Report>),
+    /// Everything under the filter has ended.
+    Ended,
+    /// Nothing until the limit.
+    Late,
+}
+
+/// Whether [`Brink::start`] failed because this kernel or this account cannot do it.
+pub fn unsupported(error: &Error) -> bool {
+    matches!(
+        error.errno(),
+        Some(libc::ENOSYS | libc::EINVAL | libc::EACCES | libc::EPERM | libc::EOPNOTSUPP | libc::EBUSY)
+    ) || matches!(error, Error::Program { stderr, .. } if stderr.contains(filter::CANNOT))
+}
+
+#[cfg(test)]
+mod tests;
