@@ -9,6 +9,7 @@ use crate::detect::Mounts;
 use crate::finding::Finding;
 use crate::journal::{self, Made, Past};
 use crate::monitor::Monitor;
+use crate::sys;
 use crate::sys::signal::Cancel;
 use crate::units::Id;
 use crate::volume::{self, Provider, Snapshot};
@@ -54,7 +55,7 @@ pub struct RunLeft {
 /// # Errors
 /// The journals or the mount table cannot be read. What could not be undone is in the report.
 pub fn cleanup(config: &Config, request: &Request, monitor: &dyn Monitor, cancel: &Cancel) -> Result<Report> {
-    let providers = volume::providers(config.btrfs.snapshot_dir.clone());
+    let providers = volume::providers(config);
     let mounts = Mounts::read()?;
     let mut report = Report::default();
     let past = journal::list(&config.state_dir)?;
@@ -110,10 +111,7 @@ fn undo(config: &Config, providers: &[Box<dyn Provider>], made: &Made) -> Result
         Made::Snapshot(snapshot) => Ok(provider_of(providers, &snapshot.volume)?.remove(snapshot)?),
         // Another run's snapshots, or somebody's files, may still be in it: then it stays.
         Made::Directory { at } => Ok(volume::remove_place(at)?),
-        Made::Mount { at } => Err(Error::failed(format!(
-            "this version makes no mounts: unmount {} by hand",
-            at.display()
-        ))),
+        Made::Mount { at } => Ok(sys::mount::unmount(at)?),
         Made::Setting(setting) => match &config.server {
             Some(server) => Ok(database::mysql::restore_setting(server, setting)?),
             None => Err(Error::failed("the configuration names no server to put it back on")),

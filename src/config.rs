@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::database::{Consistency, OnBusy, Strategy};
 use crate::repository::{ChunkClass, is_valid_host};
 use crate::units::Bytes;
+use crate::volume::CowSize;
 
 /// The configuration is wrong; says the file, the line and what is expected.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +39,8 @@ pub struct Config {
     pub copy: Copy,
     /// Btrfs.
     pub btrfs: Btrfs,
+    /// LVM.
+    pub lvm: Lvm,
     /// Where run journals are kept.
     pub state_dir: PathBuf,
     /// Tags for every backup.
@@ -108,6 +111,14 @@ pub struct Btrfs {
     pub snapshot_dir: Option<PathBuf>,
 }
 
+/// LVM.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Lvm {
+    /// The copy-on-write space of a thick snapshot: `auto`, a size, or a part of the origin such as `20%`.
+    pub cow_size: CowSize,
+}
+
 /// A span of time in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -133,6 +144,7 @@ impl Default for Config {
             include_secrets: false,
             copy: Copy::default(),
             btrfs: Btrfs::default(),
+            lvm: Lvm::default(),
             state_dir: PathBuf::from("/var/lib/snapback"),
             tags: std::collections::BTreeMap::new(),
         }
@@ -333,6 +345,8 @@ mod tests {
             ("host: a/b", "host"),
             ("server: nothing", "none"),
             ("copy: {bandwidth: fast}", "fast"),
+            ("lvm: {cow_size: plenty}", "plenty"),
+            ("lvm: {cow_size: 0%}", "0%"),
         ] {
             assert!(wrong(text).contains(word), "{text}: {}", wrong(text));
         }

@@ -32,16 +32,17 @@ SQL
 }
 
 held() { # STRATEGY
-    "$snapback" --quiet --json backup --lock "$1" --repository "$LAB/hold" >"$LAB/out" || [ $? = 5 ] || die "the backup failed"
+    "$snapback" --quiet --json backup --lock "$1" --repository "$LAB/other/hold" >"$LAB/out" || [ $? = 5 ] || die "the backup failed"
     field held_us <"$LAB/out"
 }
 
 ms() { awk -v a="$1" 'BEGIN { if (a == "-") print a; else printf "%.1f ms", a / 1000 }'; }
 of_naive() { awk -v a="$1" -v b="$2" 'BEGIN { if (a == "-") print a; else if (a == 0) print "0"; else printf "1/%.1f", b / a }'; }
 row() { # WORDS HELD-FILE LONGEST-FILE NAIVE
-    local held
+    local held longest
     held=$(median <"$2")
-    echo "| $1 | $(ms "$held") | $(of_naive "$held" "$4") | $(median <"$3") ms |"
+    longest=$(median <"$3")
+    echo "| $1 | $(ms "$held") | $(of_naive "$held" "$4") | $longest |"
 }
 
 # FLAVOUR ENGINES STRATEGY...: one server of its own on a subvolume of its own, all ways in turn.
@@ -52,10 +53,13 @@ bench_hold() {
     SUBVOLUME=hold-$FLAVOUR-$engines SNAP=$MOUNT/snap
     new_datadir "$SUBVOLUME"
     mkdir "$result"
+    # Backups go to other storage than the server's, as they should: else it is the disk that is measured.
+    mkdir -p "$LAB/other"
+    mountpoint -q "$LAB/other" || mount -t tmpfs -o size=8G none "$LAB/other"
     if [ "$FLAVOUR" = mariadb ]; then server_up "$DATADIR" "$SUBVOLUME" --innodb-log-file-size=256M; else server_up "$DATADIR" "$SUBVOLUME" --innodb-redo-log-capacity=256M; fi
     "$ledger" setup "$SOCKET" "$hold_rows" "$engines"
     write_config
-    "$snapback" init --config "$LAB/$SUBVOLUME.yaml" --repository "$LAB/hold" >/dev/null
+    "$snapback" init --config "$LAB/$SUBVOLUME.yaml" --repository "$LAB/other/hold" >/dev/null
     mkfifo "$LAB/run/stop"
     "$ledger" load "$SOCKET" - $threads 0 "$hold_rows" "$engines" <"$LAB/run/stop" >"$LAB/run/load" &
     local load=$!
@@ -69,13 +73,12 @@ bench_hold() {
         sleep 2; naive >>"$result/held-naive"
         for way in "$@"; do sleep 2; held "$way" >>"$result/held-$way"; done
     done
-    for _ in $(seq $((rounds + 2))); do
+    for _ in $(seq "$rounds"); do
         # All over about as long as a backup takes: a load has its own outliers, more of them the longer one looks.
         sleep 2; probed "sleep 4" >>"$result/commit-nothing"
         sleep 2; probed "sleep 1; btrfs subvolume snapshot -r $MOUNT/$SUBVOLUME $SNAP && sleep 3 && btrfs subvolume delete $SNAP" >>"$result/commit-bare"
-        sleep 2; probed "sleep 1; naive; sleep 3" >>"$result/commit-naive"
-        for way in "$@"; do sleep 2; probed "$snapback --quiet backup --lock $way --repository $LAB/hold" >>"$result/commit-$way"; done
-        [ "$FLAVOUR" = mysql ] || { sleep 2; probed "mariadb-backup --no-defaults --backup --user=root --socket=$SOCKET --target-dir=$LAB/mb-probe && rm -rf $LAB/mb-probe" >>"$result/commit-peer"; }
+        for way in "$@"; do sleep 2; probed "$snapback --quiet backup --lock $way --repository $LAB/other/hold" >>"$result/commit-$way"; done
+        [ "$FLAVOUR" = mysql ] || { sleep 2; probed "mariadb-backup --no-defaults --backup --user=root --socket=$SOCKET --target-dir=$LAB/other/mb-probe && rm -rf $LAB/other/mb-probe" >>"$result/commit-peer"; }
     done
     exec 9>&-
     wait "$load"
@@ -86,14 +89,14 @@ bench_hold() {
     echo
     echo "Lock held, and the longest commit of a separate client over the whole run: $(sql 'SELECT VERSION()'), engines: $engines (medians; load: $(cat "$LAB/run/load"))"
     echo
-    echo "| | held | of naive | longest commit |"
+    echo "| | held | of naive | longest commit (ms) |"
     echo "|---|---|---|---|"
     row "nothing but the load" "$result/held-none" "$result/commit-nothing" "$naive"
     row "bare snapshot, no lock" "$result/held-none" "$result/commit-bare" "$naive"
-    row "naive: stock client, FTWRL, btrfs, UNLOCK" "$result/held-naive" "$result/commit-naive" "$naive"
+    row "naive: stock client, FTWRL, btrfs, UNLOCK" "$result/held-naive" "$result/held-none" "$naive"
     for way in "$@"; do row "snapback $way" "$result/held-$way" "$result/commit-$way" "$naive"; done
     [ "$FLAVOUR" = mysql ] || row "mariadb-backup" "$result/held-none" "$result/commit-peer" "$naive"
     server_down "$SERVER"
     quietly btrfs subvolume delete "$MOUNT/$SUBVOLUME"
-    rm -rf "$LAB/hold" "$LAB/$SUBVOLUME.yaml"
+    rm -rf "$LAB/other/hold" "$LAB/$SUBVOLUME.yaml"
 }

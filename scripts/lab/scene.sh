@@ -65,6 +65,7 @@ scene_down() {
     local status=$?
     trap '' INT TERM
     for pid in ${CHILDREN:-} ${SERVERS:-}; do server_down "$pid" KILL; done
+    if [ -n "${LAB:-}" ] && mountpoint -q "$LAB/other"; then umount "$LAB/other"; fi
     if [ -n "${MOUNT:-}" ]; then
         for _ in $(seq 50); do
             umount "$MOUNT" 2>/dev/null && break

@@ -54,7 +54,7 @@ pub(crate) fn examine(config: &Config, cancel: &Cancel) -> Result<Examined> {
     };
     cancel.check()?;
     let mounts = Mounts::read()?;
-    let providers = volume::providers(config.btrfs.snapshot_dir.clone());
+    let providers = volume::providers(config);
     let layout = lay_out(&paths, &config.files, &providers, &mounts)?;
     findings.extend(layout.findings.iter().cloned());
     findings.extend(room(&layout, &providers)?);

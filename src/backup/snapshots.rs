@@ -88,7 +88,12 @@ impl<'p> Ready<'p> {
             places,
         };
         match provider.prepare(&ready.planned) {
-            Ok(prepared) => ready.prepared = Some(prepared),
+            Ok(prepared) => {
+                for note in prepared.notes() {
+                    run.monitor.finding(&note);
+                }
+                ready.prepared = Some(prepared);
+            }
             // Nothing was left behind: the journal is told so.
             Err(cause) => return Err(Error::from(cause).and_rollback(ready.abandon(&run.journal))),
         }
@@ -190,10 +195,14 @@ impl<'p> Taken<'p> {
         for snapshot in snapshots {
             let create_us = micros(fixed.1.saturating_duration_since(fixed.0));
             // In the list before it is mounted, so that it is removed even when the mount fails.
+            let at = mount_point(run, self.all.len());
+            if provider.mounts() {
+                run.journal.record(&Made::Mount { at: at.clone() })?;
+            }
             self.all.push(Readable {
                 provider,
                 snapshot,
-                at: mount_point(run),
+                at,
                 top: PathBuf::new(),
                 create_us,
                 with_database,
@@ -256,7 +265,7 @@ impl<'p> Taken<'p> {
         let mut first = Ok(());
         for readable in std::mem::take(&mut self.all) {
             let removed = readable.let_go();
-            let noted = removed.and_then(|_| Ok(journal.undone(&Made::Snapshot(readable.snapshot.clone()))?));
+            let noted = removed.and_then(|()| readable.note_undone(journal));
             first = first.and(noted);
         }
         let places = std::mem::take(&mut self.places);
@@ -265,6 +274,13 @@ impl<'p> Taken<'p> {
 }
 
 impl Readable<'_> {
+    fn note_undone(&self, journal: &Journal) -> Result<()> {
+        if self.provider.mounts() {
+            journal.undone(&Made::Mount { at: self.at.clone() })?;
+        }
+        Ok(journal.undone(&Made::Snapshot(self.snapshot.clone()))?)
+    }
+
     fn let_go(&self) -> Result<()> {
         self.provider.unmount(&self.snapshot, &self.at)?;
         self.provider.remove(&self.snapshot)?;
@@ -281,8 +297,8 @@ impl Drop for Taken<'_> {
 }
 
 /// Where a provider that must mount its snapshot does so.
-fn mount_point(run: &Run<'_>) -> PathBuf {
-    PathBuf::from(format!("/run/snapback/{}", run.id))
+fn mount_point(run: &Run<'_>, number: usize) -> PathBuf {
+    PathBuf::from(format!("/run/snapback/{}-{number}", run.id))
 }
 
 /// What people are told of snapshots taken apart from the database.

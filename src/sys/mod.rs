@@ -7,6 +7,7 @@ pub mod failpoint;
 pub mod fs;
 pub mod host;
 mod ioctl;
+pub mod mount;
 pub mod priority;
 pub mod signal;
 

@@ -6,9 +6,13 @@
 mod btrfs;
 #[doc(hidden)]
 pub mod fake;
+mod lvm;
 mod mark;
+mod zfs;
 
 pub use btrfs::Btrfs;
+pub use lvm::{CowSize, Lvm};
+pub use zfs::Zfs;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -109,6 +113,11 @@ pub trait Prepared: Send {
     /// # Errors
     /// Something of ours could not be removed; `cleanup` finds it again.
     fn abandon(self: Box<Self>) -> Result<()>;
+
+    /// What the manifest should say of how the set is taken.
+    fn notes(&self) -> Vec<Finding> {
+        Vec::new()
+    }
 }
 
 /// Whether a snapshot can still be trusted.
@@ -175,8 +184,13 @@ pub trait Provider: Send + Sync {
     /// Nothing is left behind.
     fn prepare(&self, planned: &[Snapshot]) -> Result<Box<dyn Prepared>>;
 
-    /// Makes a finished snapshot readable and returns the directory of its top. `at` is an empty private directory
-    /// that providers without their own path mount on (in the journal already); Btrfs returns the snapshot itself.
+    /// Whether [`mount`](Provider::mount) mounts something, which the journal must have first.
+    fn mounts(&self) -> bool {
+        false
+    }
+
+    /// Makes a finished snapshot readable and returns the directory of its top. `at` is where providers
+    /// without their own path mount it, on a private directory that they make (in the journal already); Btrfs returns the snapshot itself.
     ///
     /// # Errors
     /// The snapshot cannot be mounted.
@@ -242,9 +256,14 @@ impl Error {
 /// A volume result.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Every provider that this build has. `btrfs_snapshot_dir` is the configuration's `btrfs.snapshot_dir`.
-pub fn providers(btrfs_snapshot_dir: Option<PathBuf>) -> Vec<Box<dyn Provider>> {
-    vec![Box::new(Btrfs::new(btrfs_snapshot_dir))]
+/// Every provider that this build has.
+pub fn providers(config: &crate::config::Config) -> Vec<Box<dyn Provider>> {
+    vec![
+        Box::new(Btrfs::new(config.btrfs.snapshot_dir.clone())),
+        Box::new(Zfs),
+        Box::new(Lvm::thick(config.lvm.cow_size)),
+        Box::new(Lvm::thin()),
+    ]
 }
 
 /// The provider of a kind, to undo what a journal says.

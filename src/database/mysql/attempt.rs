@@ -13,6 +13,9 @@ use crate::database::{Error, QuiesceContext, Result, SettlePoint};
 use crate::timeline::Phase;
 use crate::units::micros;
 
+/// Where the settle rounds before the lock took longer than this, no further one is made while writers of engines without transactions wait.
+const SHORT_SETTLE: Duration = Duration::from_millis(100);
+
 /// How long a lock session that was let go may take to be gone from the server.
 const GONE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -86,7 +89,9 @@ impl Attempt<'_, '_> {
     /// [`Error::Busy`] when it may be tried again; anything else when not. Nothing is locked any more.
     pub fn run(&mut self, admin: &mut Session) -> crate::Result<Grip> {
         self.guard.clear(admin, &[], self.context.monitor)?;
+        let begun = Instant::now();
         (self.context.settle)(SettlePoint::Before)?;
+        let settled = begun.elapsed();
         self.context.cancel.check()?;
         let session = open_lock_session(self.options, &self.guard)?;
         let id = session.id();
@@ -97,7 +102,7 @@ impl Attempt<'_, '_> {
             steps: Steps::new(self.context.origin),
             budget: self.guard.limits.acquire_timeout,
         };
-        match self.take(&mut taking, admin) {
+        match self.take(&mut taking, admin, settled) {
             Ok((reading, granted, acquire)) => {
                 let Taking {
                     session,
@@ -119,14 +124,20 @@ impl Attempt<'_, '_> {
     }
 
     /// The sequence itself. On error the caller lets go of everything.
-    fn take(&mut self, taking: &mut Taking, admin: &mut Session) -> crate::Result<(Reading, Instant, Duration)> {
+    fn take(
+        &mut self,
+        taking: &mut Taking,
+        admin: &mut Session,
+        settled: Duration,
+    ) -> crate::Result<(Reading, Instant, Duration)> {
         let (sequence, limits) = (self.sequence, self.guard.limits);
         for step in sequence.early {
             taking.step(*step)?;
         }
         if !sequence.early.is_empty() {
             taking.watchdog.arm(limits.hold_limit, Fired::HoldLimit);
-            if !(self.other_engines && sequence.early_stops_other_engines) {
+            let others_wait = self.other_engines && sequence.early_stops_other_engines;
+            if !others_wait || settled < SHORT_SETTLE {
                 let begun = Instant::now();
                 (self.context.settle)(SettlePoint::Between)?;
                 taking.steps.add("settle-between", begun, Instant::now());

@@ -12,7 +12,7 @@ pub type Step = (&'static str, &'static str);
 pub struct Sequence {
     /// Locks that stop little: a settle round fits behind them.
     pub early: &'static [Step],
-    /// Whether writes to engines without transactions wait from `early` on; then the settle rounds come before it.
+    /// Whether writes to engines without transactions wait from `early` on; then a long settle round comes before it only.
     pub early_stops_other_engines: bool,
     /// The statements that lead to the lock that stops commits, which the last one takes.
     pub last: &'static [Step],
@@ -43,12 +43,10 @@ pub fn sequence(strategy: Strategy) -> Option<Sequence> {
             early: &[
                 ("stage-start", "BACKUP STAGE START"),
                 ("stage-flush", "BACKUP STAGE FLUSH"),
+                ("block-ddl", "BACKUP STAGE BLOCK_DDL"),
             ],
             early_stops_other_engines: true,
-            last: &[
-                ("block-ddl", "BACKUP STAGE BLOCK_DDL"),
-                ("block-commit", "BACKUP STAGE BLOCK_COMMIT"),
-            ],
+            last: &[("block-commit", "BACKUP STAGE BLOCK_COMMIT")],
             unlock: "BACKUP STAGE END",
         }),
         Strategy::Instance => Some(Sequence {

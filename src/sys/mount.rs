@@ -1,0 +1,76 @@
+//! Mounting a snapshot for one run, and unmounting it.
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags};
+
+use super::{Error, Result};
+
+/// How often an unmount is tried, and how long it waits in between.
+const ATTEMPTS: u32 = 40;
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Mounts a device read-only on a directory that is made for it (0700), without devices, programs and set-user-id files. `data` are options of the filesystem.
+///
+/// # Errors
+/// It cannot be mounted; the directory is gone again.
+pub fn mount_read_only(device: &Path, at: &Path, fs_type: &str, data: &str) -> Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(at)
+        .map_err(|error| Error::path("make the directory", at, error))?;
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
+    let words = CString::new(data).map_err(|error| Error::path("mount at", at, io::Error::from(error)))?;
+    let data = (!data.is_empty()).then_some(words.as_c_str());
+    rustix::mount::mount(device, at, fs_type, flags, data).map_err(|error| {
+        let _ = std::fs::remove_dir(at);
+        Error::path("mount the snapshot at", at, error)
+    })
+}
+
+/// Unmounts what is mounted at a directory of ours, and removes the directory; `Ok(false)` when nothing was mounted there.
+///
+/// # Errors
+/// It is still in use after some seconds.
+pub fn unmount(at: &Path) -> Result<bool> {
+    let mut attempt = 1;
+    let unmounted = loop {
+        match rustix::mount::unmount(at, UnmountFlags::NOFOLLOW) {
+            Ok(()) => break true,
+            // No mount point, or not there at all.
+            Err(Errno::INVAL | Errno::NOENT) => break false,
+            Err(Errno::BUSY) if attempt < ATTEMPTS => attempt += 1,
+            Err(error) => return Err(Error::path("unmount", at, error)),
+        }
+        std::thread::sleep(PAUSE);
+    };
+    match std::fs::remove_dir(at) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::path("remove the directory", at, error)),
+        _ => Ok(unmounted),
+    }
+}
+
+/// Whether a device is mounted anywhere in this mount namespace.
+pub fn is_mounted(device: &Path) -> bool {
+    let Ok(real) = std::fs::canonicalize(device) else {
+        return false;
+    };
+    let Ok(found) = rustix::fs::stat(&real) else {
+        return false;
+    };
+    let number = format!(
+        " {}:{} ",
+        rustix::fs::major(found.st_rdev),
+        rustix::fs::minor(found.st_rdev)
+    );
+    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let mut lines = table.split(|byte| *byte == b'\n').map(std::ffi::OsStr::from_bytes);
+    lines.any(|line| line.to_string_lossy().contains(&number))
+}

@@ -1,0 +1,142 @@
+//! LVM: snapshots of logical volumes, thick (copy-on-write space of a fixed size) and thin, by LVM's own commands.
+//!
+//! `lvcreate -s` runs to the brink of suspending the origin before the lock is taken ([`crate::sys::brink`]). Suspending freezes the filesystem (the kernel's
+//! lockfs), so that its journal is clean in the snapshot; whatever the journal holds all the same is replayed on the snapshot, which is writable.
+
+mod cow_size;
+mod locate;
+mod own;
+mod prepared;
+mod report;
+mod room;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Error, Health, Located, Prepared, Provider, ProviderKind, Result, Snapshot, Survey, Volume, mark};
+use crate::detect::Mounts;
+use crate::finding::Finding;
+use crate::sys;
+use crate::units::Id;
+pub use cow_size::CowSize;
+use report::Lv;
+
+/// What a planned snapshot's identity begins with; the UUID of its origin follows.
+const OF: &str = "of:";
+
+/// The LVM provider, for thick or for thin volumes.
+#[derive(Debug)]
+pub struct Lvm {
+    kind: ProviderKind,
+    cow_size: CowSize,
+    /// Bytes that are expected to change while a snapshot exists, as last told by [`Provider::room`].
+    expected: AtomicU64,
+}
+
+impl Lvm {
+    /// Thick volumes, with copy-on-write space of this size for each snapshot.
+    pub fn thick(cow_size: CowSize) -> Lvm {
+        Lvm {
+            kind: ProviderKind::Lvm,
+            cow_size,
+            expected: AtomicU64::new(0),
+        }
+    }
+
+    /// Thin volumes: their snapshots have no size.
+    pub fn thin() -> Lvm {
+        Lvm {
+            kind: ProviderKind::LvmThin,
+            cow_size: CowSize::Auto,
+            expected: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Provider for Lvm {
+    fn kind(&self) -> ProviderKind {
+        self.kind
+    }
+
+    fn locate(&self, path: &Path, mounts: &Mounts) -> Result<Option<Located>> {
+        locate::locate(self.kind, path, mounts)
+    }
+
+    fn survey(&self, _volume: &Volume, _paths: &[PathBuf]) -> Result<Survey> {
+        Ok(Survey::default())
+    }
+
+    fn one_instant(&self, volumes: &[Volume]) -> bool {
+        volumes
+            .split_first()
+            .is_some_and(|(first, rest)| rest.iter().all(|one| one.id == first.id))
+    }
+
+    fn room(&self, volumes: &[Volume], written_per_second: u64, seconds: u64) -> Result<Vec<Finding>> {
+        let expected = written_per_second.saturating_mul(seconds);
+        self.expected.store(expected, Ordering::Relaxed);
+        let mut findings = Vec::new();
+        for volume in volumes {
+            findings.extend(room::judge(&origin(volume)?, self.cow_size, expected)?);
+        }
+        Ok(findings)
+    }
+
+    fn settle(&self, volume: &Volume) -> Result<()> {
+        let top = sys::fs::open_directory(&volume.top)?;
+        Ok(sys::fs::syncfs(top, &volume.top)?)
+    }
+
+    fn plan(&self, run: Id, volumes: &[Volume], _keep_clear: &[PathBuf]) -> Result<Vec<Snapshot>> {
+        let planned = volumes.iter().map(|volume| {
+            let origin = origin(volume)?;
+            // By the origin's minor number: two plans of one run never collide.
+            let name = mark::name(run, u64::from(locate::device_of(&volume.top)?.1));
+            Ok(Snapshot {
+                run,
+                volume: volume.clone(),
+                name: format!("{}/{name}", origin.vg),
+                identity: Some(format!("{OF}{}", origin.uuid)),
+            })
+        });
+        planned.collect()
+    }
+
+    fn prepare(&self, planned: &[Snapshot]) -> Result<Box<dyn Prepared>> {
+        let expected = self.expected.load(Ordering::Relaxed);
+        let prepared = prepared::PreparedLvm::prepare(planned, self.cow_size, expected)?;
+        Ok(Box::new(prepared))
+    }
+
+    fn mounts(&self) -> bool {
+        true
+    }
+
+    fn mount(&self, snapshot: &Snapshot, at: &Path) -> Result<PathBuf> {
+        own::mount(snapshot, at)?;
+        Ok(at.to_owned())
+    }
+
+    fn unmount(&self, _snapshot: &Snapshot, at: &Path) -> Result<()> {
+        sys::mount::unmount(at)?;
+        Ok(())
+    }
+
+    fn health(&self, snapshot: &Snapshot) -> Result<Health> {
+        own::health(snapshot)
+    }
+
+    fn remove(&self, snapshot: &Snapshot) -> Result<bool> {
+        own::remove(snapshot)
+    }
+
+    fn list_own(&self, _mounts: &Mounts) -> Result<Vec<Snapshot>> {
+        own::list(self.kind)
+    }
+}
+
+/// The logical volume as it is now.
+fn origin(volume: &Volume) -> Result<Lv> {
+    report::one(&volume.id)?
+        .ok_or_else(|| Error::failed("snapshot", &volume.source, "the logical volume is not there any more"))
+}

@@ -1,0 +1,179 @@
+//! Snapshots of ours: known by name, tag, run and UUID; mounted, watched, removed.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::super::{Error, Health, ProviderKind, Result, Snapshot, Volume, mark};
+use super::OF;
+use super::report::{self, Lv, lvm};
+use crate::sys;
+
+/// Every snapshot of ours has it.
+pub const TAG: &str = "snapback";
+
+/// Fuller than this, in hundredths, the copy should hurry.
+const STRAINING: f64 = 80.0;
+/// A pool fuller than this, in hundredths, is let go of: production matters more than a backup.
+const POOL_FULL: f64 = 97.0;
+
+/// How often a removal is tried, and how long it waits in between: udev or a scanner may have it open for a moment.
+const ATTEMPTS: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// The tag of a run's snapshots.
+pub fn run_tag(run: crate::units::Id) -> String {
+    format!("{TAG}-run={run}")
+}
+
+/// Mounts a snapshot read-only. Suspending the origin froze the filesystem, so there is little or nothing to replay; what there is, is
+/// replayed on the snapshot, which is writable. `noload` or `norecovery` would pass over it, and be wrong where the filesystem was not frozen.
+pub fn mount(snapshot: &Snapshot, at: &Path) -> Result<()> {
+    let lv = there(snapshot)?;
+    let data = if snapshot.volume.fs_type == "xfs" { "nouuid" } else { "" };
+    Ok(sys::mount::mount_read_only(
+        Path::new(&lv.device),
+        at,
+        &snapshot.volume.fs_type,
+        data,
+    )?)
+}
+
+pub fn health(snapshot: &Snapshot) -> Result<Health> {
+    let Some(lv) = report::one(&snapshot.name)? else {
+        return Ok(Health::Lost(format!("{} is gone", snapshot.name)));
+    };
+    if let Some(reason) = foreign(snapshot, &lv) {
+        return Ok(Health::Lost(format!("{}: {reason}", snapshot.name)));
+    }
+    if lv.kind == "thin" {
+        return pool_health(&lv);
+    }
+    let full = lv.data_percent().unwrap_or(0.0);
+    Ok(if lv.is_invalid() || full >= 100.0 {
+        Health::Lost(format!(
+            "the copy-on-write space of {} overflowed: make it larger (lvm.cow_size), or back up at a quieter time",
+            snapshot.name
+        ))
+    } else if full >= STRAINING {
+        Health::Straining(format!(
+            "the copy-on-write space of {} is full to {full:.0} %",
+            snapshot.name
+        ))
+    } else {
+        Health::Good
+    })
+}
+
+fn pool_health(lv: &Lv) -> Result<Health> {
+    let name = format!("{}/{}", lv.vg, lv.pool);
+    let Some(pool) = report::one(&name)? else {
+        return Ok(Health::Lost(format!("pool {name} is gone")));
+    };
+    let full = pool
+        .data_percent()
+        .unwrap_or(0.0)
+        .max(pool.metadata_percent().unwrap_or(0.0));
+    let status = pool.status.as_str();
+    Ok(if !matches!(status, "" | "unknown") {
+        Health::Lost(format!("pool {name}: {status}"))
+    } else if full >= POOL_FULL {
+        Health::Lost(format!(
+            "pool {name} is full to {full:.0} %: the snapshot is given up, so that production can go on"
+        ))
+    } else if full >= STRAINING {
+        Health::Straining(format!("pool {name} is full to {full:.0} %"))
+    } else {
+        Health::Good
+    })
+}
+
+/// Removes a snapshot of ours; `Ok(false)` when it is gone.
+pub fn remove(snapshot: &Snapshot) -> Result<bool> {
+    let Some(lv) = report::one(&snapshot.name)? else {
+        return Ok(false);
+    };
+    if let Some(reason) = foreign(snapshot, &lv) {
+        return Err(Error::failed(
+            "remove the snapshot",
+            &snapshot.name,
+            format!("{reason}; it is left alone"),
+        ));
+    }
+    if sys::mount::is_mounted(Path::new(&lv.device)) {
+        return Err(Error::failed(
+            "remove the snapshot",
+            &snapshot.name,
+            "it is mounted, so somebody reads it; it is left alone",
+        ));
+    }
+    crate::failpoint!("lvm.remove", || Error::failed(
+        "remove the snapshot",
+        "the volume",
+        "failpoint"
+    ));
+    let command = lvm("lvremove")?.args(["--yes", "--config", "activation/monitoring=0", &snapshot.name]);
+    let mut attempt = 1;
+    loop {
+        match command.run() {
+            Ok(_) => return Ok(true),
+            Err(_) if report::one(&snapshot.name)?.is_none() => return Ok(true),
+            Err(error) if attempt == ATTEMPTS => return Err(error.into()),
+            Err(_) => attempt += 1,
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Every snapshot with our mark.
+pub fn list(kind: ProviderKind) -> Result<Vec<Snapshot>> {
+    // A host without LVM has none.
+    if sys::command::Program::find("lvs").is_err() {
+        return Ok(Vec::new());
+    }
+    let found = report::list(&[&format!("@{TAG}")])?;
+    let ours = found.into_iter().filter_map(|lv| {
+        let run = mark::run_of(&lv.name)?;
+        let of_kind = (lv.kind == "thin") == (kind == ProviderKind::LvmThin);
+        (of_kind && lv.has_tag(&run_tag(run))).then(|| Snapshot {
+            run,
+            name: lv.full_name(),
+            identity: Some(lv.uuid.clone()),
+            volume: Volume {
+                provider: kind,
+                id: format!("{}/{}", lv.vg, lv.origin),
+                source: format!("{}/{}", lv.vg, lv.origin),
+                fs_type: String::new(),
+                top: "/".into(),
+                filesystem: String::new(),
+            },
+        })
+    });
+    Ok(ours.collect())
+}
+
+fn there(snapshot: &Snapshot) -> Result<Lv> {
+    let lv =
+        report::one(&snapshot.name)?.ok_or_else(|| Error::failed("read the snapshot", &snapshot.name, "it is gone"))?;
+    match foreign(snapshot, &lv) {
+        None => Ok(lv),
+        Some(reason) => Err(Error::failed("read the snapshot", &snapshot.name, reason)),
+    }
+}
+
+/// Why this volume is not the snapshot that we made, if so.
+fn foreign(snapshot: &Snapshot, found: &Lv) -> Option<String> {
+    if !found.has_tag(TAG) || !found.has_tag(&run_tag(snapshot.run)) {
+        return Some("it does not carry the tags of snapback's run".to_owned());
+    }
+    if mark::run_of(&found.name) != Some(snapshot.run) {
+        return Some(format!("it does not carry the mark of run {}", snapshot.run));
+    }
+    match snapshot.identity.as_deref() {
+        // Planned, and perhaps made: known by its tags. A thick one that was interrupted at its wiping has no origin yet.
+        Some(identity) if !identity.starts_with(OF) && identity != found.uuid => Some(format!(
+            "its UUID {} is not that of the snapshot that snapback made",
+            found.uuid
+        )),
+        _ => None,
+    }
+}

@@ -1,0 +1,196 @@
+//! Snapshots whose `lvcreate` waits at the brink of suspending the origin.
+
+use std::time::{Duration, Instant};
+
+use super::super::{Error, Prepared, Result, Snapshot};
+use super::report::{self, Lv, lvm};
+use super::{CowSize, own, room};
+use crate::finding::Finding;
+use crate::sys::brink::{Brink, DM_DEV_SUSPEND, Report, unsupported};
+use crate::sys::command::Command;
+
+/// The longest that `lvcreate` may take to get to the brink, and to its end.
+const LIMIT: Duration = Duration::from_secs(120);
+/// The longest that the suspension of the origin may take; the lock's own limit is shorter.
+const SUSPEND_LIMIT: Duration = Duration::from_secs(60);
+
+/// Offsets in struct dm_ioctl, and its flag for suspending and not resuming (linux/dm-ioctl.h).
+const FLAGS: usize = 28;
+const SUSPEND: u32 = 1 << 1;
+const NAME: usize = 48;
+const NAME_LENGTH: usize = 128;
+
+pub struct PreparedLvm {
+    one: Snapshot,
+    step: Step,
+    /// Said in the manifest.
+    notes: Vec<Finding>,
+}
+
+/// How far a snapshot is.
+enum Step {
+    /// Waits at the brink.
+    Waiting(Brink),
+    /// This kernel cannot hold a command: it runs under the lock as a whole.
+    Plain(Command),
+    /// Done, or given up.
+    Over,
+}
+
+impl PreparedLvm {
+    pub fn prepare(planned: &[Snapshot], cow_size: CowSize, expected: u64) -> Result<PreparedLvm> {
+        let [snapshot] = planned else {
+            return Err(Error::failed(
+                "snapshot",
+                "several logical volumes",
+                "LVM cannot take them at one instant",
+            ));
+        };
+        let origin = super::origin(&snapshot.volume)?;
+        if snapshot.identity.as_deref() != Some(&format!("{}{}", super::OF, origin.uuid)) {
+            return Err(Error::failed(
+                "snapshot",
+                &snapshot.volume.source,
+                "it was replaced by another volume since the plan was made",
+            ));
+        }
+        let command = create(snapshot, &origin, cow_size, expected)?;
+        let mut prepared = PreparedLvm {
+            one: snapshot.clone(),
+            step: Step::Over,
+            notes: Vec::new(),
+        };
+        let mut brink = match Brink::start(&command, &[DM_DEV_SUSPEND]) {
+            Ok(brink) => brink,
+            Err(error) if unsupported(&error) => {
+                prepared.notes.push(no_brink(&error));
+                prepared.step = Step::Plain(command);
+                return Ok(prepared);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let device = origin.device.trim_start_matches("/dev/mapper/").to_owned();
+        match brink.reach(|report| suspends(report, &device), LIMIT) {
+            Ok(true) => {
+                prepared.step = Step::Waiting(brink);
+                Ok(prepared)
+            }
+            // It took its snapshot without a lock, or failed and says why.
+            Ok(false) => {
+                let ended = brink.finish();
+                own::remove(snapshot)?;
+                ended?;
+                Err(Error::failed(
+                    "snapshot",
+                    &snapshot.volume.source,
+                    format!(
+                        "lvcreate did not suspend {device} within {} s; what it made was removed",
+                        LIMIT.as_secs()
+                    ),
+                ))
+            }
+            Err(error) => {
+                drop(brink);
+                own::remove(snapshot)?;
+                Err(error.into())
+            }
+        }
+    }
+}
+
+/// The call that freezes the origin.
+fn suspends(report: &Report, device: &str) -> bool {
+    report.number_at(FLAGS) & SUSPEND != 0 && report.text_at(NAME, NAME_LENGTH) == device
+}
+
+fn create(snapshot: &Snapshot, origin: &Lv, cow_size: CowSize, expected: u64) -> Result<Command> {
+    let name = snapshot
+        .name
+        .split_once('/')
+        .map_or(snapshot.name.as_str(), |(_, name)| name);
+    let command = lvm("lvcreate")?
+        .limit(LIMIT)
+        .args(["--snapshot", "--yes", "--name", name])
+        .args(["--addtag", own::TAG, "--addtag", &own::run_tag(snapshot.run)])
+        // dmeventd must not be started with our filter on it; the fill is watched by the run itself.
+        .args(["--config", "activation/monitoring=0"]);
+    let command = if origin.kind == "thin" {
+        command.args(["--setactivationskip", "y"])
+    } else {
+        let size = room::planned(origin, cow_size, expected);
+        command.args(["--size", &format!("{size}b"), "--permission", "rw"])
+    };
+    Ok(command.arg(origin.full_name()))
+}
+
+fn no_brink(error: &crate::sys::Error) -> Finding {
+    Finding::note(
+        "no-brink",
+        format!("lvcreate ran under the lock as a whole, because it cannot be held at its decisive call here: {error}"),
+    )
+}
+
+impl Prepared for PreparedLvm {
+    fn fix(&mut self) -> Result<(Instant, Instant)> {
+        let begun = Instant::now();
+        match std::mem::replace(&mut self.step, Step::Over) {
+            Step::Waiting(mut brink) => {
+                crate::failpoint!("lvm.at-brink", || Error::failed("snapshot", "the volume", "failpoint"));
+                let fixed = brink.go(SUSPEND_LIMIT);
+                self.step = Step::Waiting(brink);
+                Ok((begun, fixed?))
+            }
+            Step::Plain(command) => {
+                command.run()?;
+                Ok((begun, Instant::now()))
+            }
+            Step::Over => Err(Error::failed(
+                "snapshot",
+                &self.one.volume.source,
+                "it was given up already",
+            )),
+        }
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<Vec<Snapshot>> {
+        let finished = self.complete();
+        if finished.is_err() {
+            let _ = own::remove(&self.one);
+        }
+        finished.map(|snapshot| vec![snapshot])
+    }
+
+    fn abandon(mut self: Box<Self>) -> Result<()> {
+        // Refusing the call at the brink is not clean for thick snapshots: the command finishes, and what it made is removed.
+        match std::mem::replace(&mut self.step, Step::Over) {
+            Step::Waiting(brink) => drop(brink.finish()),
+            Step::Plain(_) | Step::Over => {}
+        }
+        own::remove(&self.one).map(drop)
+    }
+
+    fn notes(&self) -> Vec<Finding> {
+        self.notes.clone()
+    }
+}
+
+impl PreparedLvm {
+    fn complete(&mut self) -> Result<Snapshot> {
+        if let Step::Waiting(brink) = std::mem::replace(&mut self.step, Step::Over) {
+            brink.finish()?;
+        }
+        let made = report::one(&self.one.name)?
+            .ok_or_else(|| Error::failed("find the snapshot", &self.one.name, "it is not there after it was made"))?;
+        if made.kind == "thin" {
+            // Its activation is skipped so that nothing but this run activates it.
+            lvm("lvchange")?
+                .args(["--activate", "y", "--ignoreactivationskip", &self.one.name])
+                .args(["--config", "activation/monitoring=0"])
+                .run()?;
+        }
+        Ok(Snapshot {
+            identity: Some(made.uuid),
+            ..self.one.clone()
+        })
+    }
+}

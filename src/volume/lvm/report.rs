@@ -1,0 +1,162 @@
+//! What `lvs` says of logical volumes (lvmreport(7)), as JSON.
+
+use serde::Deserialize;
+
+use super::super::{Error, Result};
+use crate::sys::command::{Command, Program};
+
+/// The fields that are asked for, in the names that `lvs -o` takes.
+const FIELDS: &str = "vg_name,lv_name,lv_uuid,lv_attr,lv_size,segtype,pool_lv,origin,data_percent,metadata_percent,lv_tags,lv_dm_path,\
+                      vg_free,vg_extent_size,lv_snapshot_invalid,lv_health_status";
+
+/// One logical volume.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Lv {
+    #[serde(rename = "vg_name")]
+    pub vg: String,
+    #[serde(rename = "lv_name")]
+    pub name: String,
+    #[serde(rename = "lv_uuid")]
+    pub uuid: String,
+    /// lvs(8), "lv_attr".
+    #[serde(rename = "lv_attr")]
+    pub attributes: String,
+    #[serde(rename = "lv_size")]
+    size: String,
+    #[serde(rename = "segtype")]
+    pub kind: String,
+    #[serde(rename = "pool_lv")]
+    pub pool: String,
+    pub origin: String,
+    data_percent: String,
+    metadata_percent: String,
+    #[serde(rename = "lv_tags")]
+    tags: String,
+    /// Below /dev/mapper.
+    #[serde(rename = "lv_dm_path")]
+    pub device: String,
+    vg_free: String,
+    vg_extent_size: String,
+    #[serde(rename = "lv_snapshot_invalid")]
+    invalid: String,
+    #[serde(rename = "lv_health_status")]
+    pub status: String,
+}
+
+impl Lv {
+    /// `VG/LV`.
+    pub fn full_name(&self) -> String {
+        format!("{}/{}", self.vg, self.name)
+    }
+
+    /// In bytes.
+    pub fn size(&self) -> u64 {
+        self.size.parse().unwrap_or(0)
+    }
+
+    /// What the volume group has left, in bytes.
+    pub fn vg_free(&self) -> u64 {
+        self.vg_free.parse().unwrap_or(0)
+    }
+
+    /// In bytes.
+    pub fn extent(&self) -> u64 {
+        self.vg_extent_size.parse().unwrap_or(4 << 20).max(1)
+    }
+
+    /// How full it is, in hundredths: of a thick snapshot its copy-on-write space, of a pool its data.
+    pub fn data_percent(&self) -> Option<f64> {
+        self.data_percent.parse().ok()
+    }
+
+    /// How full a pool's metadata is, in hundredths.
+    pub fn metadata_percent(&self) -> Option<f64> {
+        self.metadata_percent.parse().ok()
+    }
+
+    /// A thick snapshot that overflowed: what is read from it is errors.
+    pub fn is_invalid(&self) -> bool {
+        self.invalid == "snapshot invalid" || self.invalid == "1" || self.attributes.get(4..5) == Some("I")
+    }
+
+    /// Whether it has a tag.
+    pub fn has_tag(&self, tag: &str) -> bool {
+        self.tags.split(',').any(|one| one == tag)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Answer {
+    report: Vec<Section>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Section {
+    lv: Vec<Lv>,
+}
+
+/// The logical volumes of these names, or with this tag (`@TAG`), or all.
+pub fn list(of: &[&str]) -> Result<Vec<Lv>> {
+    let output = lvm("lvs")?
+        .args(["--reportformat", "json", "--units", "b", "--nosuffix", "-o", FIELDS])
+        .args(of)
+        .run()?;
+    parse(&output)
+}
+
+/// One logical volume by its name; `None` when it is not there.
+pub fn one(name: &str) -> Result<Option<Lv>> {
+    match list(&[name]) {
+        Ok(found) => Ok(found.into_iter().next()),
+        // lvs exits with 5 and says "Failed to find logical volume".
+        Err(Error::Sys(crate::sys::Error::Program { stderr, .. }))
+            if stderr.contains("Failed to find logical volume") || stderr.contains("not found") =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A call of one of LVM's commands.
+pub fn lvm(name: &str) -> Result<Command> {
+    Ok(Command::new(&Program::find(name)?))
+}
+
+fn parse(output: &[u8]) -> Result<Vec<Lv>> {
+    let answer: Answer = serde_json::from_slice(output)
+        .map_err(|error| Error::failed("understand the answer of", "lvs", error.to_string()))?;
+    Ok(answer.report.into_iter().flat_map(|section| section.lv).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As LVM 2.03.31 printed it.
+    const ANSWER: &str = r#"{ "report": [ { "lv": [
+        {"vg_name":"vg0", "lv_name":"db", "lv_uuid":"DyeSzi-fTYF-Tdv8-EB4h-Dm0k-Bg9S-9Gz3ui", "lv_attr":"owi-aos---", "lv_size":"536870912",
+         "segtype":"linear", "pool_lv":"", "origin":"", "data_percent":"", "metadata_percent":"", "lv_tags":"", "lv_dm_path":"/dev/mapper/vg0-db",
+         "vg_free":"1564475392", "vg_extent_size":"4194304", "lv_snapshot_invalid":"", "lv_health_status":""},
+        {"vg_name":"vg0", "lv_name":"s", "lv_uuid":"x", "lv_attr":"swi-I-s---", "lv_size":"536870912", "segtype":"linear", "pool_lv":"",
+         "origin":"db", "data_percent":"100.00", "metadata_percent":"", "lv_tags":"snapback,other", "lv_dm_path":"/dev/mapper/vg0-s",
+         "vg_free":"1564475392", "vg_extent_size":"4194304", "lv_snapshot_invalid":"snapshot invalid", "lv_health_status":""} ] } ] }"#;
+
+    #[test]
+    fn an_answer_is_understood() {
+        let found = parse(ANSWER.as_bytes()).unwrap();
+        assert_eq!(
+            (found[0].full_name().as_str(), found[0].size(), found[0].extent()),
+            ("vg0/db", 512 << 20, 4 << 20)
+        );
+        assert_eq!(found[0].data_percent(), None);
+        assert!(!found[0].is_invalid());
+        assert!(found[1].is_invalid() && found[1].has_tag("snapback") && !found[1].has_tag("snap"));
+        assert_eq!(found[1].data_percent(), Some(100.0));
+    }
+
+    #[test]
+    fn nonsense_is_an_error() {
+        assert!(parse(b"  WARNING: something").is_err());
+    }
+}

@@ -1,0 +1,84 @@
+//! Whether a snapshot will have the room that it needs: a thick one in its volume group, a thin one in its pool.
+
+use super::super::Result;
+use super::CowSize;
+use super::report::{self, Lv};
+use crate::finding::Finding;
+use crate::units::Bytes;
+
+/// Part of the origin's size that `auto` takes at least, in hundredths: a copy of a database takes minutes, in which hot pages change.
+const LEAST_PERCENT: u64 = 10;
+/// How many times what is expected to change `auto` takes.
+const MARGIN: u64 = 3;
+/// Less than this, in bytes, holds little but the metadata.
+const LEAST: u64 = 32 << 20;
+/// A pool fuller than this, in hundredths, gets no snapshot.
+const FULL: f64 = 95.0;
+/// From here on a person is told.
+const FILLING: f64 = 85.0;
+
+/// The size of a thick snapshot's copy-on-write space, in bytes: whole extents, never more than could ever be used, nor than is free.
+pub fn planned(origin: &Lv, cow_size: CowSize, expected: u64) -> u64 {
+    let whole = |bytes: u64| bytes.div_ceil(origin.extent()) * origin.extent();
+    let most = whole(origin.size() + origin.size() / 50 + LEAST);
+    let wanted = match cow_size {
+        CowSize::Bytes(bytes) => whole(bytes),
+        CowSize::Percent(percent) => whole(origin.size() / 100 * percent),
+        CowSize::Auto => {
+            let wanted = (origin.size() / 100 * LEAST_PERCENT)
+                .max(expected.saturating_mul(MARGIN))
+                .max(LEAST);
+            whole(wanted).min(origin.vg_free() / origin.extent() * origin.extent())
+        }
+    };
+    wanted.min(most)
+}
+
+pub fn judge(origin: &Lv, cow_size: CowSize, expected: u64) -> Result<Vec<Finding>> {
+    if origin.kind == "thin" {
+        let pool = report::one(&format!("{}/{}", origin.vg, origin.pool))?;
+        return Ok(pool.as_ref().and_then(judge_pool).into_iter().collect());
+    }
+    let (planned, free) = (planned(origin, cow_size, expected), origin.vg_free());
+    let (name, vg) = (origin.full_name(), &origin.vg);
+    let remedy = format!("free some space in it, add a disk (`vgextend {vg} DEVICE`), or set lvm.cow_size");
+    Ok(if planned > free || planned < LEAST.min(origin.size()) {
+        let message = format!(
+            "volume group {vg} has {} free: too little for the copy-on-write space of a snapshot of {name} ({})",
+            Bytes::b(free),
+            Bytes::b(planned.max(LEAST))
+        );
+        vec![Finding::blocker("no-room", message).remedy(remedy)]
+    } else if planned < expected.saturating_mul(2) {
+        let message = format!(
+            "a snapshot of {name} gets {} of copy-on-write space, and about {} are expected to change while it exists: it may overflow, and the backup fail",
+            Bytes::b(planned),
+            Bytes::b(expected)
+        );
+        vec![Finding::warning("little-room", message).remedy(remedy)]
+    } else {
+        Vec::new()
+    })
+}
+
+/// A pool that fills up freezes its volumes, production first (trap 24).
+fn judge_pool(pool: &Lv) -> Option<Finding> {
+    let (data, metadata) = (
+        pool.data_percent().unwrap_or(0.0),
+        pool.metadata_percent().unwrap_or(0.0),
+    );
+    let message = format!(
+        "thin pool {} is full to {data:.0} % (data) and {metadata:.0} % (metadata)",
+        pool.full_name()
+    );
+    let remedy = format!(
+        "extend it: `lvextend -L +SIZE {0}` or `lvextend --poolmetadatasize +SIZE {0}`",
+        pool.full_name()
+    );
+    let fullest = data.max(metadata);
+    if fullest >= FULL {
+        Some(Finding::blocker("no-room", message).remedy(remedy))
+    } else {
+        (fullest >= FILLING).then(|| Finding::warning("little-room", message).remedy(remedy))
+    }
+}

@@ -1,0 +1,132 @@
+//! ZFS: snapshots of datasets, by ZFS's own commands; several datasets of one pool at one instant.
+//!
+//! `zfs snapshot` is held at its ioctl until the lock is taken ([`crate::sys::brink`]), and the lock ends when that ioctl has returned: the transaction
+//! group with the snapshot is on disk then. Snapshots are read below `.zfs/snapshot`, which can be reached by its name also where `snapdir` is `hidden`.
+
+mod own;
+mod prepared;
+mod report;
+
+use std::path::{Path, PathBuf};
+
+use super::{Error, Health, Located, Prepared, Provider, ProviderKind, Result, Snapshot, Survey, Volume, mark};
+use crate::detect::Mounts;
+use crate::finding::Finding;
+use crate::sys;
+use crate::sys::command::Program;
+use crate::units::{Bytes, Id};
+
+/// What a planned snapshot's identity begins with; the GUID of its dataset follows.
+const OF: &str = "of:";
+/// Below this, in bytes, no snapshot is taken.
+const LEAST_ROOM: u64 = 64 << 20;
+
+/// The ZFS provider.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Zfs;
+
+impl Provider for Zfs {
+    fn kind(&self) -> ProviderKind {
+        ProviderKind::Zfs
+    }
+
+    fn locate(&self, path: &Path, mounts: &Mounts) -> Result<Option<Located>> {
+        let Some(mount) = mounts.holding(path).filter(|mount| mount.fs_type == "zfs") else {
+            return Ok(None);
+        };
+        let fail = |reason: String| Error::failed("snapshot the storage of", path.display().to_string(), reason);
+        if mount.source.contains('@') {
+            return Err(fail(format!("{} is itself a snapshot", mount.source)));
+        }
+        let within = mount.within(path).unwrap_or_else(|| path.to_owned());
+        let top = mounts
+            .showing(mount.device, Path::new("/"))
+            .next()
+            .ok_or_else(|| fail(format!("no mount shows the top of {}, only a part of it", mount.source)))?;
+        Ok(Some(Located {
+            volume: Volume {
+                provider: ProviderKind::Zfs,
+                id: mount.source.clone(),
+                source: mount.source.clone(),
+                fs_type: "zfs".to_owned(),
+                top,
+                filesystem: pool_of(&mount.source).to_owned(),
+            },
+            inside: within.strip_prefix("/").unwrap_or(&within).to_owned(),
+        }))
+    }
+
+    fn survey(&self, _volume: &Volume, _paths: &[PathBuf]) -> Result<Survey> {
+        Ok(Survey::default())
+    }
+
+    /// One `zfs snapshot` of several datasets of one pool is one transaction (zfs-snapshot(8)).
+    fn one_instant(&self, volumes: &[Volume]) -> bool {
+        volumes
+            .split_first()
+            .is_some_and(|(first, rest)| rest.iter().all(|one| pool_of(&one.id) == pool_of(&first.id)))
+    }
+
+    fn room(&self, volumes: &[Volume], written_per_second: u64, seconds: u64) -> Result<Vec<Finding>> {
+        let expected = written_per_second.saturating_mul(seconds);
+        let judged = volumes.iter().map(|volume| {
+            let available = sys::fs::room(&volume.top)?.available;
+            let message = format!("{} has {} available", volume.source, Bytes::b(available));
+            let remedy = "free some space: a full pool stops the server";
+            Ok(if available < LEAST_ROOM {
+                Some(Finding::blocker("no-room", format!("{message}: too little for a snapshot")).remedy(remedy))
+            } else {
+                (available / 2 < expected).then(|| Finding::warning("little-room", message).remedy(remedy))
+            })
+        });
+        judged.filter_map(Result::transpose).collect()
+    }
+
+    fn settle(&self, volume: &Volume) -> Result<()> {
+        let top = sys::fs::open_directory(&volume.top)?;
+        Ok(sys::fs::syncfs(top, &volume.top)?)
+    }
+
+    fn plan(&self, run: Id, volumes: &[Volume], _keep_clear: &[PathBuf]) -> Result<Vec<Snapshot>> {
+        let planned = volumes.iter().map(|volume| {
+            let dataset = report::one(&volume.id)?
+                .ok_or_else(|| Error::failed("snapshot", &volume.source, "the dataset is not there any more"))?;
+            Ok(Snapshot {
+                run,
+                volume: volume.clone(),
+                // One name for all datasets of the run: one command makes them all.
+                name: format!("{}@{}", volume.id, mark::name(run, 0)),
+                identity: Some(format!("{OF}{}", dataset.guid)),
+            })
+        });
+        planned.collect()
+    }
+
+    fn prepare(&self, planned: &[Snapshot]) -> Result<Box<dyn Prepared>> {
+        Ok(Box::new(prepared::PreparedZfs::prepare(planned)?))
+    }
+
+    fn mount(&self, snapshot: &Snapshot, _at: &Path) -> Result<PathBuf> {
+        own::top(snapshot)
+    }
+
+    fn health(&self, snapshot: &Snapshot) -> Result<Health> {
+        own::health(snapshot)
+    }
+
+    fn remove(&self, snapshot: &Snapshot) -> Result<bool> {
+        own::remove(snapshot)
+    }
+
+    fn list_own(&self, _mounts: &Mounts) -> Result<Vec<Snapshot>> {
+        // A host without ZFS has none.
+        if Program::find("zfs").is_err() || !Path::new("/sys/module/zfs").exists() {
+            return Ok(Vec::new());
+        }
+        own::list()
+    }
+}
+
+fn pool_of(dataset: &str) -> &str {
+    dataset.split(['/', '@']).next().unwrap_or(dataset)
+}

@@ -1,0 +1,134 @@
+//! Snapshots of ours: known by name, user property and GUID; held while they are read; removed one by one, never with `-r`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::super::{Error, Health, ProviderKind, Result, Snapshot, Volume, mark};
+use super::report::{self, Dataset, PROPERTY, zfs};
+use super::{OF, pool_of};
+
+/// The tag of our holds (zfs-hold(8)): nothing else destroys a snapshot that is being copied.
+const HOLD: &str = "snapback";
+
+/// How often a removal is tried, and how long it waits in between: the automount of a snapshot that was read goes by itself.
+const ATTEMPTS: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// The dataset is still the one that the plan was made for.
+pub fn origin_is_the_same(snapshot: &Snapshot) -> Result<()> {
+    let fail = |reason: &str| Err(Error::failed("snapshot", &snapshot.volume.source, reason));
+    match report::one(&snapshot.volume.id)? {
+        None => fail("the dataset is not there any more"),
+        Some(dataset) if snapshot.identity.as_deref() != Some(&format!("{OF}{}", dataset.guid)) => {
+            fail("it was replaced by another dataset since the plan was made")
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// The same snapshot with its own GUID, held.
+pub fn identified_and_held(snapshot: &Snapshot) -> Result<Snapshot> {
+    let found = report::one(&snapshot.name)?
+        .ok_or_else(|| Error::failed("find the snapshot", &snapshot.name, "it is not there after it was made"))?;
+    zfs("hold")?.args([HOLD, &snapshot.name]).run()?;
+    Ok(Snapshot {
+        identity: Some(found.guid),
+        ..snapshot.clone()
+    })
+}
+
+/// Where the snapshot can be read. The kernel mounts it at the first access.
+pub fn top(snapshot: &Snapshot) -> Result<PathBuf> {
+    let name = snapshot.name.split_once('@').map_or("", |(_, name)| name);
+    let top = snapshot.volume.top.join(".zfs/snapshot").join(name);
+    std::fs::read_dir(&top).map_err(|error| crate::sys::Error::path("read the snapshot at", &top, error))?;
+    Ok(top)
+}
+
+pub fn health(snapshot: &Snapshot) -> Result<Health> {
+    let Some(found) = report::one(&snapshot.name)? else {
+        return Ok(Health::Lost(format!("{} is gone", snapshot.name)));
+    };
+    if let Some(reason) = foreign(snapshot, &found) {
+        return Ok(Health::Lost(format!("{}: {reason}", snapshot.name)));
+    }
+    let pool = pool_of(&snapshot.name);
+    let state = crate::sys::command::Command::new(&crate::sys::command::Program::find("zpool")?)
+        .args(["list", "-H", "-o", "health", pool])
+        .run()?;
+    let state = String::from_utf8_lossy(&state).trim().to_owned();
+    Ok(match state.as_str() {
+        "ONLINE" => Health::Good,
+        "DEGRADED" => Health::Straining(format!("pool {pool} is degraded")),
+        _ => Health::Lost(format!("pool {pool} is {state}")),
+    })
+}
+
+/// Removes a snapshot of ours; `Ok(false)` when it is gone.
+pub fn remove(snapshot: &Snapshot) -> Result<bool> {
+    let Some(found) = report::one(&snapshot.name)? else {
+        return Ok(false);
+    };
+    if let Some(reason) = foreign(snapshot, &found) {
+        return Err(Error::failed(
+            "remove the snapshot",
+            &snapshot.name,
+            format!("{reason}; it is left alone"),
+        ));
+    }
+    crate::failpoint!("zfs.remove", || Error::failed(
+        "remove the snapshot",
+        "the dataset",
+        "failpoint"
+    ));
+    // Without our hold (a run that died before it) this fails, which is fine.
+    let _ = zfs("release")?.args([HOLD, &snapshot.name]).run();
+    let command = zfs("destroy")?.arg(&snapshot.name);
+    let mut attempt = 1;
+    loop {
+        match command.run() {
+            Ok(_) => return Ok(true),
+            Err(_) if report::one(&snapshot.name)?.is_none() => return Ok(true),
+            Err(error) if attempt == ATTEMPTS => return Err(error.into()),
+            Err(_) => attempt += 1,
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Every snapshot with our mark, on every pool.
+pub fn list() -> Result<Vec<Snapshot>> {
+    let found = report::list(&["-t", "snapshot"])?;
+    let ours = found.into_iter().filter_map(|one| {
+        let (dataset, name) = one.name.split_once('@')?;
+        let run = mark::run_of(name)?;
+        (one.run.as_deref() == Some(&run.to_string())).then(|| Snapshot {
+            run,
+            name: one.name.clone(),
+            identity: Some(one.guid.clone()),
+            volume: Volume {
+                provider: ProviderKind::Zfs,
+                id: dataset.to_owned(),
+                source: dataset.to_owned(),
+                fs_type: "zfs".to_owned(),
+                top: "/".into(),
+                filesystem: pool_of(dataset).to_owned(),
+            },
+        })
+    });
+    Ok(ours.collect())
+}
+
+/// Why this snapshot is not the one that we made, if so.
+fn foreign(snapshot: &Snapshot, found: &Dataset) -> Option<String> {
+    if found.run.as_deref() != Some(&snapshot.run.to_string()) {
+        return Some(format!("its property {PROPERTY} does not name run {}", snapshot.run));
+    }
+    match snapshot.identity.as_deref() {
+        Some(identity) if !identity.starts_with(OF) && identity != found.guid => Some(format!(
+            "its GUID {} is not that of the snapshot that snapback made",
+            found.guid
+        )),
+        _ => None,
+    }
+}
