@@ -178,6 +178,17 @@ impl Journal {
         self.write(&mut state, &Line::Undone { thing: made.clone() })
     }
 
+    /// Another descriptor of the locked file: the run counts as alive as long as any process has one open.
+    ///
+    /// # Errors
+    /// No descriptor can be had.
+    pub fn descriptor(&self) -> Result<std::os::fd::OwnedFd> {
+        let copy = self.state().file.try_clone();
+        Ok(copy
+            .map_err(|error| sys::Error::path("open once more", &self.path, error))?
+            .into())
+    }
+
     /// What was written down and not undone yet, in the order of making.
     pub fn left(&self) -> Vec<Made> {
         self.state().left.clone()

@@ -1,5 +1,6 @@
 //! The snapshots of a run: planned and written down, settled, prepared, taken under the lock, read, removed.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -87,7 +88,8 @@ impl<'p> Ready<'p> {
             planned,
             places,
         };
-        match provider.prepare(&ready.planned) {
+        let alive = run.journal.descriptor()?;
+        match provider.prepare(&ready.planned, Some(alive.as_fd())) {
             Ok(prepared) => {
                 for note in prepared.notes() {
                     run.monitor.finding(&note);

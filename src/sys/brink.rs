@@ -13,7 +13,7 @@ mod filter;
 mod supervisor;
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -41,17 +41,18 @@ pub struct Brink {
 }
 
 impl Brink {
-    /// Starts a command that will be held at every ioctl of these requests, its own and those of its children.
+    /// Starts a command that will be held at every ioctl of these requests, its own and those of its children. The supervisor keeps `alive`
+    /// open until the command has ended, also when this process is gone by then.
     ///
     /// # Errors
     /// It could not be started; [`unsupported`] tells whether that is because this kernel cannot do it, then run it plainly.
-    pub fn start(command: &Command, requests: &[u32]) -> Result<Brink> {
+    pub fn start(command: &Command, requests: &[u32], alive: Option<BorrowedFd<'_>>) -> Result<Brink> {
         let pair = || {
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .map_err(|error| Error::kernel("make a socket pair", error))
         };
         let ((talk, theirs), (give, take)) = (pair()?, pair()?);
-        let supervisor = Supervisor::fork(&take, &theirs).map_err(|error| Error::kernel("fork", error))?;
+        let supervisor = Supervisor::fork(&take, &theirs, alive).map_err(|error| Error::kernel("fork", error))?;
         drop((theirs, take));
         let filter = Filter::stopping_at(requests);
         let running = command.start(move |child| filter.install_in(child, give))?;

@@ -10,7 +10,7 @@ mod prepared;
 mod survey;
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -110,7 +110,7 @@ impl Provider for Btrfs {
         places
     }
 
-    fn prepare(&self, planned: &[Snapshot]) -> Result<Box<dyn Prepared>> {
+    fn prepare(&self, planned: &[Snapshot], _alive: Option<BorrowedFd<'_>>) -> Result<Box<dyn Prepared>> {
         Ok(Box::new(prepared::PreparedBtrfs::prepare(planned)?))
     }
 

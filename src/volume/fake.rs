@@ -2,6 +2,7 @@
 //! fail, and every call is written down. It promises nothing about instants; nothing outside tests makes one.
 
 use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -171,7 +172,7 @@ impl Provider for Fake {
         vec![self.state().snapshots.clone()]
     }
 
-    fn prepare(&self, planned: &[Snapshot]) -> Result<Box<dyn Prepared>> {
+    fn prepare(&self, planned: &[Snapshot], _alive: Option<BorrowedFd<'_>>) -> Result<Box<dyn Prepared>> {
         self.call("prepare")?;
         let directory = self.state().snapshots.clone();
         std::fs::create_dir_all(&directory)
@@ -309,7 +310,7 @@ mod tests {
         let located = fake.locate(&data.join("db"), &Mounts::default()).unwrap().unwrap();
         assert_eq!(located.inside, Path::new("db"));
         let planned = fake.plan(Id::random(), &[located.volume], &[]).unwrap();
-        let mut prepared = fake.prepare(&planned).unwrap();
+        let mut prepared = fake.prepare(&planned, None).unwrap();
         prepared.fix().unwrap();
         let taken = prepared.finish().unwrap();
         std::fs::write(data.join("db/t"), "new").unwrap();

@@ -10,6 +10,7 @@ mod prepared;
 mod report;
 mod room;
 
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -102,9 +103,9 @@ impl Provider for Lvm {
         planned.collect()
     }
 
-    fn prepare(&self, planned: &[Snapshot]) -> Result<Box<dyn Prepared>> {
+    fn prepare(&self, planned: &[Snapshot], alive: Option<BorrowedFd<'_>>) -> Result<Box<dyn Prepared>> {
         let expected = self.expected.load(Ordering::Relaxed);
-        let prepared = prepared::PreparedLvm::prepare(planned, self.cow_size, expected)?;
+        let prepared = prepared::PreparedLvm::prepare(planned, self.cow_size, expected, alive)?;
         Ok(Box::new(prepared))
     }
 

@@ -14,6 +14,7 @@ pub use btrfs::Btrfs;
 pub use lvm::{CowSize, Lvm};
 pub use zfs::Zfs;
 
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -178,11 +179,12 @@ pub trait Provider: Send + Sync {
         Vec::new()
     }
 
-    /// Does all that can be done before the lock for the planned snapshots.
+    /// Does all that can be done before the lock for the planned snapshots. `alive` is a descriptor whose lock shows that the run
+    /// lives: helper processes that go on when this one dies keep it open, so that `cleanup` does not come before their end.
     ///
     /// # Errors
     /// Nothing is left behind.
-    fn prepare(&self, planned: &[Snapshot]) -> Result<Box<dyn Prepared>>;
+    fn prepare(&self, planned: &[Snapshot], alive: Option<BorrowedFd<'_>>) -> Result<Box<dyn Prepared>>;
 
     /// Whether [`mount`](Provider::mount) mounts something, which the journal must have first.
     fn mounts(&self) -> bool {

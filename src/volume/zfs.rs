@@ -7,6 +7,7 @@ mod own;
 mod prepared;
 mod report;
 
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use super::{Error, Health, Located, Prepared, Provider, ProviderKind, Result, Snapshot, Survey, Volume, mark};
@@ -102,8 +103,8 @@ impl Provider for Zfs {
         planned.collect()
     }
 
-    fn prepare(&self, planned: &[Snapshot]) -> Result<Box<dyn Prepared>> {
-        Ok(Box::new(prepared::PreparedZfs::prepare(planned)?))
+    fn prepare(&self, planned: &[Snapshot], alive: Option<BorrowedFd<'_>>) -> Result<Box<dyn Prepared>> {
+        Ok(Box::new(prepared::PreparedZfs::prepare(planned, alive)?))
     }
 
     fn mount(&self, snapshot: &Snapshot, _at: &Path) -> Result<PathBuf> {

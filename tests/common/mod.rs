@@ -1,17 +1,17 @@
-//! Real parts for tests: Btrfs on a loop image, private servers, a write load with a record of what was acknowledged, the built binary.
+//! Real parts for tests: storage on a loop image, private servers, a write load with a record of what was acknowledged, the built binary.
 #![allow(dead_code, missing_docs, clippy::print_stderr, clippy::print_stdout)]
 
-pub mod btrfs;
 pub mod load;
 pub mod server;
+pub mod storage;
 pub mod tool;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-pub use btrfs::BtrfsImage;
 pub use load::Load;
 pub use server::{Flavour, Server};
+pub use storage::{Kind, Storage};
 pub use tool::Tool;
 
 /// Whether a missing facility fails the test (as CI demands) or lets it be skipped.
@@ -47,33 +47,26 @@ pub fn both(output: &Output) -> String {
     )
 }
 
-/// A place for one test: a Btrfs image for the data, a directory on the ordinary filesystem for the repository, state and logs.
+/// A place for one test: storage of its own for the data, a directory on the ordinary filesystem for the repository, state and logs.
 pub struct Lab {
-    pub btrfs: BtrfsImage,
+    pub storage: Storage,
     pub dir: tempfile::TempDir,
 }
 
 impl Lab {
-    /// `None` when the machine has no Btrfs or we are not root (and skipping is allowed).
+    /// `None` when the machine has no such storage or we are not root (and skipping is allowed).
     pub fn new() -> Option<Lab> {
         if !rustix::process::geteuid().is_root() {
             missing("root");
             return None;
         }
         let dir = tempfile::Builder::new().prefix("snapback-test-").tempdir().unwrap();
-        let btrfs = BtrfsImage::new(dir.path(), 6 << 30)?;
-        Some(Lab { btrfs, dir })
+        let storage = Storage::new(dir.path(), 6 << 30)?;
+        Some(Lab { storage, dir })
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
-    }
-
-    /// A new subvolume at the top of the image.
-    pub fn subvolume(&self, name: &str) -> PathBuf {
-        let path = self.btrfs.mount_point().join(name);
-        run("btrfs", &["subvolume", "create", &text(&path)]);
-        path
     }
 }
 

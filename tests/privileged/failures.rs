@@ -50,11 +50,8 @@ fn a_snapshot_lost_during_the_copy_ends_the_backup() {
     }
     std::fs::write(&gate, "").unwrap();
     std::thread::sleep(Duration::from_millis(1500));
-    for name in scene.lab.btrfs.snapshots() {
-        run(
-            "btrfs",
-            &["subvolume", "delete", &text(&scene.lab.btrfs.mount_point().join(name))],
-        );
+    for name in scene.lab.storage.snapshots() {
+        scene.lab.storage.destroy(&name);
     }
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", both(&output));
@@ -84,7 +81,7 @@ fn a_second_backup_at_the_same_time_is_refused_and_cleanup_leaves_the_first_alon
     let cleaned = scene.tool.json(&["cleanup", "--orphans"]);
     assert_eq!(cleaned["runs"][0]["alive"], true);
     assert_eq!(
-        scene.lab.btrfs.snapshots().len(),
+        scene.lab.storage.snapshots().len(),
         1,
         "cleanup took a living run's snapshot"
     );

@@ -8,8 +8,8 @@ fn files_come_from_the_snapshot_where_they_can_and_are_marked_live_where_not() {
     let Some(scene) = Scene::new(Flavour::MariaDb, &[], true, "") else {
         return;
     };
-    let on_volume = scene.lab.btrfs.mount_point().join("db/www");
-    let own = scene.lab.subvolume("site");
+    let on_volume = scene.lab.storage.mount_point().join("db/www");
+    let own = scene.lab.storage.volume("site");
     let live = scene.lab.path("etc");
     for dir in [&on_volume, &own, &live] {
         std::fs::create_dir_all(dir.join("sub")).unwrap();
@@ -71,7 +71,7 @@ fn a_binary_log_beside_the_datadir_is_restored_and_found_by_the_server() {
         if !flavour.available() {
             return;
         }
-        let volume = lab.subvolume("db");
+        let volume = lab.storage.volume("db");
         let logs = volume.join("logs");
         std::fs::create_dir(&logs).unwrap();
         let base = text(&logs.join("binlog"));
@@ -135,17 +135,17 @@ fn a_datadir_that_is_a_mount_of_its_own_goes_round() {
     if !Flavour::MariaDb.available() {
         return;
     }
-    lab.subvolume("db");
+    lab.storage.volume("db");
     let datadir = lab.path("datadir");
     std::fs::create_dir(&datadir).unwrap();
-    run("mount", &["-o", "subvol=db", lab.btrfs.device(), &text(&datadir)]);
+    run("mount", &["-o", "subvol=db", lab.storage.device(), &text(&datadir)]);
     let mounted = Mounted(datadir.clone());
     let mut server = Server::create(Flavour::MariaDb, &datadir, &lab.path("run"), &[]);
     load::set_up(&server.socket, true, true, 100);
     let tool = crate::common::Tool::new(lab.dir.path(), &server, "");
     tool.json(&["check"]);
     tool.json(&["backup"]);
-    assert_eq!(lab.btrfs.snapshots(), Vec::<String>::new());
+    assert_eq!(lab.storage.snapshots(), Vec::<String>::new());
     let rows: u64 = server.one("SELECT COUNT(*) FROM ledger.bulk");
 
     // In its datadir a snapshot may not appear; where there is no other place, `check` says so, and nothing is locked.

@@ -3,22 +3,26 @@
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
-use crate::common::{Flavour, both, server};
+use crate::common::{Flavour, Kind, both, server};
 use crate::setting::Scene;
 
-/// In the order in which a run reaches them.
-const POINTS: [&str; 10] = [
-    "journal.record",
-    "backup.planned",
-    "btrfs.before-snapshot",
-    "btrfs.after-snapshot",
-    "backup.fixed",
-    "backup.released",
-    "fs.publish",
-    "repository.packs-durable",
-    "repository.before-manifest",
-    "btrfs.remove",
-];
+/// In the order in which a run reaches them; the storage's own at the instant and at the removal.
+fn points(storage: Kind) -> Vec<&'static str> {
+    let (instant, removal) = storage.failpoints();
+    let mut points = vec!["journal.record", "backup.planned", instant];
+    if storage == Kind::Btrfs {
+        points.push("btrfs.after-snapshot");
+    }
+    points.extend([
+        "backup.fixed",
+        "backup.released",
+        "fs.publish",
+        "repository.packs-durable",
+        "repository.before-manifest",
+        removal,
+    ]);
+    points
+}
 
 fn killed_everywhere(flavour: Flavour) {
     // Durability 0, so that there is a setting to put back as well.
@@ -26,7 +30,8 @@ fn killed_everywhere(flavour: Flavour) {
         return;
     };
     let load = scene.start_load();
-    for point in POINTS {
+    let removal = scene.lab.storage.kind.failpoints().1;
+    for point in points(scene.lab.storage.kind) {
         let before = scene.backups();
         let output = scene.tool.with_failpoint(&format!("{point}=kill"), &["backup"]);
         assert_eq!(
@@ -41,13 +46,13 @@ fn killed_everywhere(flavour: Flavour) {
             "{flavour:?}: killed at {point}; a write and a CREATE TABLE went through {:?} later",
             begun.elapsed()
         );
-        scene.tool.json(&["cleanup"]);
+        scene.cleanup();
         scene.assert_nothing_left();
         let durability: u8 = scene.server.one("SELECT @@innodb_flush_log_at_trx_commit");
         assert_eq!(durability, 0, "killed at {point}: the setting was not put back");
         let committed = scene.backups() - before;
         assert!(
-            committed == 0 || (committed == 1 && point == "btrfs.remove"),
+            committed == 0 || (committed == 1 && point == removal),
             "killed at {point}: {committed} new backups"
         );
         scene.tool.ok(&["verify", "--all"]);
@@ -91,7 +96,7 @@ fn signals_and_panics_clean_up_after_themselves() {
         eprintln!("a panic at {point}: {:?}", output.status.code());
         assert_eq!(output.status.code(), Some(101), "a panic at {point}: {}", both(&output));
         scene.assert_writable();
-        scene.tool.json(&["cleanup"]);
+        scene.cleanup();
         scene.assert_nothing_left();
     }
 }

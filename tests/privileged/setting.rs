@@ -26,7 +26,7 @@ impl Scene {
             return None;
         }
         let lab = Lab::new()?;
-        let volume = lab.subvolume("db");
+        let volume = lab.storage.volume("db");
         let server = Server::create(flavour, &volume.join("data"), &lab.path("run"), options);
         load::set_up(&server.socket, flavour == Flavour::MariaDb, only_innodb, ROWS);
         let tool = Tool::new(lab.dir.path(), &server, extra);
@@ -101,9 +101,30 @@ impl Scene {
         std::fs::remove_dir_all(self.lab.path(name)).unwrap();
     }
 
+    /// `snapback cleanup`, again while a command that a dead run started is still at work.
+    pub fn cleanup(&self) {
+        let begun = std::time::Instant::now();
+        loop {
+            let report = self.tool.json(&["cleanup"]);
+            let alive = report["runs"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|run| run["alive"] == true);
+            if !alive {
+                return;
+            }
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "a dead run stays alive: {report}"
+            );
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
     /// Nothing of ours is on the host: no snapshot, no journal.
     pub fn assert_nothing_left(&self) {
-        assert_eq!(self.lab.btrfs.snapshots(), Vec::<String>::new(), "snapshots are left");
+        assert_eq!(self.lab.storage.snapshots(), Vec::<String>::new(), "snapshots are left");
         let journals: Vec<PathBuf> = std::fs::read_dir(self.tool.state.join("runs")).map_or(Vec::new(), |entries| {
             entries.flatten().map(|entry| entry.path()).collect()
         });

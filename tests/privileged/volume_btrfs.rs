@@ -39,7 +39,7 @@ fn try_locate(path: &Path) -> snapback::volume::Result<Option<Located>> {
 fn take(provider: &Btrfs, path: &Path, keep_clear: &[PathBuf]) -> Snapshot {
     let volume = locate(path).volume;
     let planned = provider.plan(Id::random(), &[volume], keep_clear).unwrap();
-    let mut prepared = provider.prepare(&planned).unwrap();
+    let mut prepared = provider.prepare(&planned, None).unwrap();
     let (begun, ended) = prepared.fix().unwrap();
     assert!(ended >= begun);
     prepared.finish().unwrap().remove(0)
@@ -151,7 +151,7 @@ fn what_is_written_once_fix_has_returned_is_not_in_the_snapshot() {
         std::thread::sleep(Duration::from_millis(60));
         let volume = locate(&files[0]).volume;
         let planned = provider.plan(Id::random(), &[volume], &[]).unwrap();
-        let mut prepared = provider.prepare(&planned).unwrap();
+        let mut prepared = provider.prepare(&planned, None).unwrap();
         let written = writers.held(|| {
             // What the call must write out first: it takes its time before the content is fixed.
             std::fs::write(lab.path("sub/ballast"), vec![round; 12 << 20]).unwrap();
@@ -454,7 +454,7 @@ fn two_plans_of_one_run_do_not_collide() {
     let mut taken = Vec::new();
     for name in ["one", "two"] {
         let planned = provider.plan(run, &[locate(&lab.path(name)).volume], &[]).unwrap();
-        let mut prepared = provider.prepare(&planned).unwrap();
+        let mut prepared = provider.prepare(&planned, None).unwrap();
         prepared.fix().unwrap();
         taken.extend(prepared.finish().unwrap());
     }
@@ -475,9 +475,9 @@ fn what_was_prepared_and_not_taken_leaves_nothing() {
     let place = lab.path("sub/.snapback");
     let left = || std::fs::read_dir(&place).unwrap().count();
 
-    provider.prepare(&plan()).unwrap().abandon().unwrap();
+    provider.prepare(&plan(), None).unwrap().abandon().unwrap();
     assert_eq!(left(), 0);
-    let mut prepared = provider.prepare(&plan()).unwrap();
+    let mut prepared = provider.prepare(&plan(), None).unwrap();
     prepared.fix().unwrap();
     assert_eq!(left(), 1);
     prepared.abandon().unwrap();
@@ -485,7 +485,7 @@ fn what_was_prepared_and_not_taken_leaves_nothing() {
     // A name that is taken: the stranger stays.
     let planned = plan();
     std::fs::create_dir(&planned[0].name).unwrap();
-    let mut prepared = provider.prepare(&planned).unwrap();
+    let mut prepared = provider.prepare(&planned, None).unwrap();
     let error = prepared.fix().unwrap_err().to_string();
     assert!(error.contains(&planned[0].name), "{error}");
     assert!(prepared.abandon().is_err());
@@ -494,7 +494,7 @@ fn what_was_prepared_and_not_taken_leaves_nothing() {
     let planned = plan();
     lab.btrfs(&["subvolume", "delete", &lab.text("sub")]);
     lab.subvolume("sub");
-    let Err(error) = provider.prepare(&planned) else {
+    let Err(error) = provider.prepare(&planned, None) else {
         panic!("a stranger's subvolume was prepared")
     };
     assert!(error.to_string().contains("does not show it any more"), "{error}");

@@ -1,7 +1,7 @@
 //! The process that answers for a command at the brink: forked, with nothing else to do, and only system calls in it.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::{from_mut, null_mut};
 
 /// Words of the parent: let this call go on and hold the next one as well; let this and all others go on.
@@ -85,12 +85,13 @@ impl Report {
 pub struct Supervisor(Option<libc::pid_t>);
 
 impl Supervisor {
-    /// Forks it. It takes the listener from `take`, and talks over `talk` until that is closed.
-    pub fn fork(take: &OwnedFd, talk: &OwnedFd) -> io::Result<Supervisor> {
+    /// Forks it. It takes the listener from `take`, talks over `talk` until that is closed, and keeps `alive` open.
+    pub fn fork(take: &OwnedFd, talk: &OwnedFd, alive: Option<BorrowedFd<'_>>) -> io::Result<Supervisor> {
+        let alive = alive.map_or(-1, |alive| alive.as_raw_fd());
         // SAFETY: the child makes system calls only, on its own stack and on descriptors that it inherited, and never returns.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
-            0 => unsafe { supervise(take.as_raw_fd(), talk.as_raw_fd()) },
+            0 => unsafe { supervise(take.as_raw_fd(), talk.as_raw_fd(), alive) },
             pid => Ok(Supervisor(Some(pid))),
         }
     }
@@ -109,7 +110,7 @@ fn interrupted() -> bool {
 }
 
 /// The child. Signals that are meant for the tool (Ctrl-C, a service's stop) must not end it while a command is held.
-unsafe fn supervise(take: i32, talk: i32) -> ! {
+unsafe fn supervise(take: i32, talk: i32, alive: i32) -> ! {
     // SAFETY (all): system calls on the child's own descriptors and stack.
     unsafe {
         let mut all: libc::sigset_t = std::mem::zeroed();
@@ -117,16 +118,18 @@ unsafe fn supervise(take: i32, talk: i32) -> ! {
         libc::pthread_sigmask(libc::SIG_BLOCK, &all, null_mut());
         libc::setsid();
         libc::prctl(libc::PR_SET_NAME, c"snapback-brink".as_ptr());
-        // Nothing of the tool's stays open here: neither its output nor its locks.
-        let (take, talk) = (high(take), high(talk));
-        libc::dup2(take, 3);
-        libc::dup2(talk, 4);
+        // Nothing else of the tool's stays open here: neither its output nor its sessions, whose end ends a lock.
+        let (take, talk, alive) = (high(take), high(talk), high(alive));
+        libc::close(5);
+        for (at, descriptor) in [(3, take), (4, talk), (5, alive)] {
+            libc::dup2(descriptor, at);
+        }
         let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
         for standard in 0..3 {
             libc::dup2(null, standard);
         }
-        if libc::syscall(libc::SYS_close_range, 5, libc::c_uint::MAX, 0) != 0 {
-            for descriptor in 5..4096 {
+        if libc::syscall(libc::SYS_close_range, 6, libc::c_uint::MAX, 0) != 0 {
+            for descriptor in 6..4096 {
                 libc::close(descriptor);
             }
         }

@@ -31,7 +31,7 @@ fn a_command_is_held_at_the_one_call_and_goes_on() {
         before.display(),
         after.display()
     );
-    let mut brink = Brink::start(&script(&body), &[FIRST]).unwrap();
+    let mut brink = Brink::start(&script(&body), &[FIRST], None).unwrap();
     assert!(brink.reach(suspend_of("origin"), LIMIT).unwrap());
     assert!(before.exists());
     std::thread::sleep(Duration::from_millis(100));
@@ -44,7 +44,7 @@ fn a_command_is_held_at_the_one_call_and_goes_on() {
 
 #[test]
 fn a_last_call_is_known_to_be_made_when_the_command_ends() {
-    let mut brink = Brink::start(&script(&format!("call({FIRST}, 2, 'x');")), &[FIRST]).unwrap();
+    let mut brink = Brink::start(&script(&format!("call({FIRST}, 2, 'x');")), &[FIRST], None).unwrap();
     assert!(brink.reach(suspend_of("x"), LIMIT).unwrap());
     brink.go(LIMIT).unwrap();
     brink.finish().unwrap();
@@ -52,7 +52,7 @@ fn a_last_call_is_known_to_be_made_when_the_command_ends() {
 
 #[test]
 fn a_command_that_never_gets_there_is_let_run() {
-    let mut brink = Brink::start(&script("print 1; exit 3"), &[FIRST]).unwrap();
+    let mut brink = Brink::start(&script("print 1; exit 3"), &[FIRST], None).unwrap();
     assert!(!brink.reach(suspend_of("x"), LIMIT).unwrap());
     let error = brink.finish().unwrap_err().to_string();
     assert!(error.contains("exit status: 3"), "{error}");
@@ -60,6 +60,7 @@ fn a_command_that_never_gets_there_is_let_run() {
     let mut slow = Brink::start(
         &script(&format!("sleep 1; call({FIRST}, 2, 'x'); print $error")),
         &[FIRST],
+        None,
     )
     .unwrap();
     assert!(!slow.reach(suspend_of("x"), Duration::from_millis(100)).unwrap());
@@ -74,7 +75,7 @@ fn a_command_that_is_let_go_at_the_brink_runs_to_its_end() {
         "call({FIRST}, 2, 'x'); open(F, '>{}'); print F $error;",
         after.display()
     );
-    let mut brink = Brink::start(&script(&body), &[FIRST]).unwrap();
+    let mut brink = Brink::start(&script(&body), &[FIRST], None).unwrap();
     assert!(brink.reach(suspend_of("x"), LIMIT).unwrap());
     drop(brink);
     assert_eq!(std::fs::read_to_string(after).unwrap(), "25");
@@ -82,7 +83,7 @@ fn a_command_that_is_let_go_at_the_brink_runs_to_its_end() {
 
 #[test]
 fn a_command_that_dies_at_the_brink_is_reported() {
-    let mut brink = Brink::start(&script(&format!("call({FIRST}, 2, 'x'); print 1")), &[FIRST]).unwrap();
+    let mut brink = Brink::start(&script(&format!("call({FIRST}, 2, 'x'); print 1")), &[FIRST], None).unwrap();
     assert!(brink.reach(suspend_of("x"), LIMIT).unwrap());
     let pid = brink.running.as_ref().unwrap().pid();
     let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
@@ -96,7 +97,7 @@ fn a_command_that_dies_at_the_brink_is_reported() {
 fn the_calls_of_children_are_seen_and_their_end_is_not_the_commands() {
     let body =
         format!("call({FIRST}, 2, 'x'); if (!fork) {{ exit 0 }} wait; select(undef, undef, undef, 0.3); print 'end';");
-    let mut brink = Brink::start(&script(&body), &[FIRST]).unwrap();
+    let mut brink = Brink::start(&script(&body), &[FIRST], None).unwrap();
     assert!(brink.reach(suspend_of("x"), LIMIT).unwrap());
     let begun = Instant::now();
     brink.go(LIMIT).unwrap();
@@ -110,7 +111,7 @@ fn the_calls_of_children_are_seen_and_their_end_is_not_the_commands() {
 #[test]
 fn a_program_that_cannot_be_started_is_an_error_and_leaves_nothing() {
     let nothing = Command::new(&Program::at("/nowhere/snapback-test"));
-    let error = Brink::start(&nothing, &[FIRST]).unwrap_err();
+    let error = Brink::start(&nothing, &[FIRST], None).unwrap_err();
     assert!(!unsupported(&error), "{error}");
 }
 
@@ -120,7 +121,7 @@ fn the_supervisor_outlives_us() {
     if let Ok(after) = std::env::var("SNAPBACK_BRINK_AFTER") {
         // The one that is killed.
         let body = format!("call({FIRST}, 2, 'x'); open(F, '>{after}'); print F $error; close F; sleep 0");
-        let mut brink = Brink::start(&script(&body), &[FIRST]).unwrap();
+        let mut brink = Brink::start(&script(&body), &[FIRST], None).unwrap();
         assert!(brink.reach(suspend_of("x"), LIMIT).unwrap());
         std::fs::write(format!("{after}-held"), "").unwrap();
         std::thread::sleep(LIMIT);

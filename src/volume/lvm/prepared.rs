@@ -1,5 +1,6 @@
 //! Snapshots whose `lvcreate` waits at the brink of suspending the origin.
 
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use super::super::{Error, Prepared, Result, Snapshot};
@@ -38,7 +39,12 @@ enum Step {
 }
 
 impl PreparedLvm {
-    pub fn prepare(planned: &[Snapshot], cow_size: CowSize, expected: u64) -> Result<PreparedLvm> {
+    pub fn prepare(
+        planned: &[Snapshot],
+        cow_size: CowSize,
+        expected: u64,
+        alive: Option<BorrowedFd<'_>>,
+    ) -> Result<PreparedLvm> {
         let [snapshot] = planned else {
             return Err(Error::failed(
                 "snapshot",
@@ -60,7 +66,7 @@ impl PreparedLvm {
             step: Step::Over,
             notes: Vec::new(),
         };
-        let mut brink = match Brink::start(&command, &[DM_DEV_SUSPEND]) {
+        let mut brink = match Brink::start(&command, &[DM_DEV_SUSPEND], alive) {
             Ok(brink) => brink,
             Err(error) if unsupported(&error) => {
                 prepared.notes.push(no_brink(&error));

@@ -1,5 +1,6 @@
 //! A `zfs snapshot` of all datasets that waits at its ioctl.
 
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use super::super::{Error, Prepared, Result, Snapshot};
@@ -31,7 +32,7 @@ enum Step {
 }
 
 impl PreparedZfs {
-    pub fn prepare(planned: &[Snapshot]) -> Result<PreparedZfs> {
+    pub fn prepare(planned: &[Snapshot], alive: Option<BorrowedFd<'_>>) -> Result<PreparedZfs> {
         let Some(first) = planned.first() else {
             return Err(Error::failed("snapshot", "ZFS", "there is no dataset"));
         };
@@ -47,7 +48,7 @@ impl PreparedZfs {
             step: Step::Over,
             notes: Vec::new(),
         };
-        let mut brink = match Brink::start(&command, &[ZFS_IOC_SNAPSHOT]) {
+        let mut brink = match Brink::start(&command, &[ZFS_IOC_SNAPSHOT], alive) {
             Ok(brink) => brink,
             Err(error) if unsupported(&error) => {
                 let said = format!(
