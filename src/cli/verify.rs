@@ -38,9 +38,13 @@ fn print(report: &Report) {
     } else {
         String::new()
     };
+    let backups = match report.backups {
+        1 => "1 backup".to_owned(),
+        many => format!("{many} backups"),
+    };
     output::line(format_args!(
-        "verified {level} of {} backups: {} entries, {} packs{read} in {:.1} s",
-        report.backups, report.entries, report.packs, report.seconds
+        "verified {level} of {backups}: {} entries, {} packs{read} in {:.1} s",
+        report.entries, report.packs, report.seconds
     ));
     if report.unreferenced_packs > 0 {
         output::line(output::dim(format_args!(

@@ -74,10 +74,13 @@ impl Provider for Lvm {
     }
 
     fn room(&self, volumes: &[Volume], written_per_second: u64, seconds: u64) -> Result<Vec<Finding>> {
-        let expected = written_per_second.saturating_mul(seconds);
-        self.expected.store(expected, Ordering::Relaxed);
         let mut findings = Vec::new();
         for volume in volumes {
+            let expected = match (written_per_second.saturating_mul(seconds), self.kind) {
+                (0, ProviderKind::Lvm) => room::expected_changes(volume)?,
+                (told, _) => told,
+            };
+            self.expected.store(expected, Ordering::Relaxed);
             findings.extend(room::judge(&origin(volume)?, self.cow_size, expected)?);
         }
         Ok(findings)

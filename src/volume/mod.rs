@@ -153,7 +153,8 @@ pub trait Provider: Send + Sync {
     /// Whether this provider can snapshot all these volumes at one instant by itself. True for a single one.
     fn one_instant(&self, volumes: &[Volume]) -> bool;
 
-    /// Whether there is room for the snapshots while `written_per_second` bytes change for `seconds` s. Changes nothing.
+    /// Whether there is room for the snapshots while `written_per_second` bytes change for `seconds` s (0: the provider finds out what it
+    /// needs to know). Changes nothing.
     ///
     /// # Errors
     /// The room cannot be found out.

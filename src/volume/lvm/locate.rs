@@ -78,6 +78,17 @@ pub fn device_of(path: &Path) -> Result<(u32, u32)> {
     Ok((rustix::fs::major(found.st_dev), rustix::fs::minor(found.st_dev)))
 }
 
+/// Bytes written to a block device since it came up (Documentation/block/stat.rst: the seventh field, in sectors of 512 bytes).
+pub fn bytes_written(device: (u32, u32)) -> u64 {
+    let text = std::fs::read_to_string(sysfs(device).join("stat")).unwrap_or_default();
+    let sectors: u64 = text
+        .split_whitespace()
+        .nth(6)
+        .and_then(|field| field.parse().ok())
+        .unwrap_or(0);
+    sectors * 512
+}
+
 /// A device-mapper device, as sysfs knows it.
 struct Mapped {
     name: String,

@@ -1,6 +1,8 @@
 //! Whether a snapshot will have the room that it needs: a thick one in its volume group, a thin one in its pool.
 
-use super::super::Result;
+use std::time::Duration;
+
+use super::super::{Result, Volume};
 use super::CowSize;
 use super::report::{self, Lv};
 use crate::finding::Finding;
@@ -16,6 +18,24 @@ const LEAST: u64 = 32 << 20;
 const FULL: f64 = 95.0;
 /// From here on a person is told.
 const FILLING: f64 = 85.0;
+
+/// How long the writes to a volume are watched before its snapshot's size is planned.
+const WATCH: Duration = Duration::from_millis(300);
+/// How fast a copy is taken to be, in bytes per second, and how long a run takes beside its copy.
+const COPIED_PER_SECOND: u64 = 100 << 20;
+const BESIDE_THE_COPY: u64 = 60;
+
+/// About how many bytes will be written to a volume while its snapshot is copied: at the present rate, all of them to different places.
+pub fn expected_changes(volume: &Volume) -> Result<u64> {
+    let device = super::locate::device_of(&volume.top)?;
+    let before = super::locate::bytes_written(device);
+    std::thread::sleep(WATCH);
+    let written = super::locate::bytes_written(device).saturating_sub(before);
+    let room = crate::sys::fs::room(&volume.top)?;
+    let seconds = room.total.saturating_sub(room.available) / COPIED_PER_SECOND + BESIDE_THE_COPY;
+    let rate = written as f64 / WATCH.as_secs_f64();
+    Ok((rate * seconds as f64) as u64)
+}
 
 /// The size of a thick snapshot's copy-on-write space, in bytes: whole extents, never more than could ever be used, nor than is free.
 pub fn planned(origin: &Lv, cow_size: CowSize, expected: u64) -> u64 {
