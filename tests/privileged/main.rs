@@ -10,5 +10,6 @@ mod failures;
 mod files;
 mod kill_phases;
 mod lock_safety;
+mod lvm;
 mod round_trip;
 mod setting;
