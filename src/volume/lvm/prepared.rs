@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::{Error, Prepared, Result, Snapshot};
 use super::report::{self, Lv, lvm};
-use super::{CowSize, own, room};
+use super::{CowSize, locate, own, room};
 use crate::finding::Finding;
 use crate::sys::brink::{Brink, DM_DEV_SUSPEND, Report, unsupported};
 use crate::sys::command::Command;
@@ -15,9 +15,10 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// The longest that the suspension of the origin may take; the lock's own limit is shorter.
 const SUSPEND_LIMIT: Duration = Duration::from_secs(60);
 
-/// Offsets in struct dm_ioctl, and its flag for suspending and not resuming (linux/dm-ioctl.h).
+/// Offsets in struct dm_ioctl, and its flag for suspending and not resuming (linux/dm-ioctl.h). LVM names a device by its number, others by its name.
 const FLAGS: usize = 28;
 const SUSPEND: u32 = 1 << 1;
+const DEVICE: usize = 40;
 const NAME: usize = 48;
 const NAME_LENGTH: usize = 128;
 
@@ -76,7 +77,8 @@ impl PreparedLvm {
             Err(error) => return Err(error.into()),
         };
         let device = origin.device.trim_start_matches("/dev/mapper/").to_owned();
-        match brink.reach(|report| suspends(report, &device), LIMIT) {
+        let number = locate::device_of(&snapshot.volume.top)?;
+        match brink.reach(|report| suspends(report, &device, number), LIMIT) {
             Ok(true) => {
                 prepared.step = Step::Waiting(brink);
                 Ok(prepared)
@@ -105,8 +107,11 @@ impl PreparedLvm {
 }
 
 /// The call that freezes the origin.
-fn suspends(report: &Report, device: &str) -> bool {
-    report.number_at(FLAGS) & SUSPEND != 0 && report.text_at(NAME, NAME_LENGTH) == device
+fn suspends(report: &Report, device: &str, (major, minor): (u32, u32)) -> bool {
+    // The kernel's encoding of a device number (linux/kdev_t.h, new_encode_dev).
+    let number = (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12);
+    let same = report.number_at(DEVICE) == number || report.text_at(NAME, NAME_LENGTH) == device;
+    report.number_at(FLAGS) & SUSPEND != 0 && same
 }
 
 fn create(snapshot: &Snapshot, origin: &Lv, cow_size: CowSize, expected: u64) -> Result<Command> {
