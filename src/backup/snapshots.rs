@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::examine::provider_of;
@@ -9,6 +10,7 @@ use super::run::Run;
 use crate::copy;
 use crate::finding::Finding;
 use crate::journal::{Journal, Made};
+use crate::monitor::Monitor;
 use crate::units::micros;
 use crate::volume::{Health, Prepared, Provider, Snapshot, Volume};
 use crate::{Error, Result};
@@ -241,11 +243,11 @@ impl<'p> Taken<'p> {
             .map(|readable| readable.top.clone())
     }
 
-    /// Whether all that is being read can still be trusted.
+    /// Whether all that is being read can still be trusted. Where one is near its limits the copy is told to hurry: no bandwidth limit any more.
     ///
     /// # Errors
     /// One was lost: the copy is worth nothing.
-    pub fn health(&self) -> copy::Result<()> {
+    pub fn health(&self, hurry: &AtomicBool, monitor: &dyn Monitor) -> copy::Result<()> {
         for readable in &self.all {
             let lost = |reason: String| {
                 Err(copy::Error::SnapshotLost(format!(
@@ -254,7 +256,12 @@ impl<'p> Taken<'p> {
                 )))
             };
             match readable.provider.health(&readable.snapshot) {
-                Ok(Health::Good | Health::Straining(_)) => {}
+                Ok(Health::Good) => {}
+                Ok(Health::Straining(reason)) => {
+                    if !hurry.swap(true, Ordering::Relaxed) {
+                        monitor.finding(&Finding::warning("straining", format!("{reason}: the copy hurries")));
+                    }
+                }
                 Ok(Health::Lost(reason)) => return lost(reason),
                 Err(error) => return lost(error.to_string()),
             }

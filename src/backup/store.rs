@@ -96,7 +96,7 @@ fn copy_trees(run: &Run<'_>, work: &Work<'_>, taken: &Taken<'_>, writer: &Writer
         &trees,
         writer,
         &options,
-        &|| taken.health(),
+        &|| taken.health(&options.hurry, run.monitor),
         run.monitor,
         run.cancel,
     )?)

@@ -91,7 +91,13 @@ pub(super) fn run(
         collected
     });
     monitor.end();
-    stop.cause()?;
+    if let Err(cause) = stop.cause() {
+        // A read error on a snapshot that is lost says less than its loss.
+        return Err(match (&cause, health()) {
+            (super::Error::Interrupted(_), _) | (_, Ok(())) => cause,
+            (_, Err(lost)) => lost,
+        });
+    }
     cancel
         .check()
         .map_err(|_| super::Error::Interrupted(cancel.asked().unwrap_or_default()))?;

@@ -11,5 +11,6 @@ mod files;
 mod kill_phases;
 mod lock_safety;
 mod lvm;
+mod measure;
 mod round_trip;
 mod setting;

@@ -104,18 +104,13 @@ pub fn list(of: &[&str]) -> Result<Vec<Lv>> {
     parse(&output)
 }
 
-/// One logical volume by its name; `None` when it is not there.
+/// One logical volume by its name (`VG/LV`); `None` when it is not there. By selection: then one that is missing is no error.
 pub fn one(name: &str) -> Result<Option<Lv>> {
-    match list(&[name]) {
-        Ok(found) => Ok(found.into_iter().next()),
-        // lvs exits with 5 and says "Failed to find logical volume".
-        Err(Error::Sys(crate::sys::Error::Program { stderr, .. }))
-            if stderr.contains("Failed to find logical volume") || stderr.contains("not found") =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
+    let (vg, lv) = name
+        .split_once('/')
+        .ok_or_else(|| Error::failed("find the logical volume", name, "that is no name of one"))?;
+    let found = list(&["--select", &format!("vg_name={vg} && lv_name={lv}")])?;
+    Ok(found.into_iter().next())
 }
 
 /// A call of one of LVM's commands.
