@@ -1,4 +1,4 @@
-# First and second backup and restore, beside the peers, server idle and page cache cold; sourced by scripts/bench.
+# First and second backup and restore, beside the peers, server idle and page cache cold, backups on other storage (memory); sourced by scripts/bench.
 # shellcheck shell=bash
 
 stored() { du -sb "$1" 2>/dev/null | cut -f1; }
@@ -21,25 +21,25 @@ first_backup() {
     for round in $(seq "$rounds"); do
         cold; limit=$(cargo bench --locked --quiet --bench limit -- "$DATADIR" 2>/dev/null | tail -1)
         echo "| the limit: read, BLAKE3, zstd -1, nothing kept | $(cut -d' ' -f1 <<<"$limit") s | | | $(mb "$(cut -d' ' -f3 <<<"$limit")") |"
-        rm -rf "$LAB/repository" "$LAB/x.yaml"
-        "$snapback" init --config "$LAB/x.yaml" --repository "$LAB/repository" >/dev/null
-        cold; echo "| snapback | $(timed "$backup") | $(mb "$(stored "$LAB/repository")") |"
-        rm -rf "$LAB/tar.zst" "$LAB/mb.zst"
-        cold; echo "| tar, zstd -1 -T2 | $(timed "set -o pipefail; tar -C $DATADIR -c . | zstd -1 -T2 -q -o $LAB/tar.zst") | $(mb "$(stored "$LAB/tar.zst")") |"
-        cold; echo "| mariadb-backup, zstd -1 -T2 (leaves the binary logs out) | $(timed "set -o pipefail; $mariabackup --stream=mbstream --target-dir=$LAB/mbtmp | zstd -1 -T2 -q -o $LAB/mb.zst") | $(mb "$(stored "$LAB/mb.zst")") |"
+        rm -rf "$LAB/other/repository" "$LAB/x.yaml"
+        "$snapback" init --config "$LAB/x.yaml" --repository "$LAB/other/repository" >/dev/null
+        cold; echo "| snapback | $(timed "$backup") | $(mb "$(stored "$LAB/other/repository")") |"
+        rm -rf "$LAB/other/tar.zst" "$LAB/other/mb.zst"
+        cold; echo "| tar, zstd -1 -T2 | $(timed "set -o pipefail; tar -C $DATADIR -c . | zstd -1 -T2 -q -o $LAB/other/tar.zst") | $(mb "$(stored "$LAB/other/tar.zst")") |"
+        cold; echo "| mariadb-backup, zstd -1 -T2 (leaves the binary logs out) | $(timed "set -o pipefail; $mariabackup --stream=mbstream --target-dir=$LAB/other/mbtmp | zstd -1 -T2 -q -o $LAB/other/mb.zst") | $(mb "$(stored "$LAB/other/mb.zst")") |"
     done
-    cold; echo "| restic | $(timed "restic backup -q $DATADIR") | $(mb "$(stored "$LAB/restic")") |"
+    cold; echo "| restic | $(timed "restic backup -q $DATADIR") | $(mb "$(stored "$LAB/other/restic")") |"
 }
 
 second_backup() { # WORDS BASE-OF-INCREMENTAL NAME
     local before rbefore t
-    before=$(stored "$LAB/repository") rbefore=$(stored "$LAB/restic")
+    before=$(stored "$LAB/other/repository") rbefore=$(stored "$LAB/other/restic")
     echo
     echo "| second backup, $1 | wall | CPU | peak RSS | stored |"
     echo "|---|---|---|---|---|"
-    cold; t=$(timed "$backup"); echo "| snapback | $t | $(mb $(($(stored "$LAB/repository") - before))) |"
-    cold; t=$(timed "$mariabackup --incremental-basedir=$LAB/$2 --target-dir=$LAB/$3"); echo "| mariadb-backup incremental | $t | $(mb "$(stored "$LAB/$3")") |"
-    cold; t=$(timed "restic backup -q $DATADIR"); echo "| restic | $t | $(mb $(($(stored "$LAB/restic") - rbefore))) |"
+    cold; t=$(timed "$backup"); echo "| snapback | $t | $(mb $(($(stored "$LAB/other/repository") - before))) |"
+    cold; t=$(timed "$mariabackup --incremental-basedir=$LAB/other/$2 --target-dir=$LAB/other/$3"); echo "| mariadb-backup incremental | $t | $(mb "$(stored "$LAB/other/$3")") |"
+    cold; t=$(timed "restic backup -q $DATADIR"); echo "| restic | $t | $(mb $(($(stored "$LAB/other/restic") - rbefore))) |"
 }
 
 restores() {
@@ -48,13 +48,14 @@ restores() {
     echo "|---|---|---|---|"
     cold; echo "| snapback restore --datadir | $(timed "$snapback --quiet restore latest --datadir $LAB/restored || [ \$? = 5 ]; sync -f $LAB") |"
     rm -rf "$LAB/restored"
-    cold; echo "| mariadb-backup prepare, copy-back | $(timed "mariadb-backup --no-defaults --prepare --target-dir=$LAB/mb-full && mariadb-backup --no-defaults --copy-back --target-dir=$LAB/mb-full --datadir=$LAB/mb-back && sync -f $LAB") |"
+    cold; echo "| mariadb-backup prepare, copy-back | $(timed "mariadb-backup --no-defaults --prepare --target-dir=$LAB/other/mb-full && mariadb-backup --no-defaults --copy-back --target-dir=$LAB/other/mb-full --datadir=$LAB/mb-back && sync -f $LAB") |"
     rm -rf "$LAB/mb-back"
-    cold; mkdir "$LAB/untar"; echo "| zstd -d, tar x | $(timed "set -o pipefail; zstd -dqc $LAB/tar.zst | tar -C $LAB/untar -x && sync -f $LAB") |"
+    cold; mkdir "$LAB/untar"; echo "| zstd -d, tar x | $(timed "set -o pipefail; zstd -dqc $LAB/other/tar.zst | tar -C $LAB/untar -x && sync -f $LAB") |"
 }
 
 bench_copy() {
     FLAVOUR=mariadb SUBVOLUME=copy
+    other_storage
     new_datadir "$SUBVOLUME"
     server_up "$DATADIR" "$SUBVOLUME" --innodb-log-file-size=256M
     say "loading $rows rows"
@@ -68,9 +69,9 @@ bench_copy() {
     exec 9>&-
     wait "$load"
     write_config
-    export LAB DATADIR SOCKET RESTIC_PASSWORD=bench RESTIC_REPOSITORY=$LAB/restic RESTIC_CACHE_DIR=$LAB/restic-cache
+    export LAB DATADIR SOCKET RESTIC_PASSWORD=bench RESTIC_REPOSITORY=$LAB/other/restic RESTIC_CACHE_DIR=$LAB/restic-cache
     first_backup
-    "$SHELL" -c "$mariabackup --target-dir=$LAB/mb-full" >/dev/null 2>&1
+    bash -c "$mariabackup --target-dir=$LAB/other/mb-full" >/dev/null 2>&1
     second_backup "nothing changed" mb-full mb-quiet
     sql "UPDATE ledger.bulk SET hits = hits + 1 WHERE id % 100 = 0"
     sleep 3

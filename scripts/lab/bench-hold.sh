@@ -53,9 +53,7 @@ bench_hold() {
     SUBVOLUME=hold-$FLAVOUR-$engines SNAP=$MOUNT/snap
     new_datadir "$SUBVOLUME"
     mkdir "$result"
-    # Backups go to other storage than the server's, as they should: else it is the disk that is measured.
-    mkdir -p "$LAB/other"
-    mountpoint -q "$LAB/other" || mount -t tmpfs -o size=8G none "$LAB/other"
+    other_storage
     if [ "$FLAVOUR" = mariadb ]; then server_up "$DATADIR" "$SUBVOLUME" --innodb-log-file-size=256M; else server_up "$DATADIR" "$SUBVOLUME" --innodb-redo-log-capacity=256M; fi
     "$ledger" setup "$SOCKET" "$hold_rows" "$engines"
     write_config

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::{from_mut, null_mut};
+use std::time::{Duration, Instant};
 
 /// Words of the parent: let this call go on and hold the next one as well; let this and all others go on.
 pub const ASK_ON: u8 = b'a';
@@ -10,6 +11,9 @@ pub const RUN_ON: u8 = b'r';
 
 /// What of the ioctl's argument is reported, in bytes: all of struct dm_ioctl up to its UUID.
 const SEEN: usize = 304;
+
+/// How long the supervisor's end is waited for.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// linux/seccomp.h, which libc does not have: `_IOWR('!', 0, struct seccomp_notif)`, `_IOWR('!', 1, struct seccomp_notif_resp)`,
 /// `_IOW('!', 2, __u64)`.
@@ -96,11 +100,17 @@ impl Supervisor {
         }
     }
 
-    /// Waits for its end, which comes with the command's.
+    /// Waits for its end, which comes with the command's; not for long: what the command left running may still need its answers.
     pub fn reap(&mut self) {
-        if let Some(pid) = self.0.take() {
+        let Some(pid) = self.0.take() else { return };
+        let until = Instant::now() + LINGER;
+        loop {
             // SAFETY: our own child, which nobody else waits for.
-            while unsafe { libc::waitpid(pid, null_mut(), 0) } < 0 && interrupted() {}
+            match unsafe { libc::waitpid(pid, null_mut(), libc::WNOHANG) } {
+                0 if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
+                -1 if interrupted() => {}
+                _ => return,
+            }
         }
     }
 }
