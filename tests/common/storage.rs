@@ -9,6 +9,9 @@ use std::process::Command;
 
 use super::{missing, run, text};
 
+/// The size of a thin pool.
+pub const POOL_MIB: u32 = 1200;
+
 /// What kind of storage the tests run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -101,7 +104,17 @@ impl Storage {
                 run("vgcreate", &["-q", group, device]);
                 run(
                     "lvcreate",
-                    &["-q", "-y", "--type", "thin-pool", "-L", "4G", "-n", "pool", group],
+                    &[
+                        "-q",
+                        "-y",
+                        "--type",
+                        "thin-pool",
+                        "-L",
+                        &format!("{POOL_MIB}M"),
+                        "-n",
+                        "pool",
+                        group,
+                    ],
                 );
             }
             Kind::Zfs => {

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::common::storage::POOL_MIB;
 use crate::common::{Flavour, Kind, both, run};
 use crate::setting::Scene;
 
@@ -71,21 +72,18 @@ fn a_volume_group_without_room_is_found_by_check() {
 fn a_pool_that_is_nearly_full_gets_no_snapshot() {
     let Some(scene) = scene(true, "") else { return };
     let group = scene.lab.storage.group();
+    let pool = format!("{group}/pool");
+    let used = run("lvs", &["--noheadings", "-o", "data_percent", &pool]);
+    let used: f64 = used.trim().parse().unwrap();
+    let mebibytes = (96.5 - used) / 100.0 * f64::from(POOL_MIB);
     run(
         "lvcreate",
-        &["-q", "-y", "-V", "3800M", "--thinpool", "pool", "-n", "filler", group],
+        &["-q", "-y", "-V", "2G", "--thinpool", "pool", "-n", "filler", group],
     );
-    let device = format!("of=/dev/{group}/filler");
+    let (device, count) = (format!("of=/dev/{group}/filler"), format!("count={mebibytes:.0}"));
     run(
         "dd",
-        &[
-            "if=/dev/zero",
-            &device,
-            "bs=4M",
-            "count=950",
-            "oflag=direct",
-            "conv=notrunc",
-        ],
+        &["if=/dev/zero", &device, "bs=1M", &count, "oflag=direct", "conv=notrunc"],
     );
     let output = scene.tool.run(&["check"]);
     assert_eq!(output.status.code(), Some(1), "{}", both(&output));
