@@ -10,24 +10,42 @@ timed() { /usr/bin/time -o "$LAB/time" -f '%e %U %S %M' bash -c "$1" >"$LAB/out"
 backup="$snapback --quiet backup || [ \$? = 5 ]"
 mariabackup="mariadb-backup --no-defaults --backup --user=root --socket=\$SOCKET"
 
+# The row in the middle, by wall time.
+middle() { sort -n | awk '{ v[NR] = $0 } END { print v[int((NR + 1) / 2)] }'; }
+
+# Until the server writes nothing any more by itself: purge and flushing go on for a while after a load.
+until_idle() {
+    local waited
+    for waited in $(seq 60); do
+        [ -n "$(find "$DATADIR" -type f -newermt '-4 seconds' -print -quit)" ] || return 0
+        sleep 2
+    done
+    say "the server is not idle after $waited looks"
+}
+
 first_backup() {
+    until_idle
     say "first backup of $(du -sh "$DATADIR" | cut -f1), server idle, cold cache"
-    sleep 5
     restic init >/dev/null 2>&1
-    echo
-    echo "| first backup | wall | CPU | peak RSS | stored |"
-    echo "|---|---|---|---|---|"
-    local limit round
-    for round in $(seq "$rounds"); do
+    local limit round rows=$LAB/rows
+    mkdir "$rows"
+    for round in $(seq $((rounds + 2))); do
         cold; limit=$(cargo bench --locked --quiet --bench limit -- "$DATADIR" 2>/dev/null | tail -1)
-        echo "| the limit: read, BLAKE3, zstd -1, nothing kept | $(cut -d' ' -f1 <<<"$limit") s | | | $(mb "$(cut -d' ' -f3 <<<"$limit")") |"
+        echo "$(cut -d' ' -f1 <<<"$limit") s | | | $(mb "$(cut -d' ' -f3 <<<"$limit")") |" >>"$rows/limit"
         rm -rf "$LAB/other/repository" "$LAB/x.yaml"
         "$snapback" init --config "$LAB/x.yaml" --repository "$LAB/other/repository" >/dev/null
-        cold; echo "| snapback | $(timed "$backup") | $(mb "$(stored "$LAB/other/repository")") |"
+        cold; echo "$(timed "$backup") | $(mb "$(stored "$LAB/other/repository")") |" >>"$rows/snapback"
         rm -rf "$LAB/other/tar.zst" "$LAB/other/mb.zst"
-        cold; echo "| tar, zstd -1 -T2 | $(timed "set -o pipefail; tar -C $DATADIR -c . | zstd -1 -T2 -q -o $LAB/other/tar.zst") | $(mb "$(stored "$LAB/other/tar.zst")") |"
-        cold; echo "| mariadb-backup, zstd -1 -T2 (leaves the binary logs out) | $(timed "set -o pipefail; $mariabackup --stream=mbstream --target-dir=$LAB/other/mbtmp | zstd -1 -T2 -q -o $LAB/other/mb.zst") | $(mb "$(stored "$LAB/other/mb.zst")") |"
+        cold; echo "$(timed "set -o pipefail; tar -C $DATADIR -c . | zstd -1 -T2 -q -o $LAB/other/tar.zst") | $(mb "$(stored "$LAB/other/tar.zst")") |" >>"$rows/tar"
+        cold; echo "$(timed "set -o pipefail; $mariabackup --stream=mbstream --target-dir=$LAB/other/mbtmp | zstd -1 -T2 -q -o $LAB/other/mb.zst") | $(mb "$(stored "$LAB/other/mb.zst")") |" >>"$rows/mb"
     done
+    echo
+    echo "| first backup (medians of $((rounds + 2))) | wall | CPU | peak RSS | stored |"
+    echo "|---|---|---|---|---|"
+    echo "| the limit: read, BLAKE3, zstd -1, nothing kept | $(middle <"$rows/limit")"
+    echo "| snapback | $(middle <"$rows/snapback")"
+    echo "| mariadb-backup, zstd -1 -T2 (leaves the binary logs out) | $(middle <"$rows/mb")"
+    echo "| tar, zstd -1 -T2 | $(middle <"$rows/tar")"
     cold; echo "| restic | $(timed "restic backup -q $DATADIR") | $(mb "$(stored "$LAB/other/restic")") |"
 }
 
@@ -60,21 +78,22 @@ bench_copy() {
     server_up "$DATADIR" "$SUBVOLUME" --innodb-log-file-size=256M
     say "loading $rows rows"
     "$ledger" setup "$SOCKET" "$rows"
-    # Twenty seconds of writers, so that the tables are not all in one piece.
+    # Some seconds of writers, so that the tables are not all in one piece.
     mkfifo "$LAB/run/stop"
     "$ledger" load "$SOCKET" - $threads 0 "$rows" <"$LAB/run/stop" >/dev/null &
     local load=$!
     exec 9>"$LAB/run/stop"
-    sleep 20
+    sleep 10
     exec 9>&-
     wait "$load"
+    rm "$LAB/run/stop"
     write_config
     export LAB DATADIR SOCKET RESTIC_PASSWORD=bench RESTIC_REPOSITORY=$LAB/other/restic RESTIC_CACHE_DIR=$LAB/restic-cache
     first_backup
     bash -c "$mariabackup --target-dir=$LAB/other/mb-full" >/dev/null 2>&1
     second_backup "nothing changed" mb-full mb-quiet
     sql "UPDATE ledger.bulk SET hits = hits + 1 WHERE id % 100 = 0"
-    sleep 3
+    until_idle
     second_backup "1 % of the rows changed" mb-full mb-inc
     restores
     server_down "$SERVER"
