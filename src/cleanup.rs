@@ -66,7 +66,7 @@ pub fn cleanup(config: &Config, request: &Request, monitor: &dyn Monitor, cancel
         monitor.message(&format!("run {}", one.run.short()));
         report.runs.push(undo_run(config, request, &providers, one));
     }
-    orphans(request, &providers, &mounts, &known, &mut report)?;
+    orphans(request, &providers, &mounts, &known, &mut report);
     if !request.dry_run {
         repository_leftovers(config, &mut report);
     }
@@ -129,23 +129,24 @@ fn name_of(made: &Made) -> String {
 }
 
 /// Snapshots of unknown runs may belong to another state directory whose run is alive: they are named, and removed only when asked.
-fn orphans(
-    request: &Request,
-    providers: &[Box<dyn Provider>],
-    mounts: &Mounts,
-    known: &[Id],
-    report: &mut Report,
-) -> Result<()> {
+fn orphans(request: &Request, providers: &[Box<dyn Provider>], mounts: &Mounts, known: &[Id], report: &mut Report) {
     for provider in providers {
-        let unknown = provider
-            .list_own(mounts)?
-            .into_iter()
-            .filter(|snapshot| !known.contains(&snapshot.run));
-        for snapshot in unknown {
-            orphan(request, &**provider, &snapshot, report);
+        let own = match provider.list_own(mounts) {
+            Ok(own) => own,
+            // One kind of storage that cannot be looked at must not keep the others from being cleaned.
+            Err(error) => {
+                let said = format!(
+                    "snapshots of ours on {:?} cannot be looked for: {error}",
+                    provider.kind()
+                );
+                report.findings.push(Finding::warning("orphan", said));
+                continue;
+            }
+        };
+        for snapshot in own.iter().filter(|snapshot| !known.contains(&snapshot.run)) {
+            orphan(request, &**provider, snapshot, report);
         }
     }
-    Ok(())
 }
 
 fn orphan(request: &Request, provider: &dyn Provider, snapshot: &Snapshot, report: &mut Report) {

@@ -126,8 +126,9 @@ pub fn remove(snapshot: &Snapshot) -> Result<bool> {
 
 /// Every snapshot with our mark.
 pub fn list(kind: ProviderKind) -> Result<Vec<Snapshot>> {
-    // A host without LVM has none.
-    if sys::command::Program::find("lvs").is_err() {
+    // A host without LVM has none; without device-mapper, LVM's commands fail.
+    let mapper = Path::new("/sys/class/misc/device-mapper");
+    if !mapper.exists() || sys::command::Program::find("lvs").is_err() {
         return Ok(Vec::new());
     }
     let found = report::list(&[&format!("@{TAG}")])?;
