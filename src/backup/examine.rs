@@ -55,7 +55,13 @@ pub(crate) fn examine(config: &Config, cancel: &Cancel) -> Result<Examined> {
     cancel.check()?;
     let mounts = Mounts::read()?;
     let providers = volume::providers(config);
-    let layout = lay_out(&paths, &config.files, &providers, &mounts)?;
+    let layout = lay_out(
+        &paths,
+        &config.files,
+        &providers,
+        &mounts,
+        std::slice::from_ref(&config.state_dir),
+    )?;
     findings.extend(layout.findings.iter().cloned());
     findings.extend(room(&layout, &providers)?);
     findings.extend(no_place(&layout, &providers, &directories_of_server(&paths)));

@@ -8,7 +8,6 @@ use super::snapshots::{self, Ready, Taken};
 use crate::database::{
     Coordinates, Database, LockFigures, QuiesceContext, QuiescePlan, Released, SettlePoint, Strategy,
 };
-use crate::detect::Layout;
 use crate::journal::{Journal, Made};
 use crate::volume::{Provider, Volume};
 use crate::{Error, Result};
@@ -37,7 +36,8 @@ pub(super) fn take<'e>(
         layout,
         ..
     } = examined;
-    let volumes = volumes_of_database(layout);
+    let instant = &layout.instant;
+    let volumes: Vec<Volume> = instant.volumes().cloned().collect();
     let keep_clear = examined.directories_of_server();
     let mut taken = Taken::default();
     let Some(database) = database else {
@@ -52,7 +52,8 @@ pub(super) fn take<'e>(
     run.phase("settle", |_| {
         snapshots::settle(providers, &volumes, snapshots::rounds(SettlePoint::Before))
     })?;
-    let ready = run.phase("prepare", |run| Ready::new(run, providers, &volumes, &keep_clear))?;
+    let limit = quiesce.limits.hold_limit;
+    let ready = run.phase("prepare", |run| Ready::new(run, providers, instant, &keep_clear, limit))?;
     let (moment, ready, fixed) = locked(run, database, quiesce, providers, &volumes, ready)?;
     run.closing_phase("mount", |run| taken.add(run, ready.finish(&run.journal)?, fixed, true))?;
     Ok((moment, taken))
@@ -77,14 +78,6 @@ pub(super) fn take_apart<'e>(run: &mut Run<'_>, examined: &'e Examined, taken: &
             Ok(())
         })
     })
-}
-
-fn volumes_of_database(layout: &Layout) -> Vec<Volume> {
-    layout
-        .database_volumes()
-        .into_iter()
-        .map(|index| layout.volumes[index].clone())
-        .collect()
 }
 
 /// The lock is held from inside `quiesce` to inside `release`; nothing else happens in between but the decisive call.

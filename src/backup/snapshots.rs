@@ -12,6 +12,7 @@ use crate::finding::Finding;
 use crate::journal::{Journal, Made};
 use crate::monitor::Monitor;
 use crate::units::micros;
+use crate::volume::barrier::{Arrangement, Barrier, Set};
 use crate::volume::{Health, Prepared, Provider, Snapshot, Volume};
 use crate::{Error, Result};
 
@@ -53,10 +54,10 @@ pub(crate) fn rounds(point: crate::database::SettlePoint) -> usize {
     }
 }
 
-/// A set of snapshots of one provider that is one short step away. Dropping it undoes it, unseen.
+/// Snapshots of one instant that are one short step away. Dropping it undoes it, unseen.
 pub(crate) struct Ready<'p> {
-    provider: &'p dyn Provider,
-    prepared: Option<Box<dyn Prepared>>,
+    providers: &'p [Box<dyn Provider>],
+    prepared: Option<Box<dyn Prepared + 'p>>,
     /// As the journal has it.
     planned: Vec<Snapshot>,
     /// Directories of ours in which the snapshots appear.
@@ -64,34 +65,40 @@ pub(crate) struct Ready<'p> {
 }
 
 impl<'p> Ready<'p> {
-    /// Plans, writes down, prepares.
+    /// Plans, writes down, prepares. No filesystem will be frozen for longer than `limit`.
     pub fn new(
         run: &Run<'_>,
         providers: &'p [Box<dyn Provider>],
-        volumes: &[Volume],
+        arrangement: &Arrangement,
         keep_clear: &[PathBuf],
+        limit: Duration,
     ) -> Result<Ready<'p>> {
-        let first = volumes
-            .first()
-            .ok_or_else(|| Error::failed("there is no volume to snapshot"))?;
-        let provider = provider_of(providers, first)?;
-        let planned = provider.plan(run.id, volumes, keep_clear)?;
-        let places = provider.places(&planned);
+        let mut sets = Vec::new();
+        for volumes in &arrangement.sets {
+            let first = volumes
+                .first()
+                .ok_or_else(|| Error::failed("there is no volume to snapshot"))?;
+            let provider = provider_of(providers, first)?;
+            let planned = provider.plan(run.id, volumes, keep_clear)?;
+            sets.push(Set { provider, planned });
+        }
+        let all_places = sets.iter().flat_map(|set| set.provider.places(&set.planned));
+        let places: Vec<PathBuf> = all_places.collect();
         for place in places.iter().filter(|place| !place.exists()) {
             run.journal.record(&Made::Directory { at: place.clone() })?;
         }
+        let planned: Vec<Snapshot> = sets.iter().flat_map(|set| set.planned.iter().cloned()).collect();
         for snapshot in &planned {
             run.journal.record(&Made::Snapshot(snapshot.clone()))?;
         }
         crate::failpoint!("backup.planned");
         let mut ready = Ready {
-            provider,
+            providers,
             prepared: None,
             planned,
             places,
         };
-        let alive = run.journal.descriptor()?;
-        match provider.prepare(&ready.planned, Some(alive.as_fd())) {
+        match prepare(run, sets, &arrangement.frozen(), limit) {
             Ok(prepared) => {
                 for note in prepared.notes() {
                     run.monitor.finding(&note);
@@ -99,7 +106,7 @@ impl<'p> Ready<'p> {
                 ready.prepared = Some(prepared);
             }
             // Nothing was left behind: the journal is told so.
-            Err(cause) => return Err(Error::from(cause).and_rollback(ready.abandon(&run.journal))),
+            Err(cause) => return Err(cause.and_rollback(ready.abandon(&run.journal))),
         }
         Ok(ready)
     }
@@ -113,14 +120,14 @@ impl<'p> Ready<'p> {
     }
 
     /// The rest, with the lock gone.
-    pub fn finish(mut self, journal: &Journal) -> Result<Set<'p>> {
+    pub fn finish(mut self, journal: &Journal) -> Result<Finished<'p>> {
         let finished = match self.prepared.take() {
             Some(prepared) => prepared.finish().map_err(Error::from),
             None => Err(Error::failed("the snapshot set was given up already")),
         };
         match finished {
-            Ok(snapshots) => Ok(Set {
-                provider: self.provider,
+            Ok(snapshots) => Ok(Finished {
+                providers: self.providers,
                 snapshots,
                 places: std::mem::take(&mut self.places),
             }),
@@ -149,9 +156,27 @@ impl Drop for Ready<'_> {
     }
 }
 
-/// A finished set.
-pub(crate) struct Set<'p> {
-    provider: &'p dyn Provider,
+/// One set by itself, or several behind a barrier.
+fn prepare<'p>(
+    run: &Run<'_>,
+    mut sets: Vec<Set<'p>>,
+    frozen: &[PathBuf],
+    limit: Duration,
+) -> Result<Box<dyn Prepared + 'p>> {
+    let alive = run.journal.descriptor()?;
+    let alive = Some(alive.as_fd());
+    match sets.pop() {
+        Some(only) if sets.is_empty() => Ok(only.provider.prepare(&only.planned, alive)?),
+        last => {
+            sets.extend(last);
+            Ok(Box::new(Barrier::prepare(sets, frozen, limit, alive)?))
+        }
+    }
+}
+
+/// Snapshots that are there.
+pub(crate) struct Finished<'p> {
+    providers: &'p [Box<dyn Provider>],
     snapshots: Vec<Snapshot>,
     places: Vec<PathBuf>,
 }
@@ -189,14 +214,21 @@ pub(crate) struct Taken<'p> {
 
 impl<'p> Taken<'p> {
     /// Adds a finished set and makes it readable.
-    pub fn add(&mut self, run: &Run<'_>, set: Set<'p>, fixed: (Instant, Instant), with_database: bool) -> Result<()> {
-        let Set {
-            provider,
+    pub fn add(
+        &mut self,
+        run: &Run<'_>,
+        finished: Finished<'p>,
+        fixed: (Instant, Instant),
+        with_database: bool,
+    ) -> Result<()> {
+        let Finished {
+            providers,
             snapshots,
             places,
-        } = set;
+        } = finished;
         self.places.extend(places);
         for snapshot in snapshots {
+            let provider = provider_of(providers, &snapshot.volume)?;
             let create_us = micros(fixed.1.saturating_duration_since(fixed.0));
             // In the list before it is mounted, so that it is removed even when the mount fails.
             let at = mount_point(run, self.all.len());
@@ -226,7 +258,7 @@ impl<'p> Taken<'p> {
         volume: &Volume,
         keep_clear: &[PathBuf],
     ) -> Result<()> {
-        let mut ready = Ready::new(run, providers, std::slice::from_ref(volume), keep_clear)?;
+        let mut ready = Ready::new(run, providers, &Arrangement::of(volume), keep_clear, Duration::ZERO)?;
         let fixed = match ready.fix() {
             Ok(fixed) => fixed,
             Err(cause) => return Err(cause.and_rollback(ready.abandon(&run.journal))),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::{Error, Mounts};
 use crate::database::{PathRole, WrittenPath};
 use crate::finding::Finding;
+use crate::volume::barrier::Arrangement;
 use crate::volume::{Located, Provider, Volume};
 
 /// Where everything lives.
@@ -19,6 +20,8 @@ pub struct Layout {
     pub placed: Vec<Placed>,
     /// The trees beside the database, with what is nested in them; none that the database's trees contain.
     pub files: Vec<PlacedFile>,
+    /// How the server's volumes are taken at one instant; empty where they cannot be (a blocker says why).
+    pub instant: Arrangement,
     /// Facts, warnings, blockers.
     pub findings: Vec<Finding>,
 }
@@ -100,7 +103,7 @@ impl Layout {
 }
 
 /// Finds the volume of every path that the server needs, and of every tree beside it. Changes nothing. What stands in the way is a
-/// blocker among the findings, not an error.
+/// blocker among the findings, not an error. `written`: where this tool itself writes during a run, which is never frozen.
 ///
 /// # Errors
 /// The host cannot be examined at all.
@@ -109,8 +112,13 @@ pub fn lay_out(
     files: &[PathBuf],
     providers: &[Box<dyn Provider>],
     mounts: &Mounts,
+    written: &[PathBuf],
 ) -> Result<Layout, Error> {
-    let host = Host { providers, mounts };
+    let host = Host {
+        providers,
+        mounts,
+        written,
+    };
     let mut layout = Layout::default();
     database::place(&host, paths, &mut layout);
     files::place(&host, files, &mut layout);
@@ -121,6 +129,7 @@ pub fn lay_out(
 struct Host<'a> {
     providers: &'a [Box<dyn Provider>],
     mounts: &'a Mounts,
+    written: &'a [PathBuf],
 }
 
 impl<'a> Host<'a> {
@@ -137,10 +146,6 @@ impl<'a> Host<'a> {
             fs_type: mount.map_or_else(|| "an unknown filesystem".to_owned(), |mount| mount.fs_type.clone()),
             source_name: mount.map(|mount| mount.source.clone()).unwrap_or_default(),
         })
-    }
-
-    fn provider_of(&self, volume: &Volume) -> Option<&'a dyn Provider> {
-        crate::volume::of_kind(self.providers, volume.provider)
     }
 
     /// The directories at or below `path` that a snapshot of its volume does not contain: nested volumes, and whatever is

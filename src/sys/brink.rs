@@ -20,10 +20,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 
 use super::command::{Command, Running};
+use super::helper::Helper;
 use super::{Error, Result};
 use filter::Filter;
 pub use supervisor::Report;
-use supervisor::Supervisor;
 
 /// `DM_DEV_SUSPEND` of linux/dm-ioctl.h, which suspends or resumes a device: `_IOWR(0xfd, 6, struct dm_ioctl)`.
 pub const DM_DEV_SUSPEND: u32 = 0xc138_fd06;
@@ -37,7 +37,7 @@ pub struct Brink {
     running: Option<Running>,
     /// `None` once the supervisor was told to let everything go on.
     talk: Option<OwnedFd>,
-    supervisor: Supervisor,
+    supervisor: Helper,
 }
 
 impl Brink {
@@ -52,7 +52,7 @@ impl Brink {
                 .map_err(|error| Error::kernel("make a socket pair", error))
         };
         let ((talk, theirs), (give, take)) = (pair()?, pair()?);
-        let supervisor = Supervisor::fork(&take, &theirs, alive).map_err(|error| Error::kernel("fork", error))?;
+        let supervisor = supervisor::fork(&take, &theirs, alive).map_err(|error| Error::kernel("fork", error))?;
         drop((theirs, take));
         let filter = Filter::stopping_at(requests);
         let running = command.start(move |child| filter.install_in(child, give))?;

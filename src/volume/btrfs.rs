@@ -69,6 +69,11 @@ impl Provider for Btrfs {
             .is_some_and(|(first, rest)| rest.iter().all(|one| one.id == first.id))
     }
 
+    fn freezes(&self, _volume: &Volume) -> std::result::Result<(), String> {
+        // The transaction commit that makes the snapshot waits for the thaw, unkillably [M: shared measurements, docs/consistency.md].
+        Err("is Btrfs, whose snapshots cannot be taken while it is frozen".to_owned())
+    }
+
     fn room(&self, volumes: &[Volume], written_per_second: u64, seconds: u64) -> Result<Vec<Finding>> {
         survey::room(volumes, written_per_second.saturating_mul(seconds))
     }

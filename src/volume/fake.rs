@@ -21,6 +21,8 @@ struct State {
     volumes: Vec<PathBuf>,
     snapshots: PathBuf,
     one_instant: bool,
+    freezes: bool,
+    exclusive: Option<String>,
     failures: BTreeMap<&'static str, String>,
     survey: Survey,
     room: Vec<Finding>,
@@ -35,6 +37,8 @@ impl Fake {
             volumes: volumes.to_vec(),
             snapshots: snapshots.to_owned(),
             one_instant: false,
+            freezes: false,
+            exclusive: None,
             failures: BTreeMap::new(),
             survey: Survey::default(),
             room: Vec::new(),
@@ -46,6 +50,18 @@ impl Fake {
     /// Lets several volumes be taken at one instant, as ZFS can.
     pub fn with_one_instant(self) -> Fake {
         self.state().one_instant = true;
+        self
+    }
+
+    /// Its volumes say that they can be frozen.
+    pub fn with_freezing(self) -> Fake {
+        self.state().freezes = true;
+        self
+    }
+
+    /// Its commands hold this lock.
+    pub fn with_exclusive(self, lock: &str) -> Fake {
+        self.state().exclusive = Some(lock.to_owned());
         self
     }
 
@@ -101,7 +117,8 @@ impl Fake {
         }
     }
 
-    fn volume(&self, top: &Path) -> Volume {
+    /// The volume at this directory.
+    pub fn volume(&self, top: &Path) -> Volume {
         Volume {
             provider: ProviderKind::Fake,
             id: top.display().to_string(),
@@ -141,6 +158,15 @@ impl Provider for Fake {
 
     fn one_instant(&self, volumes: &[Volume]) -> bool {
         volumes.len() == 1 || self.state().one_instant
+    }
+
+    fn freezes(&self, _volume: &Volume) -> std::result::Result<(), String> {
+        let freezes = self.state().freezes;
+        freezes.then_some(()).ok_or_else(|| "is a fake".to_owned())
+    }
+
+    fn exclusive(&self, _volume: &Volume) -> Option<String> {
+        self.state().exclusive.clone()
     }
 
     fn room(&self, _volumes: &[Volume], _written_per_second: u64, _seconds: u64) -> Result<Vec<Finding>> {
@@ -251,6 +277,10 @@ impl Prepared for PreparedFake {
             .map_err(|error| crate::sys::Error::path("copy to", &snapshot.name, error))?;
         }
         Ok((begun, Instant::now()))
+    }
+
+    fn let_end(&mut self) -> Result<()> {
+        self.fake.call("let_end")
     }
 
     fn finish(self: Box<Self>) -> Result<Vec<Snapshot>> {

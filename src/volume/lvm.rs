@@ -10,9 +10,10 @@ mod prepared;
 mod report;
 mod room;
 
+use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Error, Health, Located, Prepared, Provider, ProviderKind, Result, Snapshot, Survey, Volume, mark};
 use crate::detect::Mounts;
@@ -30,8 +31,8 @@ const OF: &str = "of:";
 pub struct Lvm {
     kind: ProviderKind,
     cow_size: CowSize,
-    /// Bytes that are expected to change while a snapshot exists, as last told by [`Provider::room`].
-    expected: AtomicU64,
+    /// Bytes that are expected to change on a volume (by id) while its snapshot exists, as last told by [`Provider::room`].
+    expected: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Lvm {
@@ -40,7 +41,7 @@ impl Lvm {
         Lvm {
             kind: ProviderKind::Lvm,
             cow_size,
-            expected: AtomicU64::new(0),
+            expected: Mutex::default(),
         }
     }
 
@@ -49,8 +50,14 @@ impl Lvm {
         Lvm {
             kind: ProviderKind::LvmThin,
             cow_size: CowSize::Auto,
-            expected: AtomicU64::new(0),
+            expected: Mutex::default(),
         }
+    }
+}
+
+impl Lvm {
+    fn expected(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -73,6 +80,22 @@ impl Provider for Lvm {
             .is_some_and(|(first, rest)| rest.iter().all(|one| one.id == first.id))
     }
 
+    /// Suspending the origin freezes its filesystem once more. Before Linux 6.8 (FREEZE_MAY_NEST in fs/super.c) that failed with EBUSY where it was frozen.
+    fn freezes(&self, volume: &Volume) -> std::result::Result<(), String> {
+        match volume.fs_type.as_str() {
+            "ext2" => Err("has ext2, which cannot be frozen".to_owned()),
+            _ if !sys::host::kernel_is_at_least(6, 8) => {
+                Err("cannot be suspended by LVM while it is frozen (this needs Linux 6.8)".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// LVM's lock on the volume group.
+    fn exclusive(&self, volume: &Volume) -> Option<String> {
+        volume.id.split_once('/').map(|(group, _)| group.to_owned())
+    }
+
     fn room(&self, volumes: &[Volume], written_per_second: u64, seconds: u64) -> Result<Vec<Finding>> {
         let mut findings = Vec::new();
         for volume in volumes {
@@ -80,7 +103,7 @@ impl Provider for Lvm {
                 (0, ProviderKind::Lvm) => room::expected_changes(volume)?,
                 (told, _) => told,
             };
-            self.expected.store(expected, Ordering::Relaxed);
+            self.expected().insert(volume.id.clone(), expected);
             findings.extend(room::judge(&origin(volume)?, self.cow_size, expected)?);
         }
         Ok(findings)
@@ -107,7 +130,8 @@ impl Provider for Lvm {
     }
 
     fn prepare(&self, planned: &[Snapshot], alive: Option<BorrowedFd<'_>>) -> Result<Box<dyn Prepared>> {
-        let expected = self.expected.load(Ordering::Relaxed);
+        let told = |snapshot: &Snapshot| self.expected().get(&snapshot.volume.id).copied();
+        let expected = planned.first().and_then(told).unwrap_or(0);
         let prepared = prepared::PreparedLvm::prepare(planned, self.cow_size, expected, alive)?;
         Ok(Box::new(prepared))
     }

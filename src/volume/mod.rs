@@ -3,6 +3,7 @@
 //! A run calls, in this order: `locate`, `survey`, `one_instant`, `room`; `settle`; `plan` (the journal is written) and
 //! `prepare`; `fix` under the lock; `finish`; `mount`, `health`, `unmount`; `remove`.
 
+pub mod barrier;
 mod btrfs;
 #[doc(hidden)]
 pub mod fake;
@@ -109,6 +110,14 @@ pub trait Prepared: Send {
     /// The snapshots did not come to be; what was made is removed before returning.
     fn finish(self: Box<Self>) -> Result<Vec<Snapshot>>;
 
+    /// After [`fix`](Prepared::fix): lets the vendor's command end, so that its own lock is free for the next one. Nothing to do without such.
+    ///
+    /// # Errors
+    /// The command failed.
+    fn let_end(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Undoes everything, also after a failed or successful [`fix`](Prepared::fix).
     ///
     /// # Errors
@@ -152,6 +161,18 @@ pub trait Provider: Send + Sync {
 
     /// Whether this provider can snapshot all these volumes at one instant by itself. True for a single one.
     fn one_instant(&self, volumes: &[Volume]) -> bool;
+
+    /// Whether the volume's filesystem can be frozen (FIFREEZE) while its snapshot is taken, so that several volumes agree.
+    ///
+    /// # Errors
+    /// It cannot; why, to follow the volume's name.
+    fn freezes(&self, volume: &Volume) -> std::result::Result<(), String>;
+
+    /// A lock of the vendor's that a command of ours holds from [`prepare`](Provider::prepare) to its end: of two volumes with the same one, the second is
+    /// prepared when the first one's command has ended.
+    fn exclusive(&self, _volume: &Volume) -> Option<String> {
+        None
+    }
 
     /// Whether there is room for the snapshots while `written_per_second` bytes change for `seconds` s (0: the provider finds out what it
     /// needs to know). Changes nothing.

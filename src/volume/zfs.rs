@@ -68,6 +68,10 @@ impl Provider for Zfs {
             .is_some_and(|(first, rest)| rest.iter().all(|one| pool_of(&one.id) == pool_of(&first.id)))
     }
 
+    fn freezes(&self, _volume: &Volume) -> std::result::Result<(), String> {
+        Err("is ZFS, which cannot be frozen".to_owned())
+    }
+
     fn room(&self, volumes: &[Volume], written_per_second: u64, seconds: u64) -> Result<Vec<Finding>> {
         let expected = written_per_second.saturating_mul(seconds);
         let judged = volumes.iter().map(|volume| {

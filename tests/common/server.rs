@@ -12,6 +12,9 @@ use mysql::{Conn, OptsBuilder};
 
 use super::{both, missing, text};
 
+/// The option that moves the redo log.
+pub const REDO: &str = "innodb-log-group-home-dir";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flavour {
     MariaDb,
@@ -79,6 +82,13 @@ impl Server {
                     "--skip-test-db",
                 ])
                 .arg(format!("--datadir={}", text(datadir)))
+                // The redo log is made where it will be.
+                .args(
+                    options
+                        .iter()
+                        .filter(|(key, _)| *key == REDO)
+                        .map(|(key, value)| format!("--{key}={value}")),
+                )
                 .output(),
             Flavour::MySql => flavour
                 .program("mysqld")
@@ -88,6 +98,12 @@ impl Server {
                     "--user=root",
                     "--secure-file-priv=",
                 ])
+                .args(
+                    options
+                        .iter()
+                        .filter(|(key, _)| *key == REDO)
+                        .map(|(key, value)| format!("--{key}={value}")),
+                )
                 .arg(format!("--datadir={}", text(datadir)))
                 .output(),
         };

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{missing, run, text};
 
@@ -67,7 +68,13 @@ pub struct Storage {
 
 impl Storage {
     pub fn new(dir: &Path, size: u64) -> Option<Storage> {
-        let kind = Kind::chosen();
+        Storage::of(Kind::chosen(), dir, size)
+    }
+
+    /// Another one, whatever was chosen.
+    pub fn of(kind: Kind, dir: &Path, size: u64) -> Option<Storage> {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         if let Some(facility) = kind.facility() {
             missing(facility);
             return None;
@@ -84,7 +91,7 @@ impl Storage {
             kind,
             device,
             mount_point,
-            group: format!("snapbacktest{}", std::process::id()),
+            group: format!("snapbacktest{}x{number}", std::process::id()),
             volumes: std::cell::RefCell::default(),
         };
         storage.prepare();

@@ -14,3 +14,5 @@ mod lvm;
 mod measure;
 mod round_trip;
 mod setting;
+mod several_volumes;
+mod zfs;

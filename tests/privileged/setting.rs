@@ -80,8 +80,13 @@ impl Scene {
     /// Shows that a backup is exact: every row acknowledged before it is there, no gaps, and the live binary log replayed from the recorded
     /// position gives what the live server has now. The load is at rest.
     pub fn prove_exact(&self, backup: &Value, before: &[[u64; 3]], name: &str) {
-        let id = backup["id"].as_str().unwrap();
-        let restored = self.restore(id, name);
+        let restored = self.restore(backup["id"].as_str().unwrap(), name);
+        self.prove_same(backup, before, restored);
+        std::fs::remove_dir_all(self.lab.path(name)).unwrap();
+    }
+
+    /// As [`prove_exact`](Scene::prove_exact), for a server that runs on the restored data already.
+    pub fn prove_same(&self, backup: &Value, before: &[[u64; 3]], restored: Server) {
         let there = load::proven(&restored.socket, self.mariadb(), self.only_innodb, THREADS);
         for (thread, (there, before)) in there.iter().zip(before).enumerate() {
             for engine in 0..3 {
@@ -97,8 +102,6 @@ impl Scene {
         let position = backup["position"]["position"].as_u64().unwrap();
         restored.replay(&self.server.binary_logs(), file, position);
         assert_same(&self.server.checksums(load::SCHEMA), &restored.checksums(load::SCHEMA));
-        drop(restored);
-        std::fs::remove_dir_all(self.lab.path(name)).unwrap();
     }
 
     /// `snapback cleanup`, again while a command that a dead run started is still at work.

@@ -539,8 +539,9 @@ fn a_database_over_two_subvolumes_is_refused_and_web_files_are_not() {
         named: None,
     };
     let providers = providers(&snapback::config::Config::default());
-    let lay_out =
-        |paths: &[WrittenPath], files: &[PathBuf]| lay_out(paths, files, &providers, &Mounts::read().unwrap()).unwrap();
+    let lay_out = |paths: &[WrittenPath], files: &[PathBuf]| {
+        lay_out(paths, files, &providers, &Mounts::read().unwrap(), &[]).unwrap()
+    };
     let blockers = |layout: &snapback::detect::Layout| {
         let blockers = layout
             .findings

@@ -8,6 +8,8 @@ use super::{Gap, Host, Layout, Placed, add_findings};
 use crate::database::{PathRole, WrittenPath};
 use crate::detect::Error;
 use crate::finding::Finding;
+use crate::volume::Volume;
+use crate::volume::barrier::{self, Arrangement};
 
 /// Places every path that the server needs, then asks whether one instant covers them all.
 pub fn place(host: &Host<'_>, paths: &[WrittenPath], layout: &mut Layout) {
@@ -105,15 +107,16 @@ fn unplaced(error: &Error) -> Finding {
 }
 
 /// What the server needs must be taken at one instant; anything else can boot cleanly and still have lost rows.
-fn one_instant(host: &Host<'_>, layout: &Layout) -> Option<Finding> {
+fn one_instant(host: &Host<'_>, layout: &mut Layout) -> Option<Finding> {
     let indices = layout.database_volumes();
     let volumes: Vec<_> = indices.iter().map(|index| layout.volumes[*index].clone()).collect();
-    let [first, ..] = volumes.as_slice() else { return None };
-    let one_kind = volumes.iter().all(|volume| volume.provider == first.provider);
-    let provider = host.provider_of(first).filter(|_| one_kind);
-    if provider.is_some_and(|provider| provider.one_instant(&volumes)) {
-        return None;
-    }
+    let reason = match barrier::arrange(host.providers, &volumes, host.written) {
+        Ok(arrangement) => {
+            layout.instant = arrangement;
+            return frozen_note(&layout.instant);
+        }
+        Err(reason) => reason,
+    };
     let on = |index: usize| {
         let of_it = layout.placed.iter().filter(|placed| placed.volume == index);
         let paths: Vec<String> = of_it
@@ -127,13 +130,31 @@ fn one_instant(host: &Host<'_>, layout: &Layout) -> Option<Finding> {
             "several-volumes",
             format!(
                 "what the server writes lies on {} volumes, which cannot be snapshotted at one instant, so that the copy \
-                 could miss rows without any sign of it: {}",
+                 could miss rows without any sign of it: {} ({reason})",
                 list.len(),
                 list.join("; "),
             ),
         )
         .remedy(remedy(layout)),
     )
+}
+
+fn frozen_note(instant: &Arrangement) -> Option<Finding> {
+    let (anchor, frozen) = instant.sets.split_first()?;
+    let names = |volumes: &mut dyn Iterator<Item = &Volume>| {
+        let names: Vec<&str> = volumes.map(|volume| volume.source.as_str()).collect();
+        names.join(", ")
+    };
+    (!frozen.is_empty()).then(|| {
+        Finding::note(
+            "barrier",
+            format!(
+                "{} will be frozen while the snapshot of {} is taken, so that they agree; the server waits that long, also with lockless",
+                names(&mut frozen.iter().flatten()),
+                names(&mut anchor.iter()),
+            ),
+        )
+    })
 }
 
 fn remedy(layout: &Layout) -> String {
@@ -154,7 +175,7 @@ fn remedy(layout: &Layout) -> String {
         })
         .collect();
     format!(
-        "bring all of it into one subvolume: stop the server; {}; start it again",
+        "bring all of it onto one volume: stop the server; {}; start it again",
         steps.join("; ")
     )
 }

@@ -43,7 +43,7 @@ impl Lab {
     fn lay_out(&self, paths: &[WrittenPath], files: &[&str]) -> Layout {
         let providers: Vec<Box<dyn Provider>> = vec![Box::new(self.fake.clone())];
         let files: Vec<PathBuf> = files.iter().map(|name| self.path(name)).collect();
-        lay_out(paths, &files, &providers, &Mounts::default()).unwrap()
+        lay_out(paths, &files, &providers, &Mounts::default(), &[]).unwrap()
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::ptr::{from_mut, null_mut};
-use std::time::{Duration, Instant};
+use std::ptr::from_mut;
+
+use crate::sys::helper::{Helper, interrupted};
 
 /// Words of the parent: let this call go on and hold the next one as well; let this and all others go on.
 pub const ASK_ON: u8 = b'a';
@@ -11,9 +12,6 @@ pub const RUN_ON: u8 = b'r';
 
 /// What of the ioctl's argument is reported, in bytes: all of struct dm_ioctl up to its UUID.
 const SEEN: usize = 304;
-
-/// How long the supervisor's end is waited for.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// linux/seccomp.h, which libc does not have: `_IOWR('!', 0, struct seccomp_notif)`, `_IOWR('!', 1, struct seccomp_notif_resp)`,
 /// `_IOW('!', 2, __u64)`.
@@ -84,77 +82,21 @@ impl Report {
     }
 }
 
-/// The forked process.
-#[derive(Debug)]
-pub struct Supervisor(Option<libc::pid_t>);
-
-impl Supervisor {
-    /// Forks it. It takes the listener from `take`, talks over `talk` until that is closed, and keeps `alive` open.
-    pub fn fork(take: &OwnedFd, talk: &OwnedFd, alive: Option<BorrowedFd<'_>>) -> io::Result<Supervisor> {
-        let alive = alive.map_or(-1, |alive| alive.as_raw_fd());
-        // SAFETY: the child makes system calls only, on its own stack and on descriptors that it inherited, and never returns.
-        match unsafe { libc::fork() } {
-            -1 => Err(io::Error::last_os_error()),
-            0 => unsafe { supervise(take.as_raw_fd(), talk.as_raw_fd(), alive) },
-            pid => Ok(Supervisor(Some(pid))),
-        }
-    }
-
-    /// Waits for its end, which comes with the command's; not for long: what the command left running may still need its answers.
-    pub fn reap(&mut self) {
-        let Some(pid) = self.0.take() else { return };
-        let until = Instant::now() + LINGER;
-        loop {
-            // SAFETY: our own child, which nobody else waits for.
-            match unsafe { libc::waitpid(pid, null_mut(), libc::WNOHANG) } {
-                0 if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
-                -1 if interrupted() => {}
-                _ => return,
+/// Forks the process that takes the listener from `take`, talks over `talk` until that is closed, and keeps `alive` open.
+pub fn fork(take: &OwnedFd, talk: &OwnedFd, alive: Option<BorrowedFd<'_>>) -> io::Result<Helper> {
+    let alive = alive.map_or(-1, |alive| alive.as_raw_fd());
+    let given = [take.as_raw_fd(), talk.as_raw_fd(), alive];
+    let task = || {
+        // SAFETY: system calls on its own stack and on descriptors that it was given.
+        unsafe {
+            if let Some(listener) = receive_descriptor(3) {
+                libc::close(3);
+                serve(listener, 4);
             }
         }
-    }
-}
-
-fn interrupted() -> bool {
-    io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
-}
-
-/// The child. Signals that are meant for the tool (Ctrl-C, a service's stop) must not end it while a command is held.
-unsafe fn supervise(take: i32, talk: i32, alive: i32) -> ! {
-    // SAFETY (all): system calls on the child's own descriptors and stack.
-    unsafe {
-        let mut all: libc::sigset_t = std::mem::zeroed();
-        libc::sigfillset(&mut all);
-        libc::pthread_sigmask(libc::SIG_BLOCK, &all, null_mut());
-        libc::setsid();
-        libc::prctl(libc::PR_SET_NAME, c"snapback-brink".as_ptr());
-        // Nothing else of the tool's stays open here: neither its output nor its sessions, whose end ends a lock.
-        let (take, talk, alive) = (high(take), high(talk), high(alive));
-        libc::close(5);
-        for (at, descriptor) in [(3, take), (4, talk), (5, alive)] {
-            libc::dup2(descriptor, at);
-        }
-        let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
-        for standard in 0..3 {
-            libc::dup2(null, standard);
-        }
-        if libc::syscall(libc::SYS_close_range, 6, libc::c_uint::MAX, 0) != 0 {
-            for descriptor in 6..4096 {
-                libc::close(descriptor);
-            }
-        }
-        if let Some(listener) = receive_descriptor(3) {
-            libc::close(3);
-            serve(listener, 4);
-        }
-        libc::_exit(0)
-    }
-}
-
-/// The same descriptor with a number out of the way.
-unsafe fn high(descriptor: i32) -> i32 {
-    // SAFETY: a system call.
-    unsafe { libc::fcntl(descriptor, libc::F_DUPFD, 100) }
+    };
+    // SAFETY: the task makes system calls only.
+    unsafe { Helper::fork(c"snapback-brink", given, task) }
 }
 
 /// Answers until everything under the filter has ended.

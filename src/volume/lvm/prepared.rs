@@ -163,6 +163,13 @@ impl Prepared for PreparedLvm {
         }
     }
 
+    fn let_end(&mut self) -> Result<()> {
+        match std::mem::replace(&mut self.step, Step::Over) {
+            Step::Waiting(brink) => Ok(brink.finish().map(drop)?),
+            Step::Plain(_) | Step::Over => Ok(()),
+        }
+    }
+
     fn finish(mut self: Box<Self>) -> Result<Vec<Snapshot>> {
         let finished = self.complete();
         if finished.is_err() {
@@ -187,9 +194,7 @@ impl Prepared for PreparedLvm {
 
 impl PreparedLvm {
     fn complete(&mut self) -> Result<Snapshot> {
-        if let Step::Waiting(brink) = std::mem::replace(&mut self.step, Step::Over) {
-            brink.finish()?;
-        }
+        self.let_end()?;
         let made = report::one(&self.one.name)?
             .ok_or_else(|| Error::failed("find the snapshot", &self.one.name, "it is not there after it was made"))?;
         if made.kind == "thin" {

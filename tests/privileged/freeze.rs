@@ -1,0 +1,158 @@
+//! Freezing real filesystems: needs root, loop devices, ext4 and XFS. Nothing but the test's own filesystems is frozen.
+#![allow(missing_docs, clippy::print_stderr, unused_imports)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::{missing, run, text};
+use snapback::sys::freeze::Freezer;
+
+/// A small filesystem on a loop image; thawed, unmounted and detached when it is dropped.
+struct Filesystem {
+    device: String,
+    top: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Filesystem {
+    fn new(kind: &str) -> Option<Filesystem> {
+        if !rustix::process::geteuid().is_root() {
+            missing("root");
+            return None;
+        }
+        let dir = tempfile::Builder::new().prefix("snapback-test-").tempdir().unwrap();
+        let (image, top) = (dir.path().join("image"), dir.path().join("mnt"));
+        File::create(&image).and_then(|file| file.set_len(400 << 20)).unwrap();
+        std::fs::create_dir(&top).unwrap();
+        let flags: &[&str] = if kind == "ext4" { &["-q", "-F"] } else { &["-q"] };
+        run(&format!("mkfs.{kind}"), &[flags, &[&text(&image)]].concat());
+        let device = run("losetup", &["--find", "--show", &text(&image)]).trim().to_owned();
+        run("mount", &[&device, &text(&top)]);
+        Some(Filesystem { device, top, _dir: dir })
+    }
+
+    /// Whether a write gets through within half a second.
+    fn writable(&self) -> bool {
+        writable(&self.top)
+    }
+}
+
+fn writable(top: &Path) -> bool {
+    let path = top.join("probe");
+    let (told, tell) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let written = File::create(path).and_then(|mut file| file.write_all(b"x").and_then(|()| file.sync_all()));
+        let _ = told.send(written.is_ok());
+    });
+    tell.recv_timeout(Duration::from_millis(500)).unwrap_or(false)
+}
+
+impl Drop for Filesystem {
+    fn drop(&mut self) {
+        // Where a test went wrong; an error where it is not frozen.
+        let _ = Command::new("fsfreeze").args(["--unfreeze", &text(&self.top)]).output();
+        for _ in 0..50 {
+            if Command::new("umount")
+                .arg(&self.top)
+                .output()
+                .is_ok_and(|output| output.status.success())
+            {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let _ = Command::new("losetup").args(["--detach", &self.device]).output();
+    }
+}
+
+const LONG: Duration = Duration::from_secs(20);
+
+#[test]
+fn several_filesystems_are_frozen_until_they_are_thawed() {
+    let (Some(one), Some(two)) = (Filesystem::new("ext4"), Filesystem::new("xfs")) else {
+        return;
+    };
+    let mut freezer = Freezer::prepare(&[one.top.clone(), two.top.clone()], LONG).unwrap();
+    assert!(one.writable() && two.writable(), "frozen too early");
+    freezer.freeze().unwrap();
+    assert!(!one.writable() && !two.writable(), "not frozen");
+    freezer.thaw().unwrap();
+    assert!(one.writable() && two.writable(), "not thawed");
+}
+
+#[test]
+fn a_filesystem_is_thawed_at_the_limit_and_that_is_told() {
+    let Some(one) = Filesystem::new("xfs") else { return };
+    let mut freezer = Freezer::prepare(std::slice::from_ref(&one.top), Duration::from_millis(900)).unwrap();
+    freezer.freeze().unwrap();
+    let begun = Instant::now();
+    assert!(!one.writable());
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(one.writable(), "frozen for {:?}", begun.elapsed());
+    let error = freezer.thaw().unwrap_err().to_string();
+    assert!(error.contains("keep frozen"), "{error}");
+}
+
+#[test]
+fn what_somebody_else_thawed_is_told() {
+    let Some(one) = Filesystem::new("ext4") else { return };
+    let mut freezer = Freezer::prepare(std::slice::from_ref(&one.top), LONG).unwrap();
+    freezer.freeze().unwrap();
+    run("fsfreeze", &["--unfreeze", &text(&one.top)]);
+    let error = freezer.thaw().unwrap_err().to_string();
+    assert!(error.contains("keep frozen"), "{error}");
+    assert!(one.writable());
+}
+
+#[test]
+fn where_one_cannot_be_frozen_the_others_are_thawed() {
+    let Some(one) = Filesystem::new("ext4") else { return };
+    // Never frozen: procfs cannot be.
+    let mut freezer = Freezer::prepare(&[one.top.clone(), PathBuf::from("/proc")], LONG).unwrap();
+    let error = freezer.freeze().unwrap_err().to_string();
+    assert!(error.contains("/proc"), "{error}");
+    assert!(one.writable());
+}
+
+#[test]
+fn a_freezer_that_is_dropped_thaws() {
+    let Some(one) = Filesystem::new("ext4") else { return };
+    let mut freezer = Freezer::prepare(std::slice::from_ref(&one.top), LONG).unwrap();
+    freezer.freeze().unwrap();
+    drop(freezer);
+    assert!(one.writable());
+}
+
+#[test]
+fn our_own_sigkill_thaws() {
+    let Some(one) = Filesystem::new("xfs") else { return };
+    let begun = Instant::now();
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "freezes_and_dies"])
+        .env("SNAPBACK_TEST_FREEZE", &one.top)
+        .output()
+        .unwrap()
+        .status;
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&status),
+        Some(9),
+        "{status}"
+    );
+    assert!(one.writable(), "left frozen");
+    assert!(begun.elapsed() < LONG / 2, "only thawed at the limit");
+}
+
+#[test]
+#[ignore = "run by our_own_sigkill_thaws"]
+fn freezes_and_dies() {
+    let top = PathBuf::from(std::env::var_os("SNAPBACK_TEST_FREEZE").unwrap());
+    let mut freezer = Freezer::prepare(std::slice::from_ref(&top), LONG).unwrap();
+    freezer.freeze().unwrap();
+    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
+}

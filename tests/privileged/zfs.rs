@@ -1,0 +1,47 @@
+//! What only ZFS can do wrong. Where the tests run on other storage, there is nothing to test.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::common::{Flavour, Kind, both, run};
+use crate::setting::Scene;
+
+fn scene() -> Option<Scene> {
+    (Kind::chosen() == Kind::Zfs)
+        .then(|| Scene::new(Flavour::MariaDb, &[], false, ""))
+        .flatten()
+}
+
+#[test]
+fn a_snapshot_that_is_copied_cannot_be_destroyed_and_strangers_stay() {
+    let Some(scene) = scene() else { return };
+    let dataset = format!("{}/db", scene.lab.storage.group());
+    // Our kind of name, but not our property.
+    let stranger = format!("{dataset}@snapback-{}-0", "0123456789abcdef".repeat(2));
+    run("zfs", &["snapshot", &stranger]);
+    // Reached by its name all the same.
+    run("zfs", &["set", "snapdir=hidden", &dataset]);
+    let gate = scene.lab.path("gate");
+    let child = scene
+        .tool
+        .spawn(&format!("fs.publish=pause:{}", gate.display()), &["--json", "backup"]);
+    let begun = Instant::now();
+    while !scene.lab.path("gate.reached").exists() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "the copy did not begin");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let ours: Vec<String> = scene.lab.storage.snapshots();
+    let ours: Vec<&String> = ours.iter().filter(|name| **name != stranger).collect();
+    assert_eq!(ours.len(), 1, "{ours:?}");
+    let destroyed = Command::new("zfs").args(["destroy", ours[0]]).output().unwrap();
+    assert!(
+        !destroyed.status.success(),
+        "a snapshot that is being copied was destroyed"
+    );
+    std::fs::write(&gate, "").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(matches!(output.status.code(), Some(0 | 5)), "{}", both(&output));
+    let report = scene.tool.json(&["cleanup", "--orphans"]);
+    assert_eq!(report["orphans"].as_array().unwrap().len(), 0, "{report}");
+    assert_eq!(scene.lab.storage.snapshots(), vec![stranger]);
+}
