@@ -117,6 +117,9 @@ pub struct Btrfs {
 pub struct Lvm {
     /// The copy-on-write space of a thick snapshot: `auto`, a size, or a part of the origin such as `20%`.
     pub cow_size: CowSize,
+    /// A snapshot whose copy-on-write space fills is extended up to this, while the volume group has room; `None`: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cow_limit: Option<CowSize>,
 }
 
 /// A span of time in the configuration.

@@ -47,6 +47,10 @@ impl Brink {
     /// # Errors
     /// It could not be started; [`unsupported`] tells whether that is because this kernel cannot do it, then run it plainly.
     pub fn start(command: &Command, requests: &[u32], alive: Option<BorrowedFd<'_>>) -> Result<Brink> {
+        crate::failpoint!("brink.unsupported", || Error::kernel(
+            "install a seccomp filter",
+            io::Error::from_raw_os_error(libc::ENOSYS)
+        ));
         let pair = || {
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .map_err(|error| Error::kernel("make a socket pair", error))

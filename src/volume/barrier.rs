@@ -12,7 +12,11 @@ pub use arrange::{Arrangement, arrange};
 
 use super::{Error, Prepared, Provider, Result, Snapshot};
 use crate::finding::Finding;
+use crate::sys::failpoint;
 use crate::sys::freeze::Freezer;
+
+/// For the test that shows what the freezing is for.
+const UNGUARDED: &str = "barrier.unguarded";
 
 /// What one provider takes by one decisive call.
 pub struct Set<'p> {
@@ -78,7 +82,7 @@ impl<'p> Barrier<'p> {
     }
 
     fn take(&mut self, freezer: &mut Freezer) -> Result<()> {
-        if !unguarded() {
+        if !failpoint::asked(UNGUARDED) {
             freezer.freeze()?;
         }
         crate::failpoint!("barrier.frozen", || Error::failed(
@@ -131,14 +135,6 @@ impl<'p> Barrier<'p> {
     }
 }
 
-/// For the test that shows what the freezing is for.
-fn unguarded() -> bool {
-    #[cfg(feature = "failpoints")]
-    return crate::sys::failpoint::reach("barrier.unguarded");
-    #[cfg(not(feature = "failpoints"))]
-    false
-}
-
 fn locks_of(set: &Set<'_>) -> Vec<String> {
     let locks = set.planned.iter();
     locks
@@ -160,7 +156,7 @@ impl Prepared for Barrier<'_> {
             .ok_or_else(|| Error::failed("snapshot", "the volumes", "they were given up already"))?;
         // On a failure the freezer is dropped, which thaws.
         self.take(&mut freezer)?;
-        if !unguarded() {
+        if !failpoint::asked(UNGUARDED) {
             freezer.thaw()?;
         }
         Ok((begun, Instant::now()))

@@ -31,16 +31,18 @@ const OF: &str = "of:";
 pub struct Lvm {
     kind: ProviderKind,
     cow_size: CowSize,
+    cow_limit: Option<CowSize>,
     /// Bytes that are expected to change on a volume (by id) while its snapshot exists, as last told by [`Provider::room`].
     expected: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Lvm {
-    /// Thick volumes, with copy-on-write space of this size for each snapshot.
-    pub fn thick(cow_size: CowSize) -> Lvm {
+    /// Thick volumes, with copy-on-write space of this size for each snapshot, extended up to the limit when it fills.
+    pub fn thick(cow_size: CowSize, cow_limit: Option<CowSize>) -> Lvm {
         Lvm {
             kind: ProviderKind::Lvm,
             cow_size,
+            cow_limit,
             expected: Mutex::default(),
         }
     }
@@ -50,6 +52,7 @@ impl Lvm {
         Lvm {
             kind: ProviderKind::LvmThin,
             cow_size: CowSize::Auto,
+            cow_limit: None,
             expected: Mutex::default(),
         }
     }
@@ -151,7 +154,7 @@ impl Provider for Lvm {
     }
 
     fn health(&self, snapshot: &Snapshot) -> Result<Health> {
-        own::health(snapshot)
+        own::health(snapshot, self.cow_limit)
     }
 
     fn remove(&self, snapshot: &Snapshot) -> Result<bool> {

@@ -285,7 +285,7 @@ pub fn providers(config: &crate::config::Config) -> Vec<Box<dyn Provider>> {
     vec![
         Box::new(Btrfs::new(config.btrfs.snapshot_dir.clone())),
         Box::new(Zfs),
-        Box::new(Lvm::thick(config.lvm.cow_size)),
+        Box::new(Lvm::thick(config.lvm.cow_size, config.lvm.cow_limit)),
         Box::new(Lvm::thin()),
     ]
 }

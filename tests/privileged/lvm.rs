@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::common::storage::POOL_MIB;
-use crate::common::{Flavour, Kind, both, run};
+use crate::common::{Flavour, Kind, Tool, both, run, text};
 use crate::setting::Scene;
 
 /// The scene, on thick or thin volumes only.
@@ -29,11 +29,7 @@ fn an_overflow_while_it_is_copied_gives_no_backup() {
         &format!("backup.released=pause:{}", gate.display()),
         &["backup", "--bandwidth", "20MB"],
     );
-    let begun = Instant::now();
-    while !scene.lab.path("gate.reached").exists() {
-        assert!(begun.elapsed() < Duration::from_secs(120), "the snapshot was not taken");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_for(&scene, "gate.reached");
     std::fs::write(&gate, "").unwrap();
     // More than the snapshot can hold, while it is read.
     std::fs::write(scene.lab.storage.mount_point().join("db/ballast"), vec![7u8; 80 << 20]).unwrap();
@@ -116,4 +112,147 @@ fn volumes_that_look_like_ours_are_left_alone() {
     assert_eq!(report["orphans"].as_array().unwrap().len(), 0, "{report}");
     let left = run("lvs", &["--noheadings", "-o", "lv_name", group]);
     assert!(left.contains(&stranger) && left.contains(tagged), "{left}");
+}
+
+#[test]
+fn copy_on_write_space_that_fills_is_extended_up_to_its_limit() {
+    let Some(scene) = scene(false, "lvm: {cow_size: 64MiB, cow_limit: 400MiB}\n") else {
+        return;
+    };
+    let gate = scene.lab.path("gate");
+    let child = scene.tool.spawn(
+        &format!("backup.released=pause:{}", gate.display()),
+        &["backup", "--bandwidth", "8MB"],
+    );
+    wait_for(&scene, "gate.reached");
+    std::fs::write(&gate, "").unwrap();
+    // Twice what it could hold, in steps that the watch can follow.
+    for step in 0..12 {
+        std::fs::write(
+            scene.lab.storage.mount_point().join(format!("db/ballast-{step}")),
+            vec![7u8; 10 << 20],
+        )
+        .unwrap();
+        run("sync", &[]);
+        std::thread::sleep(Duration::from_millis(1200));
+    }
+    let output = child.wait_with_output().unwrap();
+    assert!(matches!(output.status.code(), Some(0 | 5)), "{}", both(&output));
+    scene.assert_nothing_left();
+    scene.tool.ok(&["verify", "latest", "--level", "data"]);
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_read_gives_no_backup() {
+    let thin = Kind::chosen() == Kind::LvmThin;
+    let Some(scene) = scene(thin, "") else { return };
+    let gate = scene.lab.path("gate");
+    let child = scene.tool.spawn(
+        &format!("fs.publish=pause:{}", gate.display()),
+        &["backup", "--bandwidth", "20MB"],
+    );
+    wait_for(&scene, "gate.reached");
+    let group = scene.lab.storage.group();
+    let ours = scene.lab.storage.snapshots();
+    let path = run(
+        "lvs",
+        &["--noheadings", "-o", "lv_dm_path", &format!("{group}/{}", ours[0])],
+    );
+    let device = path.trim();
+    let sectors = run("blockdev", &["--getsz", device]);
+    // Every read fails from now on, as on a broken disk.
+    run("dmsetup", &["suspend", "--noflush", "--nolockfs", device]);
+    run(
+        "dmsetup",
+        &["load", device, "--table", &format!("0 {} error", sectors.trim())],
+    );
+    run("dmsetup", &["resume", device]);
+    run("blockdev", &["--flushbufs", device]);
+    std::fs::write(&gate, "").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    eprintln!("{}", both(&output));
+    scene.assert_nothing_left();
+    scene.assert_writable();
+    assert_eq!(scene.backups(), 0);
+}
+
+#[test]
+fn encryption_on_top_of_a_volume_is_refused_and_below_it_is_fine() {
+    let Some(mut scene) = scene(false, "") else { return };
+    // Below: the group's own disk is an encrypted one.
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let (image, key) = (dir.path().join("image"), "--key-file=/etc/hostname");
+    std::fs::File::create(&image).unwrap().set_len(2 << 30).unwrap();
+    let device = run("losetup", &["--find", "--show", &text(&image)]).trim().to_owned();
+    let (below, above) = (
+        format!("snapbelow{}", std::process::id()),
+        format!("snapabove{}", std::process::id()),
+    );
+    let plain = [
+        "open",
+        "--type",
+        "plain",
+        "--cipher",
+        "aes-cbc-essiv:sha256",
+        "--key-size",
+        "256",
+        "--hash",
+        "sha256",
+        key,
+    ];
+    run("cryptsetup", &[&plain[..], &[&device, &below]].concat());
+    let group = format!("{}crypt", scene.lab.storage.group());
+    run("vgcreate", &["-q", &group, &format!("/dev/mapper/{below}")]);
+    run("lvcreate", &["-q", "-y", "-W", "n", "-L", "700M", "-n", "db", &group]);
+    run("lvcreate", &["-q", "-y", "-W", "n", "-L", "300M", "-n", "top", &group]);
+    run(
+        "cryptsetup",
+        &[&plain[..], &[&format!("/dev/{group}/top"), &above]].concat(),
+    );
+    let mounted = |name: &str, device: &str| {
+        let at = scene.lab.path(name);
+        std::fs::create_dir(&at).unwrap();
+        run("mkfs.ext4", &["-q", "-F", device]);
+        run("mount", &[device, &text(&at)]);
+        at
+    };
+    let (on_below, on_above) = (
+        mounted("on-below", &format!("/dev/{group}/db")),
+        mounted("on-above", &format!("/dev/mapper/{above}")),
+    );
+    scene.server.stop();
+    for (at, works) in [(&on_below, true), (&on_above, false)] {
+        let files = at.join("files");
+        std::fs::create_dir(&files).unwrap();
+        std::fs::write(files.join("one"), "content").unwrap();
+        let config = format!("server: none\nfiles: [{}]\n", files.display());
+        let home = scene.lab.path(if works { "tool-below" } else { "tool-above" });
+        std::fs::create_dir(&home).unwrap();
+        let tool = Tool::bare(&home, &config);
+        tool.ok(&["init", "--repository", &text(&tool.repository)]);
+        let output = tool.run(&["check"]);
+        eprintln!("{}", both(&output));
+        if works {
+            let backup = tool.json(&["backup"]);
+            assert_eq!(backup["volumes"][0]["provider"], "lvm", "{backup}");
+        } else {
+            // Files are copied live, with the reason.
+            assert!(both(&output).contains("LVM on top of LUKS"), "{}", both(&output));
+        }
+    }
+    run("umount", &[&text(&on_above)]);
+    run("umount", &[&text(&on_below)]);
+    run("cryptsetup", &["close", &above]);
+    run("vgremove", &["-f", "-y", &group]);
+    run("cryptsetup", &["close", &below]);
+    run("losetup", &["--detach", &device]);
+}
+
+fn wait_for(scene: &Scene, name: &str) {
+    let begun = Instant::now();
+    while !scene.lab.path(name).exists() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "{name} did not come");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

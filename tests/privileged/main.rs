@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod brink;
 mod exactness;
 mod failures;
 mod files;

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::common::{Flavour, Kind, both, run};
+use crate::common::{Flavour, Kind, Tool, both, run, text};
 use crate::setting::Scene;
 
 fn scene() -> Option<Scene> {
@@ -44,4 +44,45 @@ fn a_snapshot_that_is_copied_cannot_be_destroyed_and_strangers_stay() {
     let report = scene.tool.json(&["cleanup", "--orphans"]);
     assert_eq!(report["orphans"].as_array().unwrap().len(), 0, "{report}");
     assert_eq!(scene.lab.storage.snapshots(), vec![stranger]);
+}
+
+#[test]
+fn an_encrypted_dataset_is_backed_up_as_any_other() {
+    let Some(scene) = scene() else { return };
+    let group = scene.lab.storage.group();
+    let key = scene.lab.path("key");
+    std::fs::write(&key, "correct horse battery staple\n").unwrap();
+    let location = format!("keylocation=file://{}", key.display());
+    let dataset = format!("{group}/secret");
+    run(
+        "zfs",
+        &[
+            "create",
+            "-o",
+            "encryption=on",
+            "-o",
+            "keyformat=passphrase",
+            "-o",
+            "pbkdf2iters=100000",
+            "-o",
+            &location,
+            &dataset,
+        ],
+    );
+    let top = scene.lab.storage.mount_point().join("secret");
+    std::fs::create_dir(top.join("files")).unwrap();
+    std::fs::write(top.join("files/one"), "content").unwrap();
+    let home = scene.lab.path("files-only");
+    std::fs::create_dir(&home).unwrap();
+    let tool = Tool::bare(
+        &home,
+        &format!("server: none\nfiles: [{}]\n", top.join("files").display()),
+    );
+    tool.ok(&["init", "--repository", &text(&tool.repository)]);
+    let backup = tool.json(&["backup"]);
+    assert_eq!(backup["volumes"][0]["source"], dataset, "{backup}");
+    tool.json(&["restore", "latest", "--target", &text(&home.join("back"))]);
+    let back = home.join("back").join(top.strip_prefix("/").unwrap()).join("files/one");
+    assert_eq!(std::fs::read_to_string(back).unwrap(), "content");
+    assert_eq!(scene.lab.storage.snapshots(), Vec::<String>::new());
 }

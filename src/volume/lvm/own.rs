@@ -4,13 +4,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::super::{Error, Health, ProviderKind, Result, Snapshot, Volume, mark};
-use super::OF;
 use super::report::{self, Lv, lvm};
+use super::{CowSize, OF};
 use crate::sys;
 
 /// Every snapshot of ours has it.
 pub const TAG: &str = "snapback";
 
+/// Fuller than this, in hundredths, copy-on-write space is extended where that was allowed, by this part of its size.
+const EXTEND: f64 = 60.0;
+const BY_PERCENT: u64 = 50;
 /// Fuller than this, in hundredths, the copy should hurry.
 const STRAINING: f64 = 80.0;
 /// A pool fuller than this, in hundredths, is let go of: production matters more than a backup.
@@ -38,7 +41,7 @@ pub fn mount(snapshot: &Snapshot, at: &Path) -> Result<()> {
     )?)
 }
 
-pub fn health(snapshot: &Snapshot) -> Result<Health> {
+pub fn health(snapshot: &Snapshot, limit: Option<CowSize>) -> Result<Health> {
     let Some(lv) = report::one(&snapshot.name)? else {
         return Ok(Health::Lost(format!("{} is gone", snapshot.name)));
     };
@@ -48,7 +51,12 @@ pub fn health(snapshot: &Snapshot) -> Result<Health> {
     if lv.kind == "thin" {
         return pool_health(&lv);
     }
-    let full = lv.data_percent().unwrap_or(0.0);
+    let mut full = lv.data_percent().unwrap_or(0.0);
+    if let Some(limit) = limit.filter(|_| (EXTEND..100.0).contains(&full) && !lv.is_invalid())
+        && let Some(fuller) = extend(&lv, limit)?
+    {
+        full = fuller;
+    }
     Ok(if lv.is_invalid() || full >= 100.0 {
         Health::Lost(format!(
             "the copy-on-write space of {} overflowed: make it larger (lvm.cow_size), or back up at a quieter time",
@@ -62,6 +70,29 @@ pub fn health(snapshot: &Snapshot) -> Result<Health> {
     } else {
         Health::Good
     })
+}
+
+/// Gives copy-on-write space more room, and says how full it is then; `None` when nothing was to be had.
+fn extend(lv: &Lv, limit: CowSize) -> Result<Option<f64>> {
+    let limit = match limit {
+        CowSize::Bytes(bytes) => bytes,
+        CowSize::Percent(percent) => match report::one(&format!("{}/{}", lv.vg, lv.origin))? {
+            Some(origin) => origin.size() / 100 * percent,
+            None => return Ok(None),
+        },
+        CowSize::Auto => u64::MAX,
+    };
+    let wanted = (lv.size() / 100 * BY_PERCENT).min(limit.saturating_sub(lv.size()));
+    let extents = wanted.min(lv.vg_free()) / lv.extent();
+    if extents == 0 {
+        return Ok(None);
+    }
+    lvm("lvextend")?
+        .args(["--config", "activation/monitoring=0"])
+        .args(["--extents", &format!("+{extents}"), &lv.full_name()])
+        .run()?;
+    tracing::info!(snapshot = lv.full_name(), extents, "extended the copy-on-write space");
+    Ok(report::one(&lv.full_name())?.and_then(|now| now.data_percent()))
 }
 
 fn pool_health(lv: &Lv) -> Result<Health> {

@@ -1,0 +1,112 @@
+//! The vendor's command at the brink on real storage (LVM thick and thin, ZFS): whatever goes wrong there, nothing is left, the server is free, and the next
+//! backup is good. On Btrfs, which needs no command, there is nothing to test. What needs no storage is tested in src/sys/brink/tests.rs.
+
+use std::time::{Duration, Instant};
+
+use mysql::prelude::Queryable;
+
+use crate::common::server::signal;
+use crate::common::{Flavour, Kind, both};
+use crate::setting::Scene;
+
+fn scene() -> Option<Scene> {
+    (Kind::chosen() != Kind::Btrfs)
+        .then(|| Scene::new(Flavour::MariaDb, &[], false, ""))
+        .flatten()
+}
+
+fn nothing_happened(scene: &Scene) {
+    scene.assert_writable();
+    scene.assert_nothing_left();
+    let there = scene.backups();
+    scene.tool.json(&["backup"]);
+    assert_eq!(scene.backups(), there + 1);
+    scene.assert_nothing_left();
+}
+
+#[test]
+fn a_lock_that_is_refused_at_the_brink_lets_the_command_end_and_removes_its_snapshot() {
+    let Some(scene) = scene() else { return };
+    let mut blocker = scene.server.connect();
+    blocker.query_drop("LOCK TABLES ledger.MyISAM_rows WRITE").unwrap();
+    let args = [
+        "backup",
+        "--lock",
+        "ftwrl",
+        "--on-busy",
+        "fail",
+        "--acquire-timeout",
+        "1s",
+        "--attempts",
+        "1",
+    ];
+    let output = scene.tool.run(&args);
+    drop(blocker);
+    assert_eq!(output.status.code(), Some(3), "{}", both(&output));
+    nothing_happened(&scene);
+}
+
+#[test]
+fn a_command_that_is_killed_at_the_brink_gives_no_backup() {
+    let Some(scene) = scene() else { return };
+    let gate = scene.lab.path("gate");
+    let point = scene.lab.storage.kind.failpoints().0;
+    let child = scene
+        .tool
+        .spawn(&format!("{point}=pause:{}", gate.display()), &["backup"]);
+    let begun = Instant::now();
+    while !scene.lab.path("gate.reached").exists() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "the brink was not reached");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let command = children(child.id());
+    assert_eq!(command.len(), 1, "{command:?}");
+    signal(command[0].0, rustix::process::Signal::KILL);
+    std::fs::write(&gate, "").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    nothing_happened(&scene);
+}
+
+/// Those that run a vendor's program, by pid and name.
+fn children(of: u32) -> Vec<(u32, String)> {
+    let tasks = std::fs::read_dir(format!("/proc/{of}/task")).unwrap().flatten();
+    let listed = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    let pids: Vec<u32> = listed
+        .flat_map(|list| {
+            list.split_whitespace()
+                .map(|pid| pid.parse().unwrap())
+                .collect::<Vec<u32>>()
+        })
+        .collect();
+    let named = pids.into_iter().map(|pid| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        (pid, name.trim().to_owned())
+    });
+    named
+        .filter(|(_, name)| matches!(name.as_str(), "lvcreate" | "zfs"))
+        .collect()
+}
+
+#[test]
+fn where_the_kernel_cannot_hold_a_command_it_runs_plainly_and_the_manifest_says_so() {
+    let Some(scene) = scene() else { return };
+    let load = scene.start_load();
+    let before = load.acknowledged();
+    let output = scene
+        .tool
+        .with_failpoint("brink.unsupported=error", &["--json", "backup"]);
+    load.stop();
+    assert!(matches!(output.status.code(), Some(0 | 5)), "{}", both(&output));
+    let backup: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let codes: Vec<&str> = backup["warnings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|warning| warning["code"].as_str())
+        .collect();
+    assert!(codes.contains(&"no-brink"), "{codes:?}");
+    // Slower, and exact all the same.
+    scene.prove_exact(&backup, &before, "restored");
+    scene.assert_nothing_left();
+}
