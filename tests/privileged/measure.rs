@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{Flavour, Kind, Storage, run, text};
+use crate::common::{Flavour, Kind, Storage, both, run, text};
 use crate::setting::Scene;
 
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 
 fn bare(storage: &Storage) -> Duration {
     let group = storage.group();
@@ -61,6 +61,27 @@ fn median(mut all: Vec<Duration>) -> Duration {
     all[all.len() / 2]
 }
 
+/// The ways to take the same snapshot, by what a failpoint leaves out.
+const VARIANTS: [(&str, &str, &str); 5] = [
+    ("backup-stage: brink, settle", "backup-stage", ""),
+    ("ftwrl: brink, settle", "ftwrl", ""),
+    (
+        "backup-stage: brink, no settle",
+        "backup-stage",
+        "backup.no-settle=error",
+    ),
+    (
+        "backup-stage: no brink, settle",
+        "backup-stage",
+        "brink.unsupported=error",
+    ),
+    (
+        "backup-stage: no brink, no settle",
+        "backup-stage",
+        "brink.unsupported=error;backup.no-settle=error",
+    ),
+];
+
 #[test]
 #[ignore = "a measurement"]
 fn hold_beside_the_bare_command() {
@@ -68,26 +89,82 @@ fn hold_beside_the_bare_command() {
         return;
     };
     let load = scene.start_load();
-    let (mut commands, mut stages, mut ftwrls, mut longest) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut commands = Vec::new();
+    let mut older = (Vec::new(), Vec::new());
+    let mut ours = vec![(Vec::new(), Vec::new()); VARIANTS.len()];
     for _ in 0..ROUNDS {
-        std::thread::sleep(Duration::from_secs(2));
+        std::thread::sleep(Duration::from_secs(1));
         commands.push(bare(&scene.lab.storage));
-        for (strategy, into) in [("backup-stage", &mut stages), ("ftwrl", &mut ftwrls)] {
-            std::thread::sleep(Duration::from_secs(2));
+        if let Kind::Lvm(_) | Kind::LvmThin = scene.lab.storage.kind {
+            std::thread::sleep(Duration::from_secs(1));
             load.take_slowest();
-            let backup = scene.tool.json(&["backup", "--lock", strategy]);
-            longest.push(load.take_slowest());
-            into.push(Duration::from_micros(backup["lock"]["held_us"].as_u64().unwrap()));
+            older.0.push(mylvmbackup(&scene));
+            older.1.push(load.take_slowest());
+        }
+        for ((_, strategy, failpoints), into) in VARIANTS.iter().zip(&mut ours) {
+            std::thread::sleep(Duration::from_secs(1));
+            load.take_slowest();
+            let output = scene
+                .tool
+                .spawn(failpoints, &["--json", "backup", "--lock", strategy])
+                .wait_with_output()
+                .unwrap();
+            into.1.push(load.take_slowest());
+            assert!(matches!(output.status.code(), Some(0 | 5)), "{}", both(&output));
+            let backup: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            into.0
+                .push(Duration::from_micros(backup["lock"]["held_us"].as_u64().unwrap()));
         }
     }
     let rate = load.commits_per_second();
     load.stop();
+    let ms = |all: Vec<Duration>| format!("{:.0} ms", median(all).as_secs_f64() * 1000.0);
     println!(
-        "{:?}: bare command {:?}, held with backup-stage {:?}, with ftwrl {:?}, longest commit of the load over a backup {:?} (medians of {ROUNDS}; {rate:.0} commits per second)",
-        scene.lab.storage.kind,
-        median(commands),
-        median(stages),
-        median(ftwrls),
-        median(longest)
+        "{:?}: medians of {ROUNDS}, {rate:.0} commits per second; held, longest commit",
+        scene.lab.storage.kind
     );
+    println!("| the bare command's run time | {} | |", ms(commands));
+    if !older.0.is_empty() {
+        println!("| mylvmbackup | {} | {} |", ms(older.0), ms(older.1));
+    }
+    for ((name, ..), (held, longest)) in VARIANTS.iter().zip(ours) {
+        println!("| {name} | {} | {} |", ms(held), ms(longest));
+    }
+}
+
+/// How long the real mylvmbackup (Debian package) holds its lock: by the server's own general log, from the statement after FLUSH TABLES WITH READ LOCK to
+/// UNLOCK TABLES.
+fn mylvmbackup(scene: &Scene) -> Duration {
+    use mysql::prelude::Queryable;
+    let place = scene.lab.path("mylvmbackup");
+    std::fs::create_dir_all(place.join("mnt")).unwrap();
+    std::fs::create_dir_all(place.join("backup")).unwrap();
+    let mut conn = scene.server.connect();
+    conn.query_drop("SET GLOBAL log_output='TABLE'").unwrap();
+    conn.query_drop("TRUNCATE mysql.general_log").unwrap();
+    conn.query_drop("SET GLOBAL general_log=1").unwrap();
+    let output = std::process::Command::new("mylvmbackup")
+        .args([
+            "--user=root",
+            "--lvname=db",
+            "--lvsize=128M",
+            "--backuptype=none",
+            "--relpath=data",
+        ])
+        .arg(format!("--socket={}", text(&scene.server.socket)))
+        .arg(format!("--vgname={}", scene.lab.storage.group()))
+        .arg(format!("--mountdir={}", text(&place.join("mnt"))))
+        .arg(format!("--backupdir={}", text(&place.join("backup"))))
+        .output()
+        .unwrap();
+    conn.query_drop("SET GLOBAL general_log=0").unwrap();
+    let held: Option<u64> = conn
+        .query_first(
+            "SELECT CAST(TIMESTAMPDIFF(MICROSECOND, \
+             (SELECT MIN(event_time) FROM mysql.general_log WHERE argument='SHOW MASTER STATUS'), \
+             (SELECT MAX(event_time) FROM mysql.general_log WHERE argument='UNLOCK TABLES')) AS UNSIGNED)",
+        )
+        .unwrap()
+        .unwrap();
+    Duration::from_micros(held.unwrap_or_else(|| panic!("mylvmbackup took no lock: {}", both(&output))))
 }

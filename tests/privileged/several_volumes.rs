@@ -53,8 +53,6 @@ impl Two {
         let options = [
             (REDO, text(&redo)),
             ("log-bin", text(&binlog.join("log"))),
-            // Pages are written and the log's end moves on all the time.
-            ("innodb-max-dirty-pages-pct", "0".to_owned()),
             ("innodb-log-file-size", "16M".to_owned()),
             ("innodb-io-capacity", "2000".to_owned()),
         ];
@@ -79,6 +77,8 @@ impl Two {
     /// A backup under load, with time between the snapshots.
     fn back_up(&self, strategy: &str, failpoints: &str) -> (serde_json::Value, Vec<[u64; 3]>) {
         let load = self.scene.start_load();
+        // Pages are written and the log's end moves on all the time.
+        self.scene.server.exec("SET GLOBAL innodb_max_dirty_pages_pct=0");
         let heavy = Heavy::start(&self.scene.server);
         let before = load.acknowledged();
         let failpoints = format!("barrier.anchor-fixed=sleep:{APART};{failpoints}");
@@ -90,6 +90,7 @@ impl Two {
             .unwrap();
         heavy.stop();
         load.stop();
+        self.scene.server.exec("SET GLOBAL innodb_max_dirty_pages_pct=90");
         // 5: with warnings, of a filling snapshot for one.
         assert!(matches!(output.status.code(), Some(0 | 5)), "{}", both(&output));
         (serde_json::from_slice(&output.stdout).unwrap(), before)
@@ -146,7 +147,7 @@ impl Heavy {
                 conn.query_drop(changed).unwrap();
                 done += 1;
                 // All of it is replayed afterwards.
-                std::thread::sleep(Duration::from_millis(100));
+                std::thread::sleep(Duration::from_millis(300));
             }
             done
         });

@@ -1,4 +1,4 @@
-//! What needs no frozen filesystem; the rest is in tests/privileged/freeze.rs.
+//! What needs no frozen filesystem; the rest is in tests/privileged/filesystem.rs.
 
 use super::*;
 

@@ -1,4 +1,5 @@
-//! Freezing real filesystems: needs root, loop devices, ext4 and XFS. Nothing but the test's own filesystems is frozen.
+//! Freezing real filesystems, and reading copies whose journal is not clean: needs root, loop devices, ext4 and XFS. Nothing but the test's own filesystems is
+//! frozen.
 #![allow(missing_docs, clippy::print_stderr, unused_imports)]
 
 #[path = "../common/mod.rs"]
@@ -12,12 +13,13 @@ use std::time::{Duration, Instant};
 
 use common::{missing, run, text};
 use snapback::sys::freeze::Freezer;
+use snapback::sys::mount::{mount_read_only, unmount};
 
 /// A small filesystem on a loop image; thawed, unmounted and detached when it is dropped.
 struct Filesystem {
     device: String,
     top: PathBuf,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Filesystem {
@@ -34,7 +36,7 @@ impl Filesystem {
         run(&format!("mkfs.{kind}"), &[flags, &[&text(&image)]].concat());
         let device = run("losetup", &["--find", "--show", &text(&image)]).trim().to_owned();
         run("mount", &[&device, &text(&top)]);
-        Some(Filesystem { device, top, _dir: dir })
+        Some(Filesystem { device, top, dir })
     }
 
     /// Whether a write gets through within half a second.
@@ -155,4 +157,49 @@ fn freezes_and_dies() {
     let mut freezer = Freezer::prepare(std::slice::from_ref(&top), LONG).unwrap();
     freezer.freeze().unwrap();
     rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
+}
+
+/// A copy of the disk of a filesystem in use, with a journal that has not been worked off: what a snapshot is where nothing was frozen.
+/// Its files are whole when it is mounted as snapshots are; mounted without the journal's replay they are not, which is why `noload` and `norecovery` are not used.
+fn files_in_an_unclean_copy(kind: &str, options: &str, without_replay: &str) {
+    const FILES: usize = 200;
+    let Some(live) = Filesystem::new(kind) else { return };
+    for number in 0..FILES {
+        let mut file = File::create(live.top.join(format!("file-{number}"))).unwrap();
+        file.write_all(&[number as u8; 5000]).unwrap();
+        file.sync_all().unwrap();
+    }
+    // All of it is in the journal by now, and on the disk; the filesystem's own places have little of it.
+    // From below the loop device: reading the device would show what ext4 keeps in memory.
+    let copy = live.dir.path().join("copy");
+    std::fs::copy(live.dir.path().join("image"), &copy).unwrap();
+    let whole = |options: &str, name: &str| {
+        let image = live.dir.path().join(name);
+        std::fs::copy(&copy, &image).unwrap();
+        let device = run("losetup", &["--find", "--show", &text(&image)]).trim().to_owned();
+        let at = live.dir.path().join(format!("{name}-at"));
+        let mounted = mount_read_only(Path::new(&device), &at, kind, options);
+        let good = |number: &usize| {
+            std::fs::read(at.join(format!("file-{number}"))).is_ok_and(|bytes| bytes == vec![*number as u8; 5000])
+        };
+        let whole = mounted.map(|()| (0..FILES).filter(good).count());
+        if whole.is_ok() {
+            unmount(&at).unwrap();
+        }
+        run("losetup", &["--detach", &device]);
+        whole
+    };
+    assert_eq!(whole(options, "replayed").unwrap(), FILES);
+    let without = whole(without_replay, "bare").unwrap_or(0);
+    assert!(without < FILES, "the copy was clean: this shows nothing");
+}
+
+#[test]
+fn an_ext4_snapshot_with_an_unclean_journal_is_read_whole() {
+    files_in_an_unclean_copy("ext4", "", "noload");
+}
+
+#[test]
+fn an_xfs_snapshot_with_an_unclean_log_is_read_whole() {
+    files_in_an_unclean_copy("xfs", "nouuid", "nouuid,norecovery");
 }
