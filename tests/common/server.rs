@@ -168,6 +168,12 @@ impl Server {
             if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().unwrap()) {
                 panic!("the server ended ({status}):\n{}", self.log());
             }
+            // It does not end by itself then, and never answers.
+            assert!(
+                !self.log().contains("due to corruption"),
+                "the data is torn:\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(100));
         }
         panic!("the server does not answer:\n{}", self.log());

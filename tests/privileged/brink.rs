@@ -24,9 +24,17 @@ fn nothing_happened(scene: &Scene) {
     scene.assert_nothing_left();
 }
 
+/// One scene for all: under emulation making one takes longest.
 #[test]
-fn a_lock_that_is_refused_at_the_brink_lets_the_command_end_and_removes_its_snapshot() {
+fn whatever_goes_wrong_at_the_brink_leaves_nothing() {
     let Some(scene) = scene() else { return };
+    lock_refused(&scene);
+    command_killed(&scene);
+    kernel_that_cannot_hold_it(&scene);
+}
+
+/// The command is let go, and its snapshot removed.
+fn lock_refused(scene: &Scene) {
     let mut blocker = scene.server.connect();
     blocker.query_drop("LOCK TABLES ledger.MyISAM_rows WRITE").unwrap();
     let args = [
@@ -43,12 +51,10 @@ fn a_lock_that_is_refused_at_the_brink_lets_the_command_end_and_removes_its_snap
     let output = scene.tool.run(&args);
     drop(blocker);
     assert_eq!(output.status.code(), Some(3), "{}", both(&output));
-    nothing_happened(&scene);
+    nothing_happened(scene);
 }
 
-#[test]
-fn a_command_that_is_killed_at_the_brink_gives_no_backup() {
-    let Some(scene) = scene() else { return };
+fn command_killed(scene: &Scene) {
     let gate = scene.lab.path("gate");
     let point = scene.lab.storage.kind.failpoints().0;
     let child = scene
@@ -65,7 +71,7 @@ fn a_command_that_is_killed_at_the_brink_gives_no_backup() {
     std::fs::write(&gate, "").unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", both(&output));
-    nothing_happened(&scene);
+    nothing_happened(scene);
 }
 
 /// Those that run a vendor's program, by pid and name.
@@ -88,9 +94,8 @@ fn children(of: u32) -> Vec<(u32, String)> {
         .collect()
 }
 
-#[test]
-fn where_the_kernel_cannot_hold_a_command_it_runs_plainly_and_the_manifest_says_so() {
-    let Some(scene) = scene() else { return };
+/// The command runs under the lock as a whole, and the manifest says so.
+fn kernel_that_cannot_hold_it(scene: &Scene) {
     let load = scene.start_load();
     let before = load.acknowledged();
     let output = scene
