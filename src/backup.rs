@@ -118,6 +118,7 @@ fn with_host(
     let (moment, mut taken) = quiet::take(run, database.as_deref_mut(), &examined)?;
     let database = database.as_deref();
     let stored = quiet::take_apart(run, &examined, &mut taken).and_then(|()| {
+        crate::failpoint!("backup.readable");
         let work = store::Work {
             config,
             request,

@@ -16,6 +16,7 @@ fn points(storage: Kind) -> Vec<&'static str> {
     points.extend([
         "backup.fixed",
         "backup.released",
+        "backup.readable",
         "fs.publish",
         "repository.packs-durable",
         "repository.before-manifest",

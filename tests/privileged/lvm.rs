@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::common::storage::POOL_MIB;
-use crate::common::{Flavour, Kind, Tool, both, run, text};
+use crate::common::{Flavour, Kind, Lab, Tool, both, run, text};
 use crate::setting::Scene;
 
 /// The scene, on thick or thin volumes only.
@@ -148,7 +148,7 @@ fn a_snapshot_that_cannot_be_read_gives_no_backup() {
     let Some(scene) = scene(thin, "") else { return };
     let gate = scene.lab.path("gate");
     let child = scene.tool.spawn(
-        &format!("fs.publish=pause:{}", gate.display()),
+        &format!("backup.readable=pause:{}", gate.display()),
         &["backup", "--bandwidth", "20MB"],
     );
     wait_for(&scene, "gate.reached");
@@ -179,10 +179,15 @@ fn a_snapshot_that_cannot_be_read_gives_no_backup() {
 
 #[test]
 fn encryption_on_top_of_a_volume_is_refused_and_below_it_is_fine() {
-    let Some(mut scene) = scene(false, "") else { return };
+    if !matches!(Kind::chosen(), Kind::Lvm(_)) {
+        return;
+    }
+    let Some(lab) = Lab::new() else { return };
     // Below: the group's own disk is an encrypted one.
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
-    let (image, key) = (dir.path().join("image"), "--key-file=/etc/hostname");
+    let (image, key) = (dir.path().join("image"), dir.path().join("key"));
+    std::fs::write(&key, [7u8; 32]).unwrap();
+    let key = format!("--key-file={}", key.display());
     std::fs::File::create(&image).unwrap().set_len(2 << 30).unwrap();
     let device = run("losetup", &["--find", "--show", &text(&image)]).trim().to_owned();
     let (below, above) = (
@@ -197,12 +202,10 @@ fn encryption_on_top_of_a_volume_is_refused_and_below_it_is_fine() {
         "aes-cbc-essiv:sha256",
         "--key-size",
         "256",
-        "--hash",
-        "sha256",
-        key,
+        &key,
     ];
     run("cryptsetup", &[&plain[..], &[&device, &below]].concat());
-    let group = format!("{}crypt", scene.lab.storage.group());
+    let group = format!("{}crypt", lab.storage.group());
     run("vgcreate", &["-q", &group, &format!("/dev/mapper/{below}")]);
     run("lvcreate", &["-q", "-y", "-W", "n", "-L", "700M", "-n", "db", &group]);
     run("lvcreate", &["-q", "-y", "-W", "n", "-L", "300M", "-n", "top", &group]);
@@ -211,7 +214,7 @@ fn encryption_on_top_of_a_volume_is_refused_and_below_it_is_fine() {
         &[&plain[..], &[&format!("/dev/{group}/top"), &above]].concat(),
     );
     let mounted = |name: &str, device: &str| {
-        let at = scene.lab.path(name);
+        let at = lab.path(name);
         std::fs::create_dir(&at).unwrap();
         run("mkfs.ext4", &["-q", "-F", device]);
         run("mount", &[device, &text(&at)]);
@@ -221,13 +224,12 @@ fn encryption_on_top_of_a_volume_is_refused_and_below_it_is_fine() {
         mounted("on-below", &format!("/dev/{group}/db")),
         mounted("on-above", &format!("/dev/mapper/{above}")),
     );
-    scene.server.stop();
     for (at, works) in [(&on_below, true), (&on_above, false)] {
         let files = at.join("files");
         std::fs::create_dir(&files).unwrap();
         std::fs::write(files.join("one"), "content").unwrap();
         let config = format!("server: none\nfiles: [{}]\n", files.display());
-        let home = scene.lab.path(if works { "tool-below" } else { "tool-above" });
+        let home = lab.path(if works { "tool-below" } else { "tool-above" });
         std::fs::create_dir(&home).unwrap();
         let tool = Tool::bare(&home, &config);
         tool.ok(&["init", "--repository", &text(&tool.repository)]);

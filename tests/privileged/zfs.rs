@@ -22,9 +22,10 @@ fn a_snapshot_that_is_copied_cannot_be_destroyed_and_strangers_stay() {
     // Reached by its name all the same.
     run("zfs", &["set", "snapdir=hidden", &dataset]);
     let gate = scene.lab.path("gate");
-    let child = scene
-        .tool
-        .spawn(&format!("fs.publish=pause:{}", gate.display()), &["--json", "backup"]);
+    let child = scene.tool.spawn(
+        &format!("backup.readable=pause:{}", gate.display()),
+        &["--json", "backup"],
+    );
     let begun = Instant::now();
     while !scene.lab.path("gate.reached").exists() {
         assert!(begun.elapsed() < Duration::from_secs(120), "the copy did not begin");
