@@ -18,6 +18,8 @@ use crate::{Error, Result};
 
 /// A settle round shorter than this leaves nothing worth another one (docs/benchmarks.md, "settle").
 const CLEAN_ENOUGH: Duration = Duration::from_millis(15);
+/// The longest that a filesystem is frozen for a snapshot without a lock.
+const APART_LIMIT: Duration = Duration::from_secs(5);
 /// More rounds than this do not help: the load dirties as fast as the disk writes.
 const MOST_ROUNDS: usize = 4;
 
@@ -102,7 +104,7 @@ impl<'p> Ready<'p> {
             planned,
             places,
         };
-        match prepare(run, sets, &arrangement.frozen(), limit) {
+        match prepare(run, sets, &arrangement.frozen, limit) {
             Ok(prepared) => {
                 run.note(prepared.notes());
                 ready.prepared = Some(prepared);
@@ -168,7 +170,7 @@ fn prepare<'p>(
     let alive = run.journal.descriptor()?;
     let alive = Some(alive.as_fd());
     match sets.pop() {
-        Some(only) if sets.is_empty() => Ok(only.provider.prepare(&only.planned, alive)?),
+        Some(only) if sets.is_empty() && frozen.is_empty() => Ok(only.provider.prepare(&only.planned, alive)?),
         last => {
             sets.extend(last);
             Ok(Box::new(Barrier::prepare(sets, frozen, limit, alive)?))
@@ -260,7 +262,13 @@ impl<'p> Taken<'p> {
         volume: &Volume,
         keep_clear: &[PathBuf],
     ) -> Result<()> {
-        let mut ready = Ready::new(run, providers, &Arrangement::of(volume), keep_clear, Duration::ZERO)?;
+        let mut ready = Ready::new(
+            run,
+            providers,
+            &Arrangement::of(providers, volume),
+            keep_clear,
+            APART_LIMIT,
+        )?;
         let fixed = match ready.fix() {
             Ok(fixed) => fixed,
             Err(cause) => return Err(cause.and_rollback(ready.abandon(&run.journal))),

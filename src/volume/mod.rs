@@ -13,7 +13,7 @@ mod zfs;
 
 pub use btrfs::Btrfs;
 pub use lvm::{CowSize, Lvm};
-pub use zfs::Zfs;
+pub use zfs::{Zfs, Zvol};
 
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
@@ -35,8 +35,10 @@ pub enum ProviderKind {
     Lvm,
     /// A thin logical volume.
     LvmThin,
-    /// A ZFS dataset or zvol.
+    /// A ZFS dataset.
     Zfs,
+    /// A filesystem on a ZFS volume.
+    Zvol,
     /// Plain directories, for tests of control flow only.
     Fake,
 }
@@ -168,6 +170,11 @@ pub trait Provider: Send + Sync {
     /// It cannot; why, to follow the volume's name.
     fn freezes(&self, volume: &Volume) -> std::result::Result<(), String>;
 
+    /// Whether it has to be frozen while its snapshot is taken even by itself: where the snapshot's maker knows nothing of the filesystem.
+    fn must_freeze(&self) -> bool {
+        false
+    }
+
     /// A lock of the vendor's that a command of ours holds from [`prepare`](Provider::prepare) to its end: of two volumes with the same one, the second is
     /// prepared when the first one's command has ended.
     fn exclusive(&self, _volume: &Volume) -> Option<String> {
@@ -285,6 +292,7 @@ pub fn providers(config: &crate::config::Config) -> Vec<Box<dyn Provider>> {
     vec![
         Box::new(Btrfs::new(config.btrfs.snapshot_dir.clone())),
         Box::new(Zfs),
+        Box::new(Zvol),
         Box::new(Lvm::thick(config.lvm.cow_size, config.lvm.cow_limit)),
         Box::new(Lvm::thin()),
     ]

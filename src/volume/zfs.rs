@@ -6,6 +6,9 @@
 mod own;
 mod prepared;
 mod report;
+mod zvol;
+
+pub use zvol::Zvol;
 
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
@@ -14,7 +17,7 @@ use super::{Error, Health, Located, Prepared, Provider, ProviderKind, Result, Sn
 use crate::detect::Mounts;
 use crate::finding::Finding;
 use crate::sys;
-use crate::sys::command::Program;
+use crate::sys::command::{Command, Program};
 use crate::units::{Bytes, Id};
 
 /// What a planned snapshot's identity begins with; the GUID of its dataset follows.
@@ -87,24 +90,20 @@ impl Provider for Zfs {
         judged.filter_map(Result::transpose).collect()
     }
 
+    /// A snapshot is on disk with its transaction group, which carries all that was written since the last one: so that one is made small. syncfs(2)
+    /// writes ZFS's intent log only (docs/consistency.md has both, measured).
     fn settle(&self, volume: &Volume) -> Result<()> {
-        let top = sys::fs::open_directory(&volume.top)?;
-        Ok(sys::fs::syncfs(top, &volume.top)?)
+        if sys::failpoint::asked("zfs.syncfs") {
+            let top = sys::fs::open_directory(&volume.top)?;
+            return Ok(sys::fs::syncfs(top, &volume.top)?);
+        }
+        let zpool = Program::find("zpool")?;
+        Command::new(&zpool).args(["sync", pool_of(&volume.id)]).run()?;
+        Ok(())
     }
 
     fn plan(&self, run: Id, volumes: &[Volume], _keep_clear: &[PathBuf]) -> Result<Vec<Snapshot>> {
-        let planned = volumes.iter().map(|volume| {
-            let dataset = report::one(&volume.id)?
-                .ok_or_else(|| Error::failed("snapshot", &volume.source, "the dataset is not there any more"))?;
-            Ok(Snapshot {
-                run,
-                volume: volume.clone(),
-                // One name for all datasets of the run: one command makes them all.
-                name: format!("{}@{}", volume.id, mark::name(run, 0)),
-                identity: Some(format!("{OF}{}", dataset.guid)),
-            })
-        });
-        planned.collect()
+        plan(run, volumes)
     }
 
     fn prepare(&self, planned: &[Snapshot], alive: Option<BorrowedFd<'_>>) -> Result<Box<dyn Prepared>> {
@@ -130,6 +129,21 @@ impl Provider for Zfs {
         }
         own::list()
     }
+}
+
+fn plan(run: Id, volumes: &[Volume]) -> Result<Vec<Snapshot>> {
+    let planned = volumes.iter().map(|volume| {
+        let dataset = report::one(&volume.id)?
+            .ok_or_else(|| Error::failed("snapshot", &volume.source, "the dataset is not there any more"))?;
+        Ok(Snapshot {
+            run,
+            volume: volume.clone(),
+            // One name for all datasets of the run: one command makes them all.
+            name: format!("{}@{}", volume.id, mark::name(run, 0)),
+            identity: Some(format!("{OF}{}", dataset.guid)),
+        })
+    });
+    planned.collect()
 }
 
 fn pool_of(dataset: &str) -> &str {

@@ -1,6 +1,6 @@
 //! Real storage on a loop image; unmounted, taken apart and detached when it is dropped, also on a panic.
 //!
-//! `SNAPBACK_TEST_STORAGE` says which: `btrfs` (the default), `lvm` (thick, ext4), `lvm-xfs`, `lvm-thin` or `zfs`; the same tests run on each. LVM and ZFS need
+//! `SNAPBACK_TEST_STORAGE` says which: `btrfs` (the default), `lvm` (thick, ext4), `lvm-xfs`, `lvm-thin`, `zfs` or `zvol`; the same tests run on each. LVM and ZFS need
 //! the lab's guest (`scripts/lab/vm`).
 
 use std::fs::File;
@@ -21,6 +21,8 @@ pub enum Kind {
     Lvm(&'static str),
     LvmThin,
     Zfs,
+    /// ext4 on ZFS volumes.
+    Zvol,
 }
 
 impl Kind {
@@ -31,6 +33,7 @@ impl Kind {
             Ok("lvm-xfs") => Kind::Lvm("xfs"),
             Ok("lvm-thin") => Kind::LvmThin,
             Ok("zfs") => Kind::Zfs,
+            Ok("zvol") => Kind::Zvol,
             Ok(other) => panic!("SNAPBACK_TEST_STORAGE={other} is not known"),
         }
     }
@@ -40,7 +43,7 @@ impl Kind {
         match self {
             Kind::Btrfs => ("btrfs.before-snapshot", "btrfs.remove"),
             Kind::Lvm(_) | Kind::LvmThin => ("lvm.at-brink", "lvm.remove"),
-            Kind::Zfs => ("zfs.at-brink", "zfs.remove"),
+            Kind::Zfs | Kind::Zvol => ("zfs.at-brink", "zfs.remove"),
         }
     }
 
@@ -51,7 +54,7 @@ impl Kind {
         match self {
             Kind::Btrfs if !known("btrfs") || !has("mkfs.btrfs") => Some("Btrfs (the kernel's, and mkfs.btrfs)"),
             Kind::Lvm(_) | Kind::LvmThin if !dm() || !has("lvs") => Some("LVM (device-mapper, and lvm2)"),
-            Kind::Zfs if !known("zfs") || !has("zfs") => Some("ZFS"),
+            Kind::Zfs | Kind::Zvol if !known("zfs") || !has("zfs") => Some("ZFS"),
             _ => None,
         }
     }
@@ -124,7 +127,7 @@ impl Storage {
                     ],
                 );
             }
-            Kind::Zfs => {
+            Kind::Zfs | Kind::Zvol => {
                 run(
                     "zpool",
                     &[
@@ -160,11 +163,11 @@ impl Storage {
         let path = self.mount_point.join(name);
         let group = self.group.as_str();
         let lv = format!("/dev/{group}/{name}");
-        let mount = |fs: &str| {
+        let mount = |fs: &str, device: &str| {
             let quiet: &[&str] = if fs == "xfs" { &["-q"] } else { &["-q", "-F"] };
-            run(&format!("mkfs.{fs}"), &[quiet, &[lv.as_str()]].concat());
-            std::fs::create_dir(&path).unwrap();
-            run("mount", &["-o", "noatime", &lv, &text(&path)]);
+            run(&format!("mkfs.{fs}"), &[quiet, &[device]].concat());
+            std::fs::create_dir_all(&path).unwrap();
+            run("mount", &["-o", "noatime", device, &text(&path)]);
             // A server's datadir is not the filesystem's top, which may have lost+found.
         };
         match self.kind {
@@ -173,17 +176,22 @@ impl Storage {
             }
             Kind::Lvm(fs) => {
                 run("lvcreate", &["-q", "-y", "-W", "n", "-L", "1G", "-n", name, group]);
-                mount(fs);
+                mount(fs, &lv);
             }
             Kind::LvmThin => {
                 run(
                     "lvcreate",
                     &["-q", "-y", "-V", "1G", "--thinpool", "pool", "-n", name, group],
                 );
-                mount("ext4");
+                mount("ext4", &lv);
             }
             Kind::Zfs => {
                 run("zfs", &["create", &format!("{group}/{name}")]);
+            }
+            Kind::Zvol => {
+                run("zfs", &["create", "-s", "-V", "1G", &format!("{group}/{name}")]);
+                run("udevadm", &["settle"]);
+                mount("ext4", &format!("/dev/zvol/{group}/{name}"));
             }
         }
         self.volumes.borrow_mut().push(path.clone());
@@ -198,9 +206,10 @@ impl Storage {
                 .filter_map(|line| line.split(" path ").nth(1).map(str::to_owned))
                 .collect(),
             Kind::Lvm(_) | Kind::LvmThin => lines(&run("lvs", &["--noheadings", "-o", "lv_name", &self.group])),
-            Kind::Zfs => lines(&run(
+            // Clones as well.
+            Kind::Zfs | Kind::Zvol => lines(&run(
                 "zfs",
-                &["list", "-H", "-r", "-t", "snapshot", "-o", "name", &self.group],
+                &["list", "-H", "-r", "-t", "all", "-o", "name", &self.group],
             )),
         };
         let ours = |name: &String| name.contains("snapback-");
@@ -212,7 +221,7 @@ impl Storage {
         match self.kind {
             Kind::Btrfs => run("btrfs", &["subvolume", "delete", &text(&self.mount_point.join(name))]),
             Kind::Lvm(_) | Kind::LvmThin => run("lvremove", &["-f", "-y", &format!("{}/{name}", self.group)]),
-            Kind::Zfs => run("zfs", &["destroy", name]),
+            Kind::Zfs | Kind::Zvol => run("zfs", &["destroy", name]),
         };
     }
 
@@ -227,7 +236,14 @@ impl Storage {
                 quietly("vgremove", &["-f", "-y", &self.group]);
                 quietly("pvremove", &["-f", "-y", &self.device]);
             }
-            Kind::Zfs => quietly("zpool", &["destroy", "-f", &self.group]),
+            Kind::Zfs | Kind::Zvol => {
+                if self.kind == Kind::Zvol {
+                    for path in self.volumes.borrow().iter() {
+                        quietly("umount", &["-R", &text(path)]);
+                    }
+                }
+                quietly("zpool", &["destroy", "-f", &self.group]);
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ fn scene(thin: bool, extra: &str) -> Option<Scene> {
     let wanted = match Kind::chosen() {
         Kind::Lvm(_) => !thin,
         Kind::LvmThin => thin,
-        Kind::Btrfs | Kind::Zfs => false,
+        Kind::Btrfs | Kind::Zfs | Kind::Zvol => false,
     };
     wanted
         .then(|| Scene::new(Flavour::MariaDb, &[], false, extra))
@@ -199,7 +199,7 @@ fn encryption_on_top_of_a_volume_is_refused_and_below_it_is_fine() {
         "--type",
         "plain",
         "--cipher",
-        "aes-cbc-essiv:sha256",
+        "aes-xts-plain64",
         "--key-size",
         "256",
         &key,

@@ -44,13 +44,13 @@ fn bare(storage: &Storage) -> Duration {
                 format!("{group}/db"),
             ],
         ),
-        Kind::Zfs => ("zfs", vec!["snapshot".into(), format!("{group}/db@bare")]),
+        Kind::Zfs | Kind::Zvol => ("zfs", vec!["snapshot".into(), format!("{group}/db@bare")]),
     };
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     run(program, &arguments);
     let took = begun.elapsed();
     match storage.kind {
-        Kind::Zfs => storage.destroy(&format!("{group}/db@bare")),
+        Kind::Zfs | Kind::Zvol => storage.destroy(&format!("{group}/db@bare")),
         _ => storage.destroy("bare"),
     }
     took

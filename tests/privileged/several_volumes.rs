@@ -42,7 +42,7 @@ impl Two {
         let dir = tempfile::Builder::new().prefix("snapback-test-").tempdir().unwrap();
         let second = match Kind::chosen() {
             Kind::Lvm("xfs") => Storage::of(Kind::Lvm("xfs"), dir.path(), 2 << 30),
-            Kind::Zfs | Kind::Btrfs => Storage::of(Kind::Lvm("ext4"), dir.path(), 2 << 30),
+            Kind::Zfs | Kind::Zvol | Kind::Btrfs => Storage::of(Kind::Lvm("ext4"), dir.path(), 2 << 30),
             _ => None,
         };
         let volume = lab.storage.volume("db");

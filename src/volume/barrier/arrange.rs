@@ -13,26 +13,29 @@ const WRITTEN: [&str; 8] = ["/", "/etc", "/etc/lvm", "/run", "/tmp", "/var", "/v
 pub struct Arrangement {
     /// Each of one provider.
     pub sets: Vec<Vec<Volume>>,
+    /// Directories of the filesystems that are frozen: those of the sets after the first, and those that always have to be.
+    pub frozen: Vec<PathBuf>,
 }
 
 impl Arrangement {
     /// One volume by itself.
-    pub fn of(volume: &Volume) -> Arrangement {
-        Arrangement {
-            sets: vec![vec![volume.clone()]],
-        }
+    pub fn of(providers: &[Box<dyn Provider>], volume: &Volume) -> Arrangement {
+        Arrangement::new(providers, vec![vec![volume.clone()]])
+    }
+
+    fn new(providers: &[Box<dyn Provider>], sets: Vec<Vec<Volume>>) -> Arrangement {
+        let must = |volume: &Volume| of_kind(providers, volume.provider).is_some_and(Provider::must_freeze);
+        let numbered = sets.iter().enumerate();
+        let frozen = numbered.flat_map(|(at, set)| set.iter().filter(move |volume| at > 0 || must(volume)));
+        let mut frozen: Vec<&Volume> = frozen.collect();
+        frozen.dedup_by(|one, other| one.filesystem == other.filesystem);
+        let frozen = frozen.into_iter().map(|volume| volume.top.clone()).collect();
+        Arrangement { sets, frozen }
     }
 
     /// All its volumes.
     pub fn volumes(&self) -> impl Iterator<Item = &Volume> {
         self.sets.iter().flatten()
-    }
-
-    /// The directories of the filesystems that are frozen.
-    pub fn frozen(&self) -> Vec<PathBuf> {
-        let mut volumes: Vec<&Volume> = self.sets.iter().skip(1).flatten().collect();
-        volumes.dedup_by(|one, other| one.filesystem == other.filesystem);
-        volumes.into_iter().map(|volume| volume.top.clone()).collect()
     }
 }
 
@@ -62,7 +65,7 @@ pub fn arrange(
         }
     }
     if sets.len() < 2 {
-        return Ok(Arrangement { sets });
+        return Ok(Arrangement::new(providers, sets));
     }
     let busy = devices(
         WRITTEN
@@ -81,7 +84,7 @@ pub fn arrange(
             return Err(reasons.join("; "));
         }
     }
-    Ok(Arrangement { sets })
+    Ok(Arrangement::new(providers, sets))
 }
 
 /// Why a set cannot be frozen while its snapshot is taken.

@@ -81,19 +81,49 @@ pub fn remove(snapshot: &Snapshot) -> Result<bool> {
         "the dataset",
         "failpoint"
     ));
+    remove_clones(snapshot)?;
     // Without our hold (a run that died before it) this fails, which is fine.
     let _ = zfs("release")?.args([HOLD, &snapshot.name]).run();
-    let command = zfs("destroy")?.arg(&snapshot.name);
+    destroy(&snapshot.name)?;
+    Ok(true)
+}
+
+/// Again and again for a while.
+fn destroy(name: &str) -> Result<()> {
+    let command = zfs("destroy")?.arg(name);
     let mut attempt = 1;
     loop {
         match command.run() {
-            Ok(_) => return Ok(true),
-            Err(_) if report::one(&snapshot.name)?.is_none() => return Ok(true),
+            Ok(_) => return Ok(()),
+            Err(_) if report::one(name)?.is_none() => return Ok(()),
             Err(error) if attempt == ATTEMPTS => return Err(error.into()),
             Err(_) => attempt += 1,
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+/// The clones by which a snapshot of a volume was read. Others' clones of it stay, and keep it.
+fn remove_clones(snapshot: &Snapshot) -> Result<()> {
+    let output = zfs("get")?
+        .args(["-H", "-o", "value", "clones", &snapshot.name])
+        .run()?;
+    let names = String::from_utf8_lossy(&output).trim().to_owned();
+    for name in names.split(',').filter(|name| !matches!(*name, "" | "-")) {
+        let ours = report::one(name)?.is_some_and(|clone| clone.run.as_deref() == Some(&snapshot.run.to_string()));
+        if !ours {
+            continue;
+        }
+        if crate::sys::mount::is_mounted(&super::zvol::device_of(name)) {
+            return Err(Error::failed(
+                "remove the clone",
+                name,
+                "it is mounted, so somebody reads it; it is left alone",
+            ));
+        }
+        destroy(name)?;
+    }
+    Ok(())
 }
 
 /// Every snapshot with our mark, on every pool.
