@@ -62,9 +62,15 @@ fn median(mut all: Vec<Duration>) -> Duration {
 }
 
 /// The ways to take the same snapshot, by what a failpoint leaves out.
-const VARIANTS: [(&str, &str, &str); 5] = [
+const VARIANTS: [(&str, &str, &str); 6] = [
     ("backup-stage: brink, settle", "backup-stage", ""),
     ("ftwrl: brink, settle", "ftwrl", ""),
+    // On ZFS only; elsewhere the same as the first.
+    (
+        "backup-stage: brink, settle by syncfs",
+        "backup-stage",
+        "zfs.syncfs=error",
+    ),
     (
         "backup-stage: brink, no settle",
         "backup-stage",
