@@ -50,7 +50,7 @@ pub struct PlacedFile {
     pub volume: Option<usize>,
     /// The path relative to the volume's top, and so to a mounted snapshot's; empty when live.
     pub relative: PathBuf,
-    /// Its volume is none of the server's: it is taken with a snapshot of its own.
+    /// Its volume is not taken at the server's instant, but with a snapshot of its own.
     pub own: bool,
     /// Absolute paths below it that are not to be copied from here: trees of their own, or left out.
     pub skip: Vec<PathBuf>,
@@ -65,11 +65,15 @@ impl Layout {
         found
     }
 
-    /// The volumes that only files beside the database lie on.
+    /// The volumes that only files beside the database lie on, and that are taken by themselves.
     pub fn own_volumes(&self) -> Vec<usize> {
         let database = self.database_volumes();
+        let with_it = |index: &usize| {
+            let volume = self.volumes.get(*index);
+            self.instant.volumes().any(|joined| Some(joined) == volume)
+        };
         (0..self.volumes.len())
-            .filter(|index| !database.contains(index))
+            .filter(|index| !database.contains(index) && !with_it(index))
             .collect()
     }
 
@@ -122,6 +126,7 @@ pub fn lay_out(
     let mut layout = Layout::default();
     database::place(&host, paths, &mut layout);
     files::place(&host, files, &mut layout);
+    files::join(&host, &mut layout);
     Ok(layout)
 }
 

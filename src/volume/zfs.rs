@@ -1,7 +1,7 @@
 //! ZFS: snapshots of datasets, by ZFS's own commands; several datasets of one pool at one instant.
 //!
 //! `zfs snapshot` is held at its ioctl until the lock is taken ([`crate::sys::brink`]), and the lock ends when that ioctl has returned: the transaction
-//! group with the snapshot is on disk then. Snapshots are read below `.zfs/snapshot`, which can be reached by its name also where `snapdir` is `hidden`.
+//! group with the snapshot is on disk then. Snapshots are mounted by themselves, whatever `snapdir` says.
 
 mod own;
 mod prepared;
@@ -110,8 +110,20 @@ impl Provider for Zfs {
         Ok(Box::new(prepared::PreparedZfs::prepare(planned, alive)?))
     }
 
-    fn mount(&self, snapshot: &Snapshot, _at: &Path) -> Result<PathBuf> {
-        own::top(snapshot)
+    fn mounts(&self) -> bool {
+        true
+    }
+
+    /// By itself and not through `.zfs/snapshot`: what the kernel mounted there is unmounted when somebody tries to destroy the snapshot (also when our hold
+    /// forbids it), and with OpenZFS 2.3.9 the next access then panics in the kernel (avl_add in zfsctl_snapshot_mount) [M].
+    fn mount(&self, snapshot: &Snapshot, at: &Path) -> Result<PathBuf> {
+        sys::mount::mount_read_only(Path::new(&snapshot.name), at, "zfs", "")?;
+        Ok(at.to_owned())
+    }
+
+    fn unmount(&self, _snapshot: &Snapshot, at: &Path) -> Result<()> {
+        sys::mount::unmount(at)?;
+        Ok(())
     }
 
     fn health(&self, snapshot: &Snapshot) -> Result<Health> {

@@ -70,6 +70,19 @@ pub fn place(host: &Host<'_>, files: &[PathBuf], layout: &mut Layout) {
     }
 }
 
+/// Takes files at the server's instant where that costs nothing (datasets of the same ZFS pool).
+pub fn join(host: &Host<'_>, layout: &mut Layout) {
+    for index in layout.own_volumes() {
+        let Some(volume) = layout.volumes.get(index).cloned() else {
+            continue;
+        };
+        if layout.instant.join(host.providers, &volume) {
+            let of_it = layout.files.iter_mut().filter(|file| file.volume == Some(index));
+            of_it.for_each(|file| file.own = false);
+        }
+    }
+}
+
 /// The tree that a path is copied with already: the innermost one around it, unless it is skipped there.
 fn covering(layout: &Layout, database: &[PathBuf], path: &Path) -> Option<PathBuf> {
     let in_database = database.iter().find(|tree| path.starts_with(tree)).cloned();

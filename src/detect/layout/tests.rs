@@ -200,6 +200,18 @@ fn files_around_the_datadir_skip_it_and_files_in_it_are_covered() {
 }
 
 #[test]
+fn files_that_cost_nothing_are_taken_at_the_servers_instant() {
+    let mut lab = Lab::new(&["data", "other"]);
+    lab.fake = lab.fake.with_one_instant();
+    let layout = lab.lay_out(&[lab.written(PathRole::Datadir, "data", true)], &["other"]);
+    assert_eq!(layout.instant.volumes().count(), 2);
+    assert_eq!(layout.own_volumes(), [0; 0]);
+    assert!(!layout.files[0].own);
+    // The server's own volumes are still its own.
+    assert_eq!(layout.database_volumes(), [0]);
+}
+
+#[test]
 fn a_volume_nested_in_files_is_a_tree_of_its_own() {
     let lab = Lab::new(&["data", "data/nested", "data/nested/deep"]);
     let layout = lab.lay_out(&[], &["data", "data/nested/deep"]);

@@ -33,6 +33,21 @@ impl Arrangement {
         Arrangement { sets, frozen }
     }
 
+    /// Adds a volume that may be taken at another time, where it costs nothing: by the anchor's own decisive call. Says whether it did.
+    pub fn join(&mut self, providers: &[Box<dyn Provider>], volume: &Volume) -> bool {
+        let Some(anchor) = self.sets.first_mut() else {
+            return false;
+        };
+        let together = [anchor.as_slice(), std::slice::from_ref(volume)].concat();
+        let joins = anchor.iter().all(|other| other.provider == volume.provider)
+            && of_kind(providers, volume.provider)
+                .is_some_and(|provider| !provider.must_freeze() && provider.one_instant(&together));
+        if joins {
+            *anchor = together;
+        }
+        joins
+    }
+
     /// All its volumes.
     pub fn volumes(&self) -> impl Iterator<Item = &Volume> {
         self.sets.iter().flatten()

@@ -1,6 +1,5 @@
 //! Snapshots of ours: known by name, user property and GUID; held while they are read; removed one by one, never with `-r`.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::{Error, Health, ProviderKind, Result, Snapshot, Volume, mark};
@@ -10,7 +9,7 @@ use super::{OF, pool_of};
 /// The tag of our holds (zfs-hold(8)): nothing else destroys a snapshot that is being copied.
 const HOLD: &str = "snapback";
 
-/// How often a removal is tried, and how long it waits in between: the automount of a snapshot that was read goes by itself.
+/// How often a removal is tried, and how long it waits in between: somebody else may look at it for a moment.
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -35,14 +34,6 @@ pub fn identified_and_held(snapshot: &Snapshot) -> Result<Snapshot> {
         identity: Some(found.guid),
         ..snapshot.clone()
     })
-}
-
-/// Where the snapshot can be read. The kernel mounts it at the first access.
-pub fn top(snapshot: &Snapshot) -> Result<PathBuf> {
-    let name = snapshot.name.split_once('@').map_or("", |(_, name)| name);
-    let top = snapshot.volume.top.join(".zfs/snapshot").join(name);
-    std::fs::read_dir(&top).map_err(|error| crate::sys::Error::path("read the snapshot at", &top, error))?;
-    Ok(top)
 }
 
 pub fn health(snapshot: &Snapshot) -> Result<Health> {
