@@ -1,6 +1,7 @@
 //! What only LVM can do wrong: copy-on-write space that overflows, pools that fill, volumes that look like ours. Where the tests run on other storage, there is
 //! nothing to test.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::common::storage::POOL_MIB;
@@ -126,6 +127,19 @@ fn copy_on_write_space_that_fills_is_extended_up_to_its_limit() {
     );
     wait_for(&scene, "gate.reached");
     std::fs::write(&gate, "").unwrap();
+    let size = || -> u64 {
+        let Some(ours) = scene.lab.storage.snapshots().pop() else {
+            return 0;
+        };
+        let name = format!("{}/{ours}", scene.lab.storage.group());
+        let printed = Command::new("lvs")
+            .args(["--noheadings", "--units", "m", "--nosuffix", "-o", "lv_size", &name])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&printed.stdout).trim().to_owned();
+        text.split('.').next().and_then(|whole| whole.parse().ok()).unwrap_or(0)
+    };
+    let mut largest = 0;
     // Twice what it could hold, in steps that the watch can follow.
     for step in 0..12 {
         std::fs::write(
@@ -135,7 +149,9 @@ fn copy_on_write_space_that_fills_is_extended_up_to_its_limit() {
         .unwrap();
         run("sync", &[]);
         std::thread::sleep(Duration::from_millis(1200));
+        largest = largest.max(size());
     }
+    assert!((65..=400).contains(&largest), "the space was {largest} MiB");
     let output = child.wait_with_output().unwrap();
     assert!(matches!(output.status.code(), Some(0 | 5)), "{}", both(&output));
     scene.assert_nothing_left();

@@ -98,6 +98,12 @@ fn hold_beside_the_bare_command() {
     let mut commands = Vec::new();
     let mut older = (Vec::new(), Vec::new());
     let mut ours = vec![(Vec::new(), Vec::new()); VARIANTS.len()];
+    // Each takes half a minute under emulation: the less telling ones on one kind only.
+    let told = |name: &str| match scene.lab.storage.kind {
+        Kind::Lvm(_) => !name.contains("syncfs"),
+        Kind::Zfs => !name.contains("ftwrl") && !name.contains("no brink, no settle"),
+        _ => !name.contains("syncfs") && !name.contains("ftwrl") && !name.contains("no brink, no settle"),
+    };
     for _ in 0..ROUNDS {
         std::thread::sleep(Duration::from_secs(1));
         commands.push(bare(&scene.lab.storage));
@@ -107,7 +113,10 @@ fn hold_beside_the_bare_command() {
             older.0.push(mylvmbackup(&scene));
             older.1.push(load.take_slowest());
         }
-        for ((_, strategy, failpoints), into) in VARIANTS.iter().zip(&mut ours) {
+        for ((name, strategy, failpoints), into) in VARIANTS.iter().zip(&mut ours) {
+            if !told(name) {
+                continue;
+            }
             std::thread::sleep(Duration::from_secs(1));
             load.take_slowest();
             let output = scene
@@ -133,7 +142,7 @@ fn hold_beside_the_bare_command() {
     if !older.0.is_empty() {
         println!("| mylvmbackup | {} | {} |", ms(older.0), ms(older.1));
     }
-    for ((name, ..), (held, longest)) in VARIANTS.iter().zip(ours) {
+    for ((name, ..), (held, longest)) in VARIANTS.iter().zip(ours).filter(|((name, ..), _)| told(name)) {
         println!("| {name} | {} | {} |", ms(held), ms(longest));
     }
 }

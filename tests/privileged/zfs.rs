@@ -87,3 +87,56 @@ fn an_encrypted_dataset_is_backed_up_as_any_other() {
     assert_eq!(std::fs::read_to_string(back).unwrap(), "content");
     assert_eq!(scene.lab.storage.snapshots(), Vec::<String>::new());
 }
+
+#[test]
+fn a_pool_with_a_faulted_device_is_backed_up_with_a_warning() {
+    if Kind::chosen() != Kind::Zfs {
+        return;
+    }
+    let dir = tempfile::Builder::new().prefix("snapback-test-").tempdir().unwrap();
+    let images: Vec<String> = ["one", "two"]
+        .iter()
+        .map(|name| {
+            let image = dir.path().join(name);
+            std::fs::File::create(&image).unwrap().set_len(256 << 20).unwrap();
+            text(&image)
+        })
+        .collect();
+    let pool = format!("snapbackmirror{}", std::process::id());
+    let top = dir.path().join("mnt");
+    run(
+        "zpool",
+        &[
+            "create",
+            "-f",
+            "-m",
+            &text(&top),
+            &pool,
+            "mirror",
+            &images[0],
+            &images[1],
+        ],
+    );
+    let _ended = Pool(pool.clone());
+    std::fs::create_dir(top.join("files")).unwrap();
+    std::fs::write(top.join("files/one"), "content").unwrap();
+    run("zpool", &["offline", "-f", &pool, &images[1]]);
+    let tool = Tool::bare(
+        dir.path(),
+        &format!("server: none\nfiles: [{}]\n", top.join("files").display()),
+    );
+    tool.ok(&["init", "--repository", &text(&tool.repository)]);
+    let output = tool.run(&["backup"]);
+    assert_eq!(output.status.code(), Some(5), "{}", both(&output));
+    assert!(both(&output).contains("is degraded"), "{}", both(&output));
+    tool.ok(&["verify", "latest", "--level", "data"]);
+}
+
+/// Destroyed when the test ends.
+struct Pool(String);
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let _ = Command::new("zpool").args(["destroy", "-f", &self.0]).output();
+    }
+}

@@ -118,7 +118,7 @@ pub fn lvm(name: &str) -> Result<Command> {
     Ok(Command::new(&Program::find(name)?))
 }
 
-fn parse(output: &[u8]) -> Result<Vec<Lv>> {
+pub(super) fn parse(output: &[u8]) -> Result<Vec<Lv>> {
     let answer: Answer = serde_json::from_slice(output)
         .map_err(|error| Error::failed("understand the answer of", "lvs", error.to_string()))?;
     Ok(answer.report.into_iter().flat_map(|section| section.lv).collect())

@@ -102,3 +102,28 @@ fn judge_pool(pool: &Lv) -> Option<Finding> {
         (fullest >= FILLING).then(|| Finding::warning("little-room", message).remedy(remedy))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::finding::Severity;
+
+    fn pool(data: &str, metadata: &str) -> Lv {
+        let answer = format!(
+            r#"{{"report":[{{"lv":[{{"vg_name":"vg0","lv_name":"pool","lv_uuid":"x","lv_attr":"twi-aotz--","lv_size":"1","segtype":"thin-pool","pool_lv":"",
+            "origin":"","data_percent":"{data}","metadata_percent":"{metadata}","lv_tags":"","lv_dm_path":"/dev/mapper/vg0-pool","vg_free":"0",
+            "vg_extent_size":"4194304","lv_snapshot_invalid":"","lv_health_status":""}}]}}]}}"#
+        );
+        report::parse(answer.as_bytes()).unwrap().remove(0)
+    }
+
+    #[test]
+    fn a_pool_is_judged_by_data_and_by_metadata() {
+        let judged = |data, metadata| judge_pool(&pool(data, metadata)).map(|finding| finding.severity);
+        assert_eq!(judged("40.00", "10.00"), None);
+        assert_eq!(judged("86.00", "10.00"), Some(Severity::Warning));
+        assert_eq!(judged("10.00", "86.00"), Some(Severity::Warning));
+        assert_eq!(judged("95.00", "10.00"), Some(Severity::Blocker));
+        assert_eq!(judged("10.00", "95.10"), Some(Severity::Blocker));
+    }
+}
