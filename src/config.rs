@@ -89,7 +89,7 @@ pub struct Lock {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Copy {
-    /// Worker threads; 0: as many as processors, at most 8.
+    /// Worker threads; 0: twice as many as processors, at most 16.
     pub workers: usize,
     /// Bytes per second that are read at most; none by default.
     pub bandwidth: Option<Bytes>,

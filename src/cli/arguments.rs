@@ -271,7 +271,7 @@ pub(super) struct Backup {
     /// Bytes per second that are read at most, e.g. 100MB
     #[arg(long, value_name = "BYTES")]
     pub bandwidth: Option<Bytes>,
-    /// Threads that read and compress [default: as many as processors, at most 8]
+    /// Threads that read and compress [default: twice as many as processors, at most 16]
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,
 }

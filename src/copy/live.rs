@@ -4,10 +4,11 @@ use std::fs::Metadata as Found;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use super::section::{Reading, open};
+use super::section::{Reading, Source, open};
 use super::walk::FileJob;
 use super::{Error, Result};
 use crate::repository::{Content, SECTION_BYTES, Worker};
+use crate::sys::fs::ReadBuffer;
 
 /// The pause before a file that changed is tried again.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -38,7 +39,7 @@ pub(super) fn copy(
     attempts: u32,
     worker: &mut Worker<'_>,
     reading: &Reading<'_>,
-    buffer: &mut Vec<u8>,
+    buffer: &mut ReadBuffer,
 ) -> Result<Option<Copied>> {
     let wrong = |error: std::io::Error| Error::Read {
         path: job.original.clone(),
@@ -67,16 +68,14 @@ pub(super) fn copy(
                 .as_ref()
                 .and_then(|parent| Some((parent.sections.get(index)?, parent.section_chunks(index))));
             let mut builder = worker.section(job.class, parent)?;
-            let holes = before.blocks() * 512 < before.len();
-            let ended = reading.section(
-                &file,
-                &job.original,
-                (index, before.len()),
-                job.class,
-                holes,
-                buffer,
-                &mut builder,
-            )?;
+            let source = Source {
+                file: &file,
+                original: &job.original,
+                size: before.len(),
+                holes: before.blocks() * 512 < before.len(),
+                direct: false,
+            };
+            let ended = reading.section(&source, index, job.class, buffer, &mut builder)?;
             content.size += ended.bytes;
             content.sparse |= ended.sparse;
             if ended.bytes > 0 {

@@ -61,7 +61,8 @@ pub struct CopyOptions {
 impl Default for CopyOptions {
     fn default() -> CopyOptions {
         CopyOptions {
-            workers: crate::sys::host::processors().min(8),
+            // Twice as many as processors: while one waits for the disk, another compresses.
+            workers: (2 * crate::sys::host::processors()).min(16),
             bandwidth: None,
             idle_priority: true,
             class: crate::repository::ChunkClass::default(),

@@ -10,7 +10,7 @@ use super::stop::Stop;
 use super::throttle::Throttle;
 use super::{Error, Result};
 use crate::repository::{ChunkClass, SECTION_BYTES, SectionBuilder};
-use crate::sys::fs as system;
+use crate::sys::fs::{self as system, ReadBuffer};
 
 /// Read at once; a multiple of every chunk class.
 pub(super) const READ: usize = 1 << 20;
@@ -38,6 +38,19 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     }
 }
 
+/// The file that a section is read from.
+pub(super) struct Source<'s> {
+    pub file: &'s File,
+    /// Its original path, for errors.
+    pub original: &'s Path,
+    /// The bytes that it should have.
+    pub size: u64,
+    /// It may have holes.
+    pub holes: bool,
+    /// It is read around the page cache.
+    pub direct: bool,
+}
+
 /// How a section ended.
 pub(super) struct Ended {
     /// It had holes.
@@ -47,29 +60,27 @@ pub(super) struct Ended {
 }
 
 impl Reading<'_> {
-    /// Reads the section at `index` of a file that should have `size` bytes. Ends early, and says so, where the file does.
-    #[allow(clippy::too_many_arguments)]
+    /// Reads the section at `index`. Ends early, and says so, where the file does.
     pub fn section(
         &self,
-        file: &File,
-        original: &Path,
-        (index, size): (usize, u64),
+        source: &Source<'_>,
+        index: usize,
         class: ChunkClass,
-        holes: bool,
-        buffer: &mut Vec<u8>,
+        buffer: &mut ReadBuffer,
         builder: &mut SectionBuilder<'_, '_>,
     ) -> Result<Ended> {
+        let (file, size) = (source.file, source.size);
         let start = index as u64 * SECTION_BYTES;
         let end = size.min(start + SECTION_BYTES);
         let chunk = class.bytes() as u64;
         let wrong = |offset: u64, reason: String| Error::Read {
-            path: original.to_owned(),
+            path: source.original.to_owned(),
             offset,
             reason,
         };
         let (mut at, mut sparse) = (start, false);
         while at < end {
-            let data = if holes {
+            let data = if source.holes {
                 system::next_data(file, at, end).map_err(|error| wrong(at, error.to_string()))?
             } else {
                 Some(at..end)
@@ -91,11 +102,14 @@ impl Reading<'_> {
                 self.stop.check()?;
                 let wanted = (upto - at).min(READ as u64) as usize;
                 self.throttle.take(wanted, self.stop)?;
-                buffer.resize(READ, 0);
-                let got = system::read_up_to(file, &mut buffer[..wanted], at)
-                    .map_err(|error| wrong(at, error.to_string()))?;
+                let read = if source.direct {
+                    system::read_some_directly(file, buffer, wanted, at)
+                } else {
+                    system::read_up_to(file, &mut buffer.bytes()[..wanted], at)
+                };
+                let got = read.map_err(|error| wrong(at, error.to_string()))?;
                 self.read.fetch_add(got as u64, Ordering::Relaxed);
-                for piece in buffer[..got].chunks(class.bytes()) {
+                for piece in buffer.bytes()[..got].chunks(class.bytes()) {
                     builder.data(piece)?;
                 }
                 self.monitor.advance(got as u64, 0);

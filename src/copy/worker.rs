@@ -2,12 +2,13 @@
 
 use crossbeam_channel::Receiver;
 
-use super::section::{READ, Reading, open};
+use super::section::{READ, Reading, Source, open};
 use super::stop::Stop;
 use super::walk::{FileJob, Job, Reply};
 use super::{CopyOptions, Error, Result, live};
 use crate::repository::{SECTION_BYTES, Worker, WorkerFigures, Writer};
 use crate::sys;
+use crate::sys::fs::ReadBuffer;
 
 /// Works until no job is left.
 pub(super) fn work(
@@ -23,7 +24,7 @@ pub(super) fn work(
         sys::priority::lower_cpu();
     }
     let mut worker = writer.worker()?;
-    let mut buffer = Vec::with_capacity(READ);
+    let mut buffer = ReadBuffer::new(READ);
     for job in jobs {
         stop.check()?;
         let reply = if job.file.live {
@@ -51,7 +52,7 @@ fn section(
     index: usize,
     worker: &mut Worker<'_>,
     reading: &Reading<'_>,
-    buffer: &mut Vec<u8>,
+    buffer: &mut ReadBuffer,
 ) -> Result<Reply> {
     let start = index as u64 * SECTION_BYTES;
     let wrong = |offset: u64, reason: String| Error::Read {
@@ -76,15 +77,15 @@ fn section(
         .as_ref()
         .and_then(|parent| Some((parent.sections.get(index)?, parent.section_chunks(index))));
     let mut builder = worker.section(job.class, parent)?;
-    let ended = reading.section(
-        &file,
-        &job.original,
-        (index, job.size),
-        job.class,
-        job.may_have_holes,
-        buffer,
-        &mut builder,
-    )?;
+    // The pages of a snapshot are its own: nobody but us would ever find them in the page cache.
+    let source = Source {
+        file: &file,
+        original: &job.original,
+        size: job.size,
+        holes: job.may_have_holes,
+        direct: sys::fs::read_directly(&file),
+    };
+    let ended = reading.section(&source, index, job.class, buffer, &mut builder)?;
     let expected = (job.size - start).min(SECTION_BYTES);
     if ended.bytes != expected {
         let reason = format!(
@@ -98,7 +99,7 @@ fn section(
         section: builder.finish()?,
         sparse: ended.sparse,
     };
-    // Behind the reader: the page cache belongs to the server. (A snapshot's pages are its own, not those of the live files.)
+    // Where it could not be read around the page cache, that is freed behind the reader.
     sys::fs::forget_cached(&file, start, SECTION_BYTES);
     Ok(reply)
 }

@@ -2,6 +2,7 @@
 
 mod attributes;
 mod beneath;
+mod direct;
 mod durable;
 mod locks;
 mod ranges;
@@ -15,6 +16,7 @@ use super::{Error, Result};
 
 pub use attributes::{Xattr, link_xattrs, no_such_attribute, xattrs};
 pub use beneath::{Beneath, Special};
+pub use direct::{ReadBuffer, read_directly, read_some_directly};
 pub use durable::{Unpublished, create_durably, make_directory_durably, replace_durably, sync_directory, sync_file};
 pub use locks::locked_by;
 pub use ranges::{forget_cached, next_data, read_up_to, start_writing};

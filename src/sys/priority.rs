@@ -31,11 +31,11 @@ pub fn idle_io() -> io::Result<()> {
     }
 }
 
-/// Lets the calling thread run after others that want the processor (nice 10): a backup must not take it from the server.
+/// Lets the calling thread run after others that want the processor (nice 19): a backup must not take it from the server.
 /// Best effort.
 pub fn lower_cpu() {
     // SAFETY: integers only; 0 means the calling thread (setpriority(2), "C library/kernel differences").
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 10) };
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
 }
 
 /// The calling thread runs before ordinary ones until this is dropped. Must be dropped on the thread that made it.

@@ -43,7 +43,10 @@ impl Tool {
     pub fn command(&self, args: &[&str]) -> Command {
         // In the lab's guest it is elsewhere than where it was built.
         let built = env!("CARGO_BIN_EXE_snapback");
-        let mut command = Command::new(std::env::var("SNAPBACK_TEST_BINARY").as_deref().unwrap_or(built));
+        // A SIGHUP that is ignored where the tests run (nohup) would stay ignored.
+        let mut command = Command::new("env");
+        command.arg("--default-signal=HUP");
+        command.arg(std::env::var("SNAPBACK_TEST_BINARY").as_deref().unwrap_or(built));
         command.arg("--config").arg(&self.config).args(args);
         command.env_remove("SNAPBACK_FAILPOINTS").stdin(Stdio::null());
         command
