@@ -278,18 +278,20 @@ impl Drop for Server {
     }
 }
 
-/// In the guest, where it takes a quarter of a minute, a datadir is initialised once and then copied; it goes with the guest.
+/// In the guest, where it takes a quarter of a minute, a datadir is initialised once and then copied; it goes with the guest. The host
+/// has made MySQL's (scripts/lab/guest-tests).
 fn template(flavour: Flavour) -> Option<PathBuf> {
     static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
     std::env::var_os("SNAPBACK_TEST_BINARY")?;
-    (flavour == Flavour::MariaDb).then(|| {
-        let made = TEMPLATE.get_or_init(|| {
-            let path = PathBuf::from(format!("/var/tmp/snapback-template-{}", std::process::id()));
-            initialise(flavour, &path, &[]);
-            path
-        });
-        made.clone()
-    })
+    if flavour == Flavour::MySql {
+        return Some(mysql_prefix().join("template"));
+    }
+    let made = TEMPLATE.get_or_init(|| {
+        let path = PathBuf::from(format!("/var/tmp/snapback-template-{}", std::process::id()));
+        initialise(flavour, &path, &[]);
+        path
+    });
+    Some(made.clone())
 }
 
 fn initialise(flavour: Flavour, datadir: &Path, options: &[String]) {
