@@ -3,6 +3,7 @@
 pub mod brink;
 pub mod btrfs;
 pub mod command;
+pub mod device_mapper;
 pub mod failpoint;
 pub mod freeze;
 pub mod fs;

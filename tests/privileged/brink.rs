@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use mysql::prelude::Queryable;
 
 use crate::common::server::signal;
-use crate::common::{Flavour, Kind, both};
+use crate::common::{Flavour, Kind, both, run, text};
 use crate::setting::Scene;
 
 fn scene() -> Option<Scene> {
@@ -68,6 +68,20 @@ fn command_killed(scene: &Scene) {
     let command = children(child.id());
     assert_eq!(command.len(), 1, "{command:?}");
     signal(command[0].0, rustix::process::Signal::KILL);
+    // The kernel may have let the call be made all the same (seen on a busy machine): then nobody is left to resume the origin.
+    if command[0].1 == "lvcreate" {
+        let ended = || {
+            std::fs::read_to_string(format!("/proc/{}/stat", command[0].0)).map_or(true, |stat| stat.contains(") Z "))
+        };
+        while !ended() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let origin = run(
+            "findmnt",
+            &["-n", "-o", "SOURCE", "--target", &text(&scene.server.datadir)],
+        );
+        run("dmsetup", &["suspend", origin.trim()]);
+    }
     std::fs::write(&gate, "").unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", both(&output));

@@ -118,8 +118,41 @@ fn pool_health(lv: &Lv) -> Result<Health> {
     })
 }
 
+/// Resumes the volume that a snapshot is of, if an `lvcreate` that was killed left it suspended: whoever writes to it waits for ever otherwise.
+/// While any of LVM's commands is at work, `lvs` waits for it, so what it calls suspended is nobody's.
+fn wake_origin(snapshot: &Snapshot) -> Result<()> {
+    // A snapshot that was interrupted at its wiping has no origin yet.
+    if snapshot.volume.id.ends_with('/') {
+        return Ok(());
+    }
+    let Some(origin) = report::one(&snapshot.volume.id)?.filter(Lv::is_suspended) else {
+        return Ok(());
+    };
+    let found =
+        rustix::fs::stat(&*origin.device).map_err(|error| sys::Error::path("look at", &*origin.device, error))?;
+    wake(
+        (rustix::fs::major(found.st_rdev), rustix::fs::minor(found.st_rdev)),
+        &origin.full_name(),
+    )?;
+    Ok(())
+}
+
+/// Resumes a logical volume if it is suspended; whether it was.
+pub fn wake(device: (u32, u32), name: &str) -> Result<bool> {
+    let woken = sys::device_mapper::wake(device, name)?;
+    if woken {
+        tracing::warn!(volume = name, "lvcreate was killed and left it suspended; resumed it");
+        // What LVM's metadata says counts, if it says more than what was in force.
+        if let Err(error) = lvm("lvchange")?.args(["--refresh", name]).run() {
+            tracing::warn!(%error, "cannot refresh the logical volume");
+        }
+    }
+    Ok(woken)
+}
+
 /// Removes a snapshot of ours; `Ok(false)` when it is gone.
 pub fn remove(snapshot: &Snapshot) -> Result<bool> {
+    wake_origin(snapshot)?;
     let Some(lv) = report::one(&snapshot.name)? else {
         return Ok(false);
     };

@@ -24,6 +24,8 @@ const NAME_LENGTH: usize = 128;
 
 pub struct PreparedLvm {
     one: Snapshot,
+    /// The origin's number.
+    device: (u32, u32),
     step: Step,
     /// Said in the manifest.
     notes: Vec<Finding>,
@@ -62,8 +64,10 @@ impl PreparedLvm {
             ));
         }
         let command = create(snapshot, &origin, cow_size, expected)?;
+        let number = locate::device_of(&snapshot.volume.top)?;
         let mut prepared = PreparedLvm {
             one: snapshot.clone(),
+            device: number,
             step: Step::Over,
             notes: Vec::new(),
         };
@@ -77,7 +81,6 @@ impl PreparedLvm {
             Err(error) => return Err(error.into()),
         };
         let device = origin.device.trim_start_matches("/dev/mapper/").to_owned();
-        let number = locate::device_of(&snapshot.volume.top)?;
         match brink.reach(|report| suspends(report, &device, number), LIMIT) {
             Ok(true) => {
                 prepared.step = Step::Waiting(brink);
@@ -85,7 +88,7 @@ impl PreparedLvm {
             }
             // It took its snapshot without a lock, or failed and says why.
             Ok(false) => {
-                let ended = brink.finish();
+                let ended = prepared.ended(brink.finish());
                 own::remove(snapshot)?;
                 ended?;
                 Err(Error::failed(
@@ -152,7 +155,7 @@ impl Prepared for PreparedLvm {
                 Ok((begun, fixed?))
             }
             Step::Plain(command) => {
-                command.run()?;
+                self.ended(command.run())?;
                 Ok((begun, Instant::now()))
             }
             Step::Over => Err(Error::failed(
@@ -165,7 +168,7 @@ impl Prepared for PreparedLvm {
 
     fn let_end(&mut self) -> Result<()> {
         match std::mem::replace(&mut self.step, Step::Over) {
-            Step::Waiting(brink) => Ok(brink.finish().map(drop)?),
+            Step::Waiting(brink) => self.ended(brink.finish()),
             Step::Plain(_) | Step::Over => Ok(()),
         }
     }
@@ -181,7 +184,8 @@ impl Prepared for PreparedLvm {
     fn abandon(mut self: Box<Self>) -> Result<()> {
         // Refusing the call at the brink is not clean for thick snapshots: the command finishes, and what it made is removed.
         match std::mem::replace(&mut self.step, Step::Over) {
-            Step::Waiting(brink) => drop(brink.finish()),
+            // It may fail; then there is nothing to remove, or `remove` says why not.
+            Step::Waiting(brink) => drop(self.ended(brink.finish())),
             Step::Plain(_) | Step::Over => {}
         }
         own::remove(&self.one).map(drop)
@@ -193,6 +197,19 @@ impl Prepared for PreparedLvm {
 }
 
 impl PreparedLvm {
+    /// What came of the command. One that was killed may have suspended the origin and not resumed it: nobody else will.
+    fn ended(&self, result: crate::sys::Result<Vec<u8>>) -> Result<()> {
+        let Err(cause) = result else { return Ok(()) };
+        if own::wake(self.device, &self.one.volume.id)? {
+            return Err(Error::failed(
+                "snapshot",
+                &self.one.volume.source,
+                format!("{cause}; it had left the volume suspended, which was resumed"),
+            ));
+        }
+        Err(cause.into())
+    }
+
     fn complete(&mut self) -> Result<Snapshot> {
         self.let_end()?;
         let made = report::one(&self.one.name)?

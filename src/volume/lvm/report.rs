@@ -79,6 +79,11 @@ impl Lv {
         self.invalid == "snapshot invalid" || self.invalid == "1" || self.attributes.get(4..5) == Some("I")
     }
 
+    /// Suspended: whoever writes to it waits.
+    pub fn is_suspended(&self) -> bool {
+        self.attributes.get(4..5) == Some("s")
+    }
+
     /// Whether it has a tag.
     pub fn has_tag(&self, tag: &str) -> bool {
         self.tags.split(',').any(|one| one == tag)
@@ -148,6 +153,8 @@ mod tests {
         assert!(!found[0].is_invalid());
         assert!(found[1].is_invalid() && found[1].has_tag("snapback") && !found[1].has_tag("snap"));
         assert_eq!(found[1].data_percent(), Some(100.0));
+        assert!(!found[0].is_suspended());
+        assert!(parse(ANSWER.replace("owi-aos", "owi-sos").as_bytes()).unwrap()[0].is_suspended());
     }
 
     #[test]
