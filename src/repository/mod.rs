@@ -64,6 +64,11 @@ impl Error {
         }
     }
 
+    /// The object that it is about, and what is wrong with it.
+    pub fn object_and_reason(&self) -> (String, String) {
+        verify::describe(self)
+    }
+
     /// What it means to the caller. An object that is missing although something refers to it is damage.
     pub fn kind(&self) -> Kind {
         match self {

@@ -1,9 +1,11 @@
 //! A pack: header, slots, slot table, trailer. docs/repository-format.md has every byte.
 
 mod reader;
+mod salvage;
 mod writer;
 
 pub(super) use reader::{PackReader, read_footer, sweep};
+pub(super) use salvage::Sizes;
 pub(super) use writer::{Finished, Finisher, PackWriter};
 
 use super::keys::{Hash, Keys};
