@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use snapback::copy::{CopyOptions, Tree, copy};
 use snapback::monitor::Silent;
-use snapback::repository::{Draft, Manifest, Repository, WriterOptions};
+use snapback::repository::{ChunkClass, Draft, Manifest, Repository, WriterOptions};
 use snapback::restore::{Destination, Report, Request, restore};
 use snapback::store::Store;
 use snapback::sys::signal::Cancel;
@@ -27,6 +27,15 @@ pub fn record(root: &Path) -> serde_json::Value {
 }
 
 pub fn try_back_up(repository: &Repository, dir: &Path, parent: Option<Id>) -> snapback::Result<Manifest> {
+    back_up_in_chunks(repository, dir, parent, ChunkClass::default())
+}
+
+pub fn back_up_in_chunks(
+    repository: &Repository,
+    dir: &Path,
+    parent: Option<Id>,
+    class: ChunkClass,
+) -> snapback::Result<Manifest> {
     let (cancel, tree) = (
         Cancel::new(),
         Tree {
@@ -45,6 +54,7 @@ pub fn try_back_up(repository: &Repository, dir: &Path, parent: Option<Id>) -> s
     let options = CopyOptions {
         workers: 2,
         idle_priority: false,
+        class,
         ..CopyOptions::default()
     };
     copy(&[tree], &writer, &options, &|| Ok(()), &Silent, &cancel)?;
@@ -142,6 +152,8 @@ pub fn fingerprint(dir: &Path) -> BTreeMap<PathBuf, String> {
             "directory".to_owned()
         } else if meta.is_symlink() {
             std::fs::read_link(&at).unwrap().display().to_string()
+        } else if !meta.is_file() {
+            format!("special {:?}", meta.file_type())
         } else {
             format!("{} links={}", blake3::hash(&std::fs::read(&at).unwrap()), meta.nlink())
         };
