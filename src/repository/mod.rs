@@ -4,6 +4,8 @@
 mod begin;
 mod commit;
 mod entry;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod keys;
 mod manifest;
 mod pack;

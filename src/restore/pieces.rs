@@ -238,6 +238,13 @@ pub(super) fn survey(
     }
     survey.lost = backup.manifest().sizes.entries.saturating_sub(seen);
     survey.topless = (0..pieces.len()).filter(|index| !found[*index]).collect();
+    if let Some(lost) = survey.tables.first().filter(|_| survey.entries == 0) {
+        let reason = format!(
+            "{}; all that is known of what was asked for was in it: nothing of it can be restored",
+            lost.reason
+        );
+        return Err(crate::repository::Error::damaged(&lost.object, reason).into());
+    }
     match survey.topless.first() {
         Some(missing) if survey.tables.is_empty() => Err(Error::usage(format!(
             "{} is not in this backup",
