@@ -21,6 +21,8 @@ use crate::{Error, Result};
 pub const DAMAGED: &str = ".snapback-damaged";
 /// What the name of the list of losses ends with; it lies beside the destination.
 pub const LIST: &str = ".snapback-lost.json";
+/// What a person does when a restore stops at damage.
+pub(super) const REMEDY: &str = "`--keep-going` restores what is intact";
 /// The longest name of a file, in bytes (NAME_MAX).
 const LONGEST_NAME: usize = 255;
 

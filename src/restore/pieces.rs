@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::lost::{Losses, LostTable};
+use super::lost::{Losses, LostTable, REMEDY};
 use super::{Destination, Request};
 use crate::record::{Record, RootRole};
 use crate::repository::{Backup, Entry, EntryKind};
@@ -195,7 +195,9 @@ pub(super) fn survey(
         let entry = match entry {
             Ok(entry) => entry,
             Err(error) => {
-                let (object, reason) = losses.passes(&error).ok_or(error)?;
+                let Some((object, reason)) = losses.passes(&error) else {
+                    return Err(with_remedy(error).into());
+                };
                 survey.tables.push(LostTable {
                     object,
                     reason,
@@ -251,6 +253,16 @@ pub(super) fn survey(
             pieces[*missing].original.display()
         ))),
         _ => Ok(survey),
+    }
+}
+
+/// A damaged part of the table.
+fn with_remedy(error: crate::repository::Error) -> crate::repository::Error {
+    match error {
+        crate::repository::Error::Damaged { object, reason } => {
+            crate::repository::Error::damaged(object, format!("{reason}; {REMEDY}"))
+        }
+        other => other,
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::Plan;
-use super::lost::{Losses, LostRange, Place};
+use super::lost::{Losses, LostRange, Place, REMEDY};
 use super::pieces::{Borrowed, Piece, find, in_space, is_dropped};
 use crate::copy::notes::Notes;
 use crate::copy::stop::Stop;
@@ -343,7 +343,7 @@ impl Filling<'_> {
             let original = self.place.original.display();
             return Err(match error {
                 crate::repository::Error::Damaged { object, reason } => {
-                    crate::repository::Error::damaged(object, format!("{reason}; needed for {original}"))
+                    crate::repository::Error::damaged(object, format!("{reason}; needed for {original}; {REMEDY}"))
                 }
                 other => other,
             }

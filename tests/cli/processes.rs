@@ -271,6 +271,19 @@ fn a_restore_that_goes_on_over_damage_has_status_4_and_a_list() {
     assert_eq!(output.status.code(), Some(4));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["lost"]["files"][0]["ranges"], told["files"][0]["ranges"]);
+    // One file, in place: what is left of it does not take its name, nor does it move what is there.
+    let noise = cli.text("www/deep/er/log.000001");
+    std::fs::remove_file(&noise).unwrap();
+    let said = cli.fails(&["restore", "latest", "--in-place", "--include", &noise], 4);
+    assert!(said.contains("--keep-going"), "{said}");
+    cli.fails(
+        &["restore", "latest", "--in-place", "--include", &noise, "--keep-going"],
+        4,
+    );
+    assert!(!Path::new(&noise).exists());
+    let left = std::fs::metadata(format!("{noise}.snapback-damaged")).unwrap();
+    assert_eq!(left.len(), 2_500_000);
+    assert!(Path::new(&format!("{noise}.snapback-lost.json")).exists());
     // Without damage the flag changes nothing.
     let whole = Cli::with_files();
     whole.back_up();
