@@ -287,6 +287,10 @@ fn a_restore_that_goes_on_over_damage_has_status_4_and_a_list() {
     // Without damage the flag changes nothing.
     let whole = Cli::with_files();
     whole.back_up();
+    let small = whole.text("www/small");
+    std::fs::remove_file(&small).unwrap();
+    whole.ok(&["restore", "latest", "--in-place", "--include", &small]);
+    assert_eq!(std::fs::read(&small).unwrap(), b"hello");
     whole.ok(&["restore", "latest", "--target", &whole.text("out"), "--keep-going"]);
     assert!(!whole.path("out.snapback-lost.json").exists());
 }

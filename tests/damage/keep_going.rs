@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use snapback::repository::verify::Level;
 use snapback::restore::{DAMAGED, Report};
+use snapback::store::Store;
+use snapback::store::memory::MemoryStore;
 
 use super::oracle::{Meaning, Part};
 use super::scene::{Scene, expected, pack_id};
@@ -190,6 +192,80 @@ fn a_damaged_chunk_costs_its_range_and_nothing_else() {
     );
 }
 
+/// A disk of which some bytes cannot be read.
+struct BadSector {
+    below: MemoryStore,
+    key: String,
+    at: std::ops::Range<u64>,
+}
+
+impl Store for BadSector {
+    fn get_range(&self, key: &str, offset: u64, into: &mut [u8]) -> snapback::store::Result<usize> {
+        if key == self.key && offset < self.at.end && self.at.start < offset + into.len() as u64 {
+            return Err(snapback::store::Error::Io {
+                operation: "read",
+                key: key.to_owned(),
+                store: self.name(),
+                source: std::io::Error::from_raw_os_error(5),
+            });
+        }
+        self.below.get_range(key, offset, into)
+    }
+
+    fn name(&self) -> String {
+        self.below.name()
+    }
+
+    fn put_new(&self, key: &str) -> snapback::store::Result<Box<dyn snapback::store::Upload>> {
+        self.below.put_new(key)
+    }
+
+    fn sync(&self) -> snapback::store::Result<()> {
+        self.below.sync()
+    }
+
+    fn size(&self, key: &str) -> snapback::store::Result<u64> {
+        self.below.size(key)
+    }
+
+    fn list(&self, prefix: &str) -> snapback::store::Result<Vec<String>> {
+        self.below.list(prefix)
+    }
+
+    fn delete(&self, key: &str) -> snapback::store::Result<()> {
+        self.below.delete(key)
+    }
+}
+
+#[test]
+fn a_bad_sector_costs_the_slot_that_it_lies_in() {
+    let scene = Scene::new();
+    let file = scene.backups[1]
+        .files
+        .iter()
+        .find(|file| file.path.ends_with("two.ibd"))
+        .unwrap();
+    let (offset, length, pack, slot) = file.chunks[3];
+    let key = super::oracle::key_of(pack);
+    let begin = scene.packs()[&key].slots[slot as usize].0 as u64 + 5000;
+    let bad = BadSector {
+        below: scene.store.clone(),
+        key,
+        at: begin..begin + 512,
+    };
+    let repository = snapback::repository::Repository::open(std::sync::Arc::new(bad)).unwrap();
+    let target = scene.dir.path().join("rescued");
+    let (_, report) = stored::rescue(&repository, "latest", &scene.tree, &target).unwrap();
+    let ranges = report.lost.files.iter().flat_map(|lost| &lost.ranges);
+    let ranges: Vec<_> = ranges.map(|range| (range.offset, range.length)).collect();
+    assert_eq!(
+        ranges,
+        [(offset, length); 2],
+        "the file and its further name: {:?}",
+        report.lost
+    );
+}
+
 #[test]
 fn a_damaged_footer_costs_nothing_where_the_slots_are_intact() {
     let scene = Scene::new();
@@ -336,7 +412,7 @@ fn a_name_that_looks_damaged_already_is_kept() {
     std::fs::create_dir(&tree).unwrap();
     std::fs::write(tree.join("f"), stored::noise(1, 200_000)).unwrap();
     std::fs::write(tree.join("f.snapback-damaged"), "an older rescue").unwrap();
-    let store = snapback::store::memory::MemoryStore::default();
+    let store = MemoryStore::default();
     let repository = stored::create(store.clone());
     stored::back_up(&repository, &tree, None);
     let backup = super::oracle::look(&store, &tree).remove(0);
