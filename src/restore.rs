@@ -1,6 +1,7 @@
 //! Restoring: every chunk is verified as it is written, nothing is overwritten, and the result appears only when it is whole.
 
 mod after;
+mod lost;
 mod pieces;
 mod running;
 mod workspace;
@@ -20,6 +21,8 @@ use crate::sys::signal::Cancel;
 use crate::units::{Bytes, Id};
 use crate::{Error, Result};
 
+use lost::Losses;
+pub use lost::{DAMAGED, LIST, Lost, LostFile, LostRange, LostTable};
 use pieces::{Piece, Survey};
 use workspace::Workspace;
 
@@ -47,6 +50,8 @@ pub struct Request {
     pub workers: usize,
     /// Keep MySQL's `auto.cnf`: the restored server replaces the old one.
     pub keep_uuid: bool,
+    /// Go on over damage: everything that is intact is restored, and what is not is told in [`Report::lost`].
+    pub keep_going: bool,
 }
 
 /// A tree that was restored.
@@ -78,13 +83,16 @@ pub struct Report {
     pub warnings: Vec<Finding>,
     /// What to do now, in order.
     pub next_steps: Vec<String>,
+    /// What could not be restored; empty unless the restore was asked to go on over damage and met some.
+    #[serde(skip_serializing_if = "Lost::is_empty")]
+    pub lost: Lost,
 }
 
 /// Restores a backup.
 ///
 /// # Errors
-/// What trap 34 lists: a running server, something in the way, a backup that does not verify, a path that leads out. Nothing appears at
-/// the destination then, and nothing that was there is touched.
+/// What trap 34 lists: a running server, something in the way, a backup that does not verify (unless the request says to go on over
+/// damage), a path that leads out. Nothing appears at the destination then, and nothing that was there is touched.
 pub fn restore(
     repository: &Repository,
     which: &str,
@@ -94,10 +102,12 @@ pub fn restore(
 ) -> Result<Report> {
     let begun = Instant::now();
     let backup = repository.find(which)?;
+    let backup = if request.keep_going { backup.salvaging() } else { backup };
+    let losses = Losses::new(request.keep_going);
     let record = record_of(backup.manifest())?;
     let pieces = pieces::choose(&record, request)?;
     monitor.phase("survey");
-    let survey = pieces::survey(&backup, &pieces, request, cancel)?;
+    let survey = pieces::survey(&backup, &record, &pieces, request, &losses, cancel)?;
     refuse_running(&pieces, request)?;
     let mut spaces = workspace::open(&pieces, &survey, request, backup.manifest().id)?;
     refuse_too_little_room(&spaces, &survey)?;
@@ -108,15 +118,21 @@ pub fn restore(
         pieces: &pieces,
         survey: &survey,
         spaces: &spaces,
+        losses: &losses,
         request,
     };
     let written = write_all(&plan, &notes, monitor, cancel)
-        .and_then(|()| after::rewrite_indexes(&record, &pieces, &spaces, request));
-    if let Err(error) = written {
-        // The workspaces are ours alone; dropping them removes them.
-        drop(spaces);
-        return Err(error);
-    }
+        .and_then(|()| lost(repository, losses, &survey, &pieces))
+        .and_then(|lost| after::rewrite_indexes(&record, &pieces, &spaces, request).map(|()| lost))
+        .and_then(|lost| make_durable(lost, &backup, &spaces, monitor));
+    let lost = match written {
+        Ok(lost) => lost,
+        Err(error) => {
+            // The workspaces are ours alone; dropping them removes them.
+            drop(spaces);
+            return Err(error);
+        }
+    };
     monitor.phase("publish");
     let placed = spaces
         .iter_mut()
@@ -129,9 +145,10 @@ pub fn restore(
         files: survey.entries,
         bytes: survey.bytes,
         seconds: begun.elapsed().as_secs_f64(),
-        next_steps: after::next_steps(&record, &placed, request),
+        next_steps: after::next_steps(&record, &placed, request, &lost),
         placed,
         warnings: findings,
+        lost,
     })
 }
 
@@ -155,6 +172,7 @@ struct Plan<'p> {
     pieces: &'p [Piece],
     survey: &'p Survey,
     spaces: &'p [Workspace],
+    losses: &'p Losses,
     request: &'p Request,
 }
 
@@ -167,9 +185,38 @@ fn write_all(plan: &Plan<'_>, notes: &Notes<'_>, monitor: &dyn Monitor, cancel: 
     });
     let written = write::write(plan, notes, monitor, cancel);
     monitor.end();
-    written?;
+    Ok(written?)
+}
+
+/// What could not be brought back.
+fn lost(repository: &Repository, losses: Losses, survey: &Survey, pieces: &[Piece]) -> Result<Lost> {
+    let (files, mut bare_directories) = losses.into_lists();
+    let topless = survey.topless.iter().map(|index| pieces[*index].original.clone());
+    bare_directories.extend(topless);
+    bare_directories.sort();
+    bare_directories.dedup();
+    let lost = Lost {
+        files,
+        tables: survey.tables.clone(),
+        entries: survey.lost,
+        bare_directories,
+        list: None,
+    };
+    if !lost.is_empty() {
+        // Everything is missing in a repository that went away: that is no damage to go on over.
+        Repository::open(repository.store().clone())?;
+    }
+    Ok(lost)
+}
+
+/// The list of losses first: it must not be missing beside what it tells of.
+fn make_durable(mut lost: Lost, backup: &Backup, spaces: &[Workspace], monitor: &dyn Monitor) -> Result<Lost> {
     monitor.phase("sync");
-    plan.spaces.iter().try_for_each(Workspace::sync)
+    spaces.iter().try_for_each(Workspace::sync)?;
+    if let Some(first) = spaces.first().filter(|_| !lost.is_empty()) {
+        lost::write_list(&mut lost, backup.manifest().id, first.destination())?;
+    }
+    Ok(lost)
 }
 
 /// A server that runs on what would be replaced, or on the directory named, must be stopped first.

@@ -54,12 +54,27 @@ pub struct Damage {
     pub object: String,
     /// What does not fit.
     pub reason: String,
-    /// The backups that need it.
+    /// The backups that miss something for it.
     pub backups: Vec<Id>,
+    /// Those of them of which nothing at all can be restored.
+    pub unreadable: Vec<Id>,
     /// Original paths of files that cannot be restored whole, with their backup.
     pub files: Vec<DamagedFile>,
     /// Further files that are not named.
     pub more_files: u64,
+    /// Lost parts of file tables.
+    pub tables: Vec<LostTable>,
+}
+
+/// A part of a backup's file table that is lost: nobody knows what was in it.
+#[derive(Debug, Clone, Serialize)]
+pub struct LostTable {
+    /// Which backup.
+    pub backup: Id,
+    /// Original path of the last entry before it; `None` at the table's beginning.
+    pub after: Option<PathBuf>,
+    /// Original path of the first entry behind it; `None` at the table's end.
+    pub before: Option<PathBuf>,
 }
 
 /// A file that cannot be restored whole.
@@ -103,9 +118,22 @@ pub fn verify(
                 path: original(&roots, *backup, *root, path),
             })
             .collect(),
+        tables: damage
+            .tables
+            .iter()
+            .map(|lost| {
+                let path = |(root, path): &stored::Place| original(&roots, lost.backup, *root, path);
+                LostTable {
+                    backup: lost.backup,
+                    after: lost.after.as_ref().map(path),
+                    before: lost.before.as_ref().map(path),
+                }
+            })
+            .collect(),
         object: damage.object,
         reason: damage.reason,
         backups: damage.backups,
+        unreadable: damage.unreadable,
         more_files: damage.more_paths,
     };
     Ok(Report {

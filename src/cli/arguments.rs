@@ -115,7 +115,7 @@ pub(super) enum Command {
     Show(Show),
     /// Restore a backup; every chunk is verified as it is written
     #[command(
-        after_help = "Nothing is overwritten: the destination must be empty or new. In place, --force moves aside what is there.\n\nExamples:\n  snapback restore latest --datadir /var/lib/mysql-copy\n  snapback restore 3f2a --target /tmp/look --include /etc/mysql\n  snapback restore latest --in-place --force"
+        after_help = "Nothing is overwritten: the destination must be empty or new. In place, --force moves aside what is there.\n\nExamples:\n  snapback restore latest --datadir /var/lib/mysql-copy\n  snapback restore 3f2a --target /tmp/look --include /etc/mysql\n  snapback restore latest --in-place --force\n  snapback restore latest --target /srv/rescue --keep-going"
     )]
     Restore(Restore),
     /// Check what is stored, and name what is damaged
@@ -318,6 +318,9 @@ pub(super) struct Restore {
     /// Keep MySQL's server_uuid: the restored server replaces the old one
     #[arg(long, requires = "datadir")]
     pub keep_uuid: bool,
+    /// Go on over damage: restore all that is intact, list the rest, end with status 4
+    #[arg(long)]
+    pub keep_going: bool,
     /// Threads [default: as many as processors, at most 8]
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,

@@ -1,10 +1,12 @@
 //! `snapback restore`.
 
+use std::path::PathBuf;
+
 use super::arguments::Restore;
 use super::{Context, Exit, output};
 use crate::Result;
 use crate::backup::open_repository;
-use crate::restore::{Report, Request, restore};
+use crate::restore::{Lost, Report, Request, restore};
 use crate::units::Bytes;
 
 pub(super) fn run(arguments: &Restore, context: &Context<'_>) -> Result<Exit> {
@@ -15,6 +17,7 @@ pub(super) fn run(arguments: &Restore, context: &Context<'_>) -> Result<Exit> {
         force: arguments.force,
         workers: workers(arguments.workers),
         keep_uuid: arguments.keep_uuid,
+        keep_going: arguments.keep_going,
     };
     let report = restore(&repository, &arguments.id, &request, &context.progress, context.cancel)?;
     if context.global.json {
@@ -22,7 +25,11 @@ pub(super) fn run(arguments: &Restore, context: &Context<'_>) -> Result<Exit> {
     } else {
         print(&report);
     }
-    Ok(Exit::after(&report.warnings))
+    Ok(if report.lost.is_empty() {
+        Exit::after(&report.warnings)
+    } else {
+        Exit::Damaged
+    })
 }
 
 /// As many as asked for, else as processors, at most 8.
@@ -52,6 +59,9 @@ fn print(report: &Report) {
             output::line(format_args!("    what was there is now {}", aside.display()));
         }
     }
+    if !report.lost.is_empty() {
+        lost(&report.lost);
+    }
     if !report.next_steps.is_empty() {
         output::line(output::bold("what to do next"));
         report
@@ -59,5 +69,54 @@ fn print(report: &Report) {
             .iter()
             .enumerate()
             .for_each(|(number, step)| output::line(format_args!("  {}. {step}", number + 1)));
+    }
+}
+
+/// Files that are printed; the list has all of them.
+const NAMED: usize = 20;
+
+fn lost(lost: &Lost) {
+    output::line(output::red("not everything could be restored"));
+    for file in lost.files.iter().take(NAMED) {
+        let bytes: u64 = file.ranges.iter().map(|range| range.length).sum();
+        let original = file.original.display();
+        match &file.at {
+            Some(at) => output::line(format_args!(
+                "  {original}: {} of {} lost; the rest is {}",
+                Bytes::b(bytes),
+                Bytes::b(file.size),
+                at.display()
+            )),
+            None => output::line(format_args!("  {original}: nothing of it is left")),
+        }
+        for range in file.ranges.iter().take(3) {
+            output::line(output::dim(format_args!(
+                "    {} bytes from {}: {}: {}",
+                range.length, range.offset, range.object, range.reason
+            )));
+        }
+    }
+    if lost.files.len() > NAMED {
+        output::line(format_args!("  and {} more files", lost.files.len() - NAMED));
+    }
+    for table in &lost.tables {
+        let at =
+            |path: &Option<PathBuf>, end: &str| path.as_ref().map_or(end.to_owned(), |path| path.display().to_string());
+        output::line(format_args!(
+            "  whatever lay between {} and {}: {}: {}",
+            at(&table.after, "the beginning"),
+            at(&table.before, "the end"),
+            table.object,
+            table.reason
+        ));
+    }
+    if lost.entries > 0 {
+        output::line(format_args!(
+            "  {} files, directories and links in all are not known any more",
+            lost.entries
+        ));
+    }
+    for directory in lost.bare_directories.iter().take(NAMED) {
+        output::line(format_args!("  {}: owner and mode are lost", directory.display()));
     }
 }

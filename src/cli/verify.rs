@@ -71,6 +71,20 @@ fn damaged(damage: &Damage) {
         let backups: Vec<String> = damage.backups.iter().map(|id| id.short()).collect();
         output::line(format_args!("  needed by {}", backups.join(", ")));
     }
+    for id in &damage.unreadable {
+        output::line(format_args!("  nothing of backup {} can be restored", id.short()));
+    }
+    for lost in &damage.tables {
+        let at = |path: &Option<std::path::PathBuf>, end: &str| {
+            path.as_ref().map_or(end.to_owned(), |path| path.display().to_string())
+        };
+        output::line(format_args!(
+            "  lost: whatever lay between {} and {} (backup {})",
+            at(&lost.after, "the beginning"),
+            at(&lost.before, "the end"),
+            lost.backup.short()
+        ));
+    }
     for file in &damage.files {
         output::line(format_args!(
             "  cannot be restored whole: {} (backup {})",

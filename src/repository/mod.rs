@@ -4,6 +4,8 @@
 mod begin;
 mod commit;
 mod entry;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod keys;
 mod manifest;
 mod pack;
@@ -62,6 +64,11 @@ impl Error {
             object: object.into(),
             reason: reason.into(),
         }
+    }
+
+    /// The object that it is about, and what is wrong with it.
+    pub fn object_and_reason(&self) -> (String, String) {
+        verify::describe(self)
     }
 
     /// What it means to the caller. An object that is missing although something refers to it is damage.

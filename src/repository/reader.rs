@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::entry::table_order;
 use super::keys::{Keys, pack_key};
-use super::pack::{Finished, Kind, PackReader};
+use super::pack::{Finished, Kind, PackReader, Sizes};
 use super::table::{self, BlockRef};
 use super::{Entry, Error, Manifest, Piece, Repository, Result, Section, SectionRef};
 use crate::store::Store;
@@ -16,6 +16,8 @@ pub struct Backup {
     store: Arc<dyn Store>,
     keys: Keys,
     manifest: Arc<Manifest>,
+    /// Reads what is left of damaged packs.
+    salvage: Option<Arc<Sizes>>,
 }
 
 impl Backup {
@@ -24,7 +26,28 @@ impl Backup {
             store: Arc::clone(&repository.store),
             keys: repository.keys.clone(),
             manifest: Arc::new(manifest),
+            salvage: None,
         }
+    }
+
+    /// The same backup, read with more patience: packs whose footer does not verify are read as far as their slots do.
+    /// Whatever comes out is verified as always.
+    pub fn salvaging(&self) -> Backup {
+        let root = self.manifest.root.finished();
+        let patient = Backup {
+            salvage: Some(Arc::new([(root.id, root.size)].into())),
+            ..self.clone()
+        };
+        let packs = patient.packs().unwrap_or_default();
+        let sizes = packs.into_iter().chain([root]).map(|pack| (pack.id, pack.size));
+        Backup {
+            salvage: Some(Arc::new(sizes.collect())),
+            ..patient
+        }
+    }
+
+    fn reader(&self) -> Result<PackReader> {
+        PackReader::new(Arc::clone(&self.store), self.keys.clone(), self.salvage.clone())
     }
 
     /// The manifest.
@@ -37,7 +60,7 @@ impl Backup {
     /// # Errors
     /// The file table's root is missing or damaged.
     pub fn entries(&self) -> Result<Entries> {
-        let mut packs = PackReader::new(Arc::clone(&self.store), self.keys.clone())?;
+        let mut packs = self.reader()?;
         let root = self.manifest.root.table();
         let index = read_meta(&mut packs, &root)?;
         let blocks = table::decode_index(&index).map_err(|reason| bad_slot(&root, reason))?;
@@ -46,13 +69,12 @@ impl Backup {
             blocks: blocks.into(),
             block: VecDeque::new(),
             last: None,
-            failed: false,
         })
     }
 
     /// The packs that the backup refers to, but for the one of its root.
     pub(super) fn packs(&self) -> Result<Vec<Finished>> {
-        let mut packs = PackReader::new(Arc::clone(&self.store), self.keys.clone())?;
+        let mut packs = self.reader()?;
         let root = self.manifest.root.packs();
         let bytes = read_meta(&mut packs, &root)?;
         table::decode_packs(&bytes).map_err(|reason| bad_slot(&root, reason))
@@ -63,7 +85,7 @@ impl Backup {
     /// # Errors
     /// The decompressor cannot be made.
     pub fn fetcher(&self) -> Result<Fetcher> {
-        Fetcher::new(Arc::clone(&self.store), self.keys.clone())
+        Ok(Fetcher::of(self.reader()?))
     }
 }
 
@@ -77,13 +99,13 @@ fn bad_slot(at: &BlockRef, reason: String) -> Error {
     Error::damaged(pack_key(at.pack), format!("slot {}: {reason}", at.slot))
 }
 
-/// Iterates over a backup's entries with bounded memory. Ends after the first error.
+/// Iterates over a backup's entries with bounded memory. A block that is missing or damaged is one error in the place of all its
+/// entries; the next block's entries follow.
 pub struct Entries {
     packs: PackReader,
     blocks: VecDeque<BlockRef>,
     block: VecDeque<Entry>,
     last: Option<(u32, Vec<u8>)>,
-    failed: bool,
 }
 
 impl Entries {
@@ -93,28 +115,24 @@ impl Entries {
                 return Ok(None);
             };
             let bytes = read_meta(&mut self.packs, &at)?;
-            self.block = table::decode_block(&bytes)
-                .map_err(|reason| bad_slot(&at, reason))?
-                .into();
-            self.check_order(&at)?;
+            let block = table::decode_block(&bytes).map_err(|reason| bad_slot(&at, reason))?;
+            self.last = self.check_order(&block, &at)?;
+            self.block = block.into();
         }
         Ok(self.block.pop_front())
     }
 
-    /// Strictly ascending: no path comes twice, whoever wrote the table.
-    fn check_order(&mut self, at: &BlockRef) -> Result<()> {
-        for entry in &self.block {
-            if let Some((root, path)) = &self.last
-                && table_order((*root, path), (entry.root, &entry.path)).is_ge()
-            {
-                return Err(bad_slot(
-                    at,
-                    format!("the entry `{}` is out of order", entry.path.escape_ascii()),
-                ));
+    /// Strictly ascending: no path comes twice, whoever wrote the table. Returns the last entry's place.
+    fn check_order(&self, block: &[Entry], at: &BlockRef) -> Result<Option<(u32, Vec<u8>)>> {
+        let mut last = self.last.as_ref().map(|(root, path)| (*root, &path[..]));
+        for entry in block {
+            if last.is_some_and(|last| table_order(last, (entry.root, &entry.path)).is_ge()) {
+                let path = entry.path.escape_ascii();
+                return Err(bad_slot(at, format!("the entry `{path}` is out of order")));
             }
-            self.last = Some((entry.root, entry.path.clone()));
+            last = Some((entry.root, &entry.path));
         }
-        Ok(())
+        Ok(last.map(|(root, path)| (root, path.to_vec())))
     }
 }
 
@@ -122,12 +140,7 @@ impl Iterator for Entries {
     type Item = Result<Entry>;
 
     fn next(&mut self) -> Option<Result<Entry>> {
-        if self.failed {
-            return None;
-        }
-        let read = self.read();
-        self.failed = read.is_err();
-        read.transpose()
+        self.read().transpose()
     }
 }
 
@@ -139,10 +152,14 @@ pub struct Fetcher {
 
 impl Fetcher {
     pub(super) fn new(store: Arc<dyn Store>, keys: Keys) -> Result<Fetcher> {
-        Ok(Fetcher {
-            packs: PackReader::new(store, keys)?,
+        Ok(Fetcher::of(PackReader::new(store, keys, None)?))
+    }
+
+    fn of(packs: PackReader) -> Fetcher {
+        Fetcher {
+            packs,
             buffer: Vec::new(),
-        })
+        }
     }
 
     /// Reads and verifies a section, which must have this many chunks ([`super::Content::section_chunks`]).

@@ -1,6 +1,9 @@
 //! Checking what is stored: that everything is there and fits together, or that every byte reads well.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod entries;
+mod ledger;
+
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -8,10 +11,15 @@ use serde::{Deserialize, Serialize};
 
 use super::keys::pack_key;
 use super::pack::{Finished, read_footer, sweep};
-use super::{Backup, EntryKind, Error, Fetcher, Piece, Repository, Result, SectionRef};
+use super::{Backup, Repository};
 use crate::monitor::{Monitor, Work};
 use crate::sys::signal::Cancel;
 use crate::units::Id;
+
+use entries::check_entries;
+use ledger::Ledger;
+pub(super) use ledger::describe;
+pub use ledger::{Damage, LostTable, Place};
 
 /// How thoroughly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
@@ -22,24 +30,6 @@ pub enum Level {
     Structure,
     /// Every stored byte is read, decompressed and compared with its hash.
     Data,
-}
-
-/// Paths that are named per damaged object; more are counted.
-const NAMED: usize = 20;
-
-/// A damaged object, and what it means.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damage {
-    /// Its key in the store.
-    pub object: String,
-    /// What does not fit.
-    pub reason: String,
-    /// The backups that need it.
-    pub backups: Vec<Id>,
-    /// Files that cannot be restored whole: backup, root, path relative to the root.
-    pub paths: Vec<(Id, u32, Vec<u8>)>,
-    /// Further files that are not named.
-    pub more_paths: u64,
 }
 
 /// What a check found.
@@ -62,56 +52,39 @@ pub struct Found {
 /// What is known of one damaged pack.
 #[derive(Debug, Default)]
 struct BadPack {
+    /// It does not fit as a whole; whether that costs anything its slots tell.
+    object: Option<String>,
+    /// Nothing of it can be read.
     whole: Option<String>,
     slots: HashMap<u32, String>,
 }
 
-/// Damage by object.
-#[derive(Default)]
-struct Ledger(BTreeMap<String, Damage>);
-
-impl Ledger {
-    fn at(&mut self, object: &str, reason: &str) -> &mut Damage {
-        self.0.entry(object.to_owned()).or_insert_with(|| Damage {
-            object: object.to_owned(),
-            reason: reason.to_owned(),
-            backups: Vec::new(),
-            paths: Vec::new(),
-            more_paths: 0,
-        })
-    }
-
-    fn note(&mut self, object: &str, reason: &str, backup: Option<Id>) {
-        let damage = self.at(object, reason);
-        if let Some(id) = backup.filter(|id| !damage.backups.contains(id)) {
-            damage.backups.push(id);
+impl BadPack {
+    fn whole(reason: String) -> BadPack {
+        BadPack {
+            whole: Some(reason),
+            ..BadPack::default()
         }
     }
 
-    fn error(&mut self, error: &Error, backup: Option<Id>) {
-        let (object, reason) = describe(error);
-        self.note(&object, &reason, backup);
+    /// Why a slot cannot be read; `None` when it can.
+    fn of(&self, slot: u32) -> Option<&str> {
+        let own = || self.slots.get(&slot).map(String::as_str);
+        self.whole.as_deref().or_else(own)
     }
 
-    fn path(&mut self, object: &str, reason: &str, backup: Id, root: u32, path: &[u8]) {
-        self.note(object, reason, Some(backup));
-        let damage = self.at(object, reason);
-        if damage.paths.len() < NAMED {
-            damage.paths.push((backup, root, path.to_vec()));
-        } else {
-            damage.more_paths += 1;
-        }
+    /// The reason that stands for all.
+    fn reason(&self) -> String {
+        let first = || Some(self.slots.iter().min()?).map(|(slot, reason)| format!("slot {slot}: {reason}"));
+        let whole = self.whole.clone().or_else(|| self.object.clone());
+        whole.or_else(first).unwrap_or_default()
     }
 }
 
-fn describe(error: &Error) -> (String, String) {
-    match error {
-        Error::Damaged { object, reason } => (object.clone(), reason.clone()),
-        Error::Store(crate::store::Error::Absent { key, .. }) => (key.clone(), "it is missing".to_owned()),
-        Error::Store(crate::store::Error::Io { key, source, .. }) => (key.clone(), source.to_string()),
-        other => ("the repository".to_owned(), other.to_string()),
-    }
-}
+type BadPacks = BTreeMap<Id, BadPack>;
+
+/// The packs to look at: what is known of each, if any, and how many backups refer to it.
+type Needed = BTreeMap<Id, (Option<Finished>, u64)>;
 
 impl Repository {
     /// Checks one backup (`latest`, an id, a prefix), or all of them and every pack that is there.
@@ -133,7 +106,7 @@ impl Repository {
             ..Found::default()
         };
 
-        let mut needed: BTreeMap<Id, (Option<Finished>, Vec<Id>)> = BTreeMap::new();
+        let mut needed = Needed::new();
         for backup in &backups {
             note_packs(backup, &mut needed, &mut ledger);
         }
@@ -141,28 +114,18 @@ impl Repository {
             for id in self.packs_in_store()? {
                 needed.entry(id).or_default();
             }
-            found.unreferenced = needed.values().filter(|(_, backups)| backups.is_empty()).count() as u64;
+            found.unreferenced = needed.values().filter(|(_, backups)| *backups == 0).count() as u64;
         }
         let bad = self.check_packs(&needed, level, workers, monitor, cancel, &mut found)?;
+        // Who misses what for it the entries tell: a backup may refer to a damaged pack and need only what is intact.
         for (id, bad) in &bad {
-            let users = &needed.get(id).map(|(_, users)| users.clone()).unwrap_or_default();
-            let first = || {
-                bad.slots
-                    .iter()
-                    .min()
-                    .map(|(slot, reason)| format!("slot {slot}: {reason}"))
-            };
-            let reason = bad.whole.clone().or_else(first).unwrap_or_default();
-            ledger.note(&pack_key(*id), &reason, None);
-            users
-                .iter()
-                .for_each(|user| ledger.note(&pack_key(*id), &reason, Some(*user)));
+            ledger.note(&pack_key(*id), &bad.reason(), None);
         }
         for backup in &backups {
             cancel.check()?;
-            self.check_entries(backup, &bad, &mut ledger, &mut found, cancel)?;
+            check_entries(backup, &bad, &mut ledger, &mut found, cancel)?;
         }
-        found.damage = ledger.0.into_values().collect();
+        found.damage = ledger.into_damage();
         Ok(found)
     }
 
@@ -183,13 +146,13 @@ impl Repository {
     /// Every pack once, whoever needs it, on several threads.
     fn check_packs(
         &self,
-        needed: &BTreeMap<Id, (Option<Finished>, Vec<Id>)>,
+        needed: &Needed,
         level: Level,
         workers: usize,
         monitor: &dyn Monitor,
         cancel: &Cancel,
         found: &mut Found,
-    ) -> crate::Result<BTreeMap<Id, BadPack>> {
+    ) -> crate::Result<BadPacks> {
         let packs: Vec<(Id, Option<Finished>)> = needed.iter().map(|(id, (finished, _))| (*id, *finished)).collect();
         let size = |(id, finished): &(Id, Option<Finished>)| {
             finished.map_or_else(|| self.store.size(&pack_key(*id)).unwrap_or(0), |pack| pack.size)
@@ -240,146 +203,48 @@ impl Repository {
         level: Level,
         advance: &mut dyn FnMut(u64) -> bool,
     ) -> (Option<BadPack>, u64) {
-        let whole = |reason: String| {
-            Some(BadPack {
-                whole: Some(reason),
-                ..BadPack::default()
-            })
+        let object = match read_footer(&*self.store, &self.keys, id) {
+            Err(error) => return (Some(BadPack::whole(describe(&error).1)), 0),
+            Ok((footer, size)) => expected
+                .filter(|pack| pack.digest != footer.digest || pack.size != size)
+                .map(|_| "it is not the pack that the backup refers to".to_owned()),
         };
-        match read_footer(&*self.store, &self.keys, id) {
-            Err(error) => return (whole(describe(&error).1), 0),
-            Ok((footer, size)) if expected.is_some_and(|pack| pack.digest != footer.digest || pack.size != size) => {
-                return (whole("it is not the pack that the backup refers to".to_owned()), 0);
-            }
-            Ok(_) => {}
-        }
-        if level == Level::Structure {
-            return (None, 0);
-        }
-        match sweep(&*self.store, &self.keys, id, advance) {
-            Err(error) => (whole(describe(&error).1), 0),
-            Ok(sweep) if sweep.body => (
-                whole("its slots' bytes do not fit their digest".to_owned()),
-                sweep.bytes,
-            ),
-            Ok(sweep) if sweep.slots.is_empty() => (None, sweep.bytes),
-            Ok(sweep) => (
-                Some(BadPack {
-                    whole: None,
-                    slots: sweep.slots.into_iter().collect(),
-                }),
-                sweep.bytes,
-            ),
-        }
-    }
-
-    /// Every entry, section and reference of one backup.
-    fn check_entries(
-        &self,
-        backup: &Backup,
-        bad: &BTreeMap<Id, BadPack>,
-        ledger: &mut Ledger,
-        found: &mut Found,
-        cancel: &Cancel,
-    ) -> crate::Result<()> {
-        let id = backup.manifest().id;
-        let known: BTreeSet<Id> = match backup.packs() {
-            Ok(packs) => packs
-                .iter()
-                .map(|pack| pack.id)
-                .chain([backup.manifest().root.pack])
-                .collect(),
-            // Noted already.
-            Err(_) => return Ok(()),
+        let mut bad = BadPack {
+            object,
+            ..BadPack::default()
         };
-        let entries = match backup.entries() {
-            Ok(entries) => entries,
-            Err(error) => {
-                ledger.error(&error, Some(id));
-                return Ok(());
-            }
-        };
-        let mut check = Check {
-            fetcher: backup.fetcher()?,
-            bad,
-            known,
-            id,
-            ledger,
-        };
-        for entry in entries {
-            cancel.check()?;
-            match entry {
-                Err(error) => check.ledger.error(&error, Some(id)),
-                Ok(entry) => {
-                    found.entries += 1;
-                    if let EntryKind::File(content) = &entry.kind {
-                        let sections = content.sections.iter().enumerate();
-                        sections.for_each(|(index, at)| {
-                            check.section(at, content.section_chunks(index), entry.root, &entry.path)
-                        });
-                    }
+        let mut bytes = 0;
+        if level == Level::Data {
+            match sweep(&*self.store, &self.keys, id, advance) {
+                Err(error) => bad.whole = Some(describe(&error).1),
+                Ok(sweep) => {
+                    bytes = sweep.bytes;
+                    bad.slots = sweep.slots.into_iter().collect();
+                    let body = || "its slots' bytes do not fit their digest, although each slot reads well".to_owned();
+                    bad.object = bad.object.or_else(|| sweep.body.then(body));
                 }
             }
         }
-        Ok(())
+        let is_bad = bad.object.is_some() || bad.whole.is_some() || !bad.slots.is_empty();
+        (is_bad.then_some(bad), bytes)
     }
 }
 
-struct Check<'c> {
-    fetcher: Fetcher,
-    bad: &'c BTreeMap<Id, BadPack>,
-    known: BTreeSet<Id>,
-    id: Id,
-    ledger: &'c mut Ledger,
-}
-
-impl Check<'_> {
-    fn section(&mut self, at: &SectionRef, chunks: usize, root: u32, path: &[u8]) {
-        let pieces = match self.fetcher.section(at, chunks) {
-            Ok(section) => section.pieces,
-            Err(error) => {
-                let (object, reason) = describe(&error);
-                return self.ledger.path(&object, &reason, self.id, root, path);
-            }
-        };
-        let mut named: BTreeSet<Id> = BTreeSet::new();
-        for piece in &pieces {
-            let Piece::Data { pack, slot, .. } = piece else {
-                continue;
-            };
-            // Once per file section and pack is enough.
-            if named.contains(pack) {
-                continue;
-            }
-            if let Err(reason) = self.piece(piece, *pack, *slot) {
-                self.ledger.path(&pack_key(*pack), &reason, self.id, root, path);
-                named.insert(*pack);
-            }
-        }
-    }
-
-    fn piece(&mut self, piece: &Piece, pack: Id, slot: u32) -> std::result::Result<(), String> {
-        let bad = self.bad.get(&pack);
-        if let Some(reason) = bad.and_then(|bad| bad.whole.clone().or_else(|| bad.slots.get(&slot).cloned())) {
-            return Err(reason);
-        }
-        if !self.known.contains(&pack) {
-            return Err("a file refers to it, but the backup's table of packs does not name it".to_owned());
-        }
-        self.fetcher.look_up(piece).map_err(|error| describe(&error).1)
-    }
-}
-
-fn note_packs(backup: &Backup, needed: &mut BTreeMap<Id, (Option<Finished>, Vec<Id>)>, ledger: &mut Ledger) {
-    let id = backup.manifest().id;
-    let packs: Result<Vec<Finished>> = backup.packs();
-    if let Err(error) = &packs {
-        ledger.error(error, Some(id));
-    }
+fn note_packs(backup: &Backup, needed: &mut Needed, ledger: &mut Ledger) {
+    let mut note = |id: Id, known: Option<Finished>| {
+        let (finished, backups) = needed.entry(id).or_default();
+        *finished = finished.or(known);
+        *backups += 1;
+    };
     let root = backup.manifest().root.finished();
-    for pack in packs.unwrap_or_default().into_iter().chain([root]) {
-        let (finished, users) = needed.entry(pack.id).or_default();
-        finished.get_or_insert(pack);
-        users.push(id);
+    note(root.id, Some(root));
+    match backup.packs() {
+        Ok(packs) => packs.into_iter().for_each(|pack| note(pack.id, Some(pack))),
+        Err(error) => {
+            let (object, reason) = describe(&error);
+            ledger.note(&object, &reason, None);
+            let packs = entries::packs_of(backup).unwrap_or_default();
+            packs.into_iter().for_each(|id| note(id, None));
+        }
     }
 }

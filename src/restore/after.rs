@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::lost::{DAMAGED, Lost};
 use super::pieces::{Piece, moved_to};
 use super::workspace::Workspace;
 use super::{Destination, Placed, Request};
@@ -79,7 +80,10 @@ fn relocated(line: &str, datadir: &Path, pieces: &[Piece]) -> String {
 }
 
 /// What a person does now.
-pub(super) fn next_steps(record: &Record, placed: &[Placed], request: &Request) -> Vec<String> {
+pub(super) fn next_steps(record: &Record, placed: &[Placed], request: &Request, lost: &Lost) -> Vec<String> {
+    if !lost.is_empty() {
+        return lost_steps(record, lost);
+    }
     let mut steps = Vec::new();
     let Some(server) = &record.server else { return steps };
     let at = |original: &Path| {
@@ -129,6 +133,25 @@ pub(super) fn next_steps(record: &Record, placed: &[Placed], request: &Request) 
             "it was a replica; to follow the same source again:\n{}",
             channel_statements(server.flavour, channel)
         ));
+    }
+    steps
+}
+
+/// What is not whole must be looked at before anything is started on it.
+fn lost_steps(record: &Record, lost: &Lost) -> Vec<String> {
+    let list = lost.list.as_deref().unwrap_or(Path::new("the list of losses"));
+    let mut steps = vec![
+        format!("read {}: it names what is lost", list.display()),
+        format!(
+            "what has its own name is whole; what is left of a damaged file is NAME{DAMAGED}, with its lost ranges as holes. \
+             Another backup may have it whole: `snapback verify --all`, then restore with --include"
+        ),
+    ];
+    if record.server.is_some() {
+        steps.push(
+            "do not start a server on it before every file that it needs is there: it may make a new one in the place of a missing one"
+                .to_owned(),
+        );
     }
     steps
 }

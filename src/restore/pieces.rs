@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::lost::{Losses, LostTable, REMEDY};
 use super::{Destination, Request};
 use crate::record::{Record, RootRole};
 use crate::repository::{Backup, Entry, EntryKind};
@@ -164,19 +165,56 @@ pub(super) struct Survey {
     pub single: HashSet<usize>,
     /// First names of hard links that are not restored while a further name is.
     pub borrowed: HashSet<(u32, Vec<u8>)>,
+    /// Parts of the file table that are lost.
+    pub tables: Vec<LostTable>,
+    /// Entries in them.
+    pub lost: u64,
+    /// Pieces whose own entry is lost.
+    pub topless: Vec<usize>,
 }
 
 /// Reads the whole file table: counts, and finds what needs care.
 ///
 /// # Errors
-/// The table is damaged, or a piece is not in it.
-pub(super) fn survey(backup: &Backup, pieces: &[Piece], request: &Request, cancel: &Cancel) -> Result<Survey> {
+/// The table is damaged (and the restore does not go on over damage), or a piece is not in it.
+pub(super) fn survey(
+    backup: &Backup,
+    record: &Record,
+    pieces: &[Piece],
+    request: &Request,
+    losses: &Losses,
+    cancel: &Cancel,
+) -> Result<Survey> {
     let mut survey = Survey::default();
     let mut found = vec![false; pieces.len()];
     let mut restored_links: HashSet<(u32, Vec<u8>)> = HashSet::new();
-    for entry in backup.entries()? {
+    let (mut seen, mut last): (u64, Option<PathBuf>) = (0, None);
+    let mut open = 0;
+    for entry in backup.entries().map_err(nothing_left)? {
         cancel.check()?;
-        let entry = entry?;
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error) => {
+                let Some((object, reason)) = losses.passes(&error) else {
+                    return Err(with_remedy(error).into());
+                };
+                survey.tables.push(LostTable {
+                    object,
+                    reason,
+                    after: last.clone(),
+                    before: None,
+                });
+                continue;
+            }
+        };
+        seen += 1;
+        if losses.keep_going() {
+            last = Some(original_of(record, &entry));
+            survey.tables[open..]
+                .iter_mut()
+                .for_each(|lost| lost.before.clone_from(&last));
+            open = survey.tables.len();
+        }
         let Some((index, rest)) = find(pieces, &entry) else {
             continue;
         };
@@ -200,12 +238,55 @@ pub(super) fn survey(backup: &Backup, pieces: &[Piece], request: &Request, cance
             _ => {}
         }
     }
-    match pieces.iter().zip(&found).find(|(_, found)| !**found) {
-        Some((missing, _)) => Err(Error::usage(format!(
+    survey.lost = backup.manifest().sizes.entries.saturating_sub(seen);
+    survey.topless = (0..pieces.len()).filter(|index| !found[*index]).collect();
+    if let Some(lost) = survey.tables.first().filter(|_| survey.entries == 0) {
+        let reason = format!(
+            "{}; all that is known of what was asked for was in it: nothing of it can be restored",
+            lost.reason
+        );
+        return Err(crate::repository::Error::damaged(&lost.object, reason).into());
+    }
+    match survey.topless.first() {
+        Some(missing) if survey.tables.is_empty() => Err(Error::usage(format!(
             "{} is not in this backup",
-            missing.original.display()
+            pieces[*missing].original.display()
         ))),
-        None => Ok(survey),
+        _ => Ok(survey),
+    }
+}
+
+/// A damaged part of the table.
+fn with_remedy(error: crate::repository::Error) -> crate::repository::Error {
+    match error {
+        crate::repository::Error::Damaged { object, reason } => {
+            crate::repository::Error::damaged(object, format!("{reason}; {REMEDY}"))
+        }
+        other => other,
+    }
+}
+
+/// Without the file table's index nobody knows what there was.
+fn nothing_left(error: crate::repository::Error) -> crate::repository::Error {
+    let (object, reason) = error.object_and_reason();
+    match error.kind() {
+        crate::error::Kind::Damaged => crate::repository::Error::damaged(
+            object,
+            format!(
+                "{reason}; it is the root of this backup: without it nothing of it can be restored. Other backups may be whole: \
+                 `snapback verify --all`"
+            ),
+        ),
+        _ => error,
+    }
+}
+
+fn original_of(record: &Record, entry: &Entry) -> PathBuf {
+    let root = record.roots.get(entry.root as usize).map(|root| root.path.clone());
+    let path = Path::new(OsStr::from_bytes(&entry.path));
+    match root {
+        Some(root) if entry.path.is_empty() => root,
+        root => root.unwrap_or_default().join(path),
     }
 }
 

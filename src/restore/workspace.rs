@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::lost::list_beside;
 use super::pieces::{Piece, Survey};
 use super::{Destination, Placed, Request};
 use crate::copy::PARTIAL;
@@ -49,6 +50,13 @@ pub(super) fn open(pieces: &[Piece], survey: &Survey, request: &Request, id: Id)
         return Err(Error::failed(format!(
             "{} lies inside another tree of this backup: restore with --target and move it, or --include one of them at a time",
             inner.display()
+        )));
+    }
+    let taken = all.first().map(|space| list_beside(space));
+    if let Some(list) = taken.filter(|list| request.keep_going && list.exists()) {
+        return Err(Error::failed(format!(
+            "{} is there already, from an earlier restore: move it away first",
+            list.display()
         )));
     }
     let mut spaces = Vec::new();
@@ -151,8 +159,17 @@ impl Workspace {
     /// The name in the workspace of what is `relative` to the destination.
     pub fn inside(&self, relative: &Path) -> PathBuf {
         match self.how {
-            Publish::Single => Path::new(self.destination.file_name().unwrap_or_default()).join(relative),
+            // The one file; joined with an empty path it would be taken for a directory.
+            Publish::Single => PathBuf::from(self.destination.file_name().unwrap_or_default()),
             _ => relative.to_owned(),
+        }
+    }
+
+    /// Where something in the workspace is once it is published.
+    pub fn final_path(&self, inside: &Path) -> PathBuf {
+        match self.how {
+            Publish::Single => self.destination.with_file_name(inside),
+            _ => self.destination.join(inside),
         }
     }
 
@@ -178,8 +195,20 @@ impl Workspace {
                 crate::sys::fs::sync_directory(parent)?;
             }
             Publish::Single => {
-                self.move_aside()?;
-                self.rename(&self.path.join(self.inside(Path::new(""))), &self.destination)?;
+                // A file that is not whole has another name, or is not there at all.
+                for new in list(&self.path)? {
+                    let to = self.final_path(Path::new(new.file_name().unwrap_or_default()));
+                    if to == self.destination {
+                        self.move_aside()?;
+                    } else if to.exists() {
+                        return Err(Error::failed(format!(
+                            "{} is there already; the restored data is in {}",
+                            to.display(),
+                            self.path.display()
+                        )));
+                    }
+                    self.rename(&new, &to)?;
+                }
                 let _ = std::fs::remove_dir(&self.path);
                 crate::sys::fs::sync_directory(parent)?;
             }
@@ -201,11 +230,6 @@ impl Workspace {
     }
 
     fn publish_children(&self) -> Result<()> {
-        let list = |directory: &Path| -> Result<Vec<PathBuf>> {
-            let entries =
-                std::fs::read_dir(directory).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
-            entries.map_err(|error| Error::Sys(crate::sys::Error::path("read", directory, error)))
-        };
         if let Some(aside) = &self.aside {
             crate::sys::fs::make_directory_durably(aside, 0o700)?;
             for old in list(&self.destination)?
@@ -246,6 +270,11 @@ impl Drop for Workspace {
             let _ = std::fs::remove_dir_all(&self.path);
         }
     }
+}
+
+fn list(directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(directory).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    entries.map_err(|error| Error::Sys(crate::sys::Error::path("read", directory, error)))
 }
 
 /// Where what is at the destination goes.

@@ -5,12 +5,13 @@ use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender};
 
 use super::Plan;
+use super::lost::{Losses, LostRange, Place, REMEDY};
 use super::pieces::{Borrowed, Piece, find, in_space, is_dropped};
 use crate::copy::notes::Notes;
 use crate::copy::stop::Stop;
@@ -24,13 +25,16 @@ use crate::sys::signal::Cancel;
 /// A file that is being filled.
 struct Filling<'s> {
     beneath: &'s Beneath,
-    relative: PathBuf,
-    original: PathBuf,
+    place: Place,
     file: File,
     content: Content,
     metadata: Metadata,
     /// Sections that are not written yet; whoever writes the last one sets the metadata.
     left: AtomicUsize,
+    /// What of it could not be read.
+    lost: Mutex<Vec<LostRange>>,
+    /// Whether any of its data could be read.
+    some: AtomicBool,
 }
 
 struct Job<'s> {
@@ -43,6 +47,7 @@ pub(super) fn write(plan: &Plan<'_>, notes: &Notes<'_>, monitor: &dyn Monitor, c
     let (stop, workers) = (Stop::new(cancel), plan.request.workers.max(1));
     let shared = Shared {
         notes,
+        losses: plan.losses,
         monitor,
         stop: &stop,
     };
@@ -65,6 +70,10 @@ pub(super) fn write(plan: &Plan<'_>, notes: &Notes<'_>, monitor: &dyn Monitor, c
         // The sender goes with `names`: the workers end when no more jobs can come.
         names.directories
     });
+    stop.guard(|| {
+        stop.check()?;
+        Ok(plan.losses.settle(plan.spaces)?)
+    });
     // Directories get their times when all files are in them.
     stop.guard(|| {
         directories.iter().rev().try_for_each(|(space, relative, metadata)| {
@@ -77,6 +86,7 @@ pub(super) fn write(plan: &Plan<'_>, notes: &Notes<'_>, monitor: &dyn Monitor, c
 
 struct Shared<'s> {
     notes: &'s Notes<'s>,
+    losses: &'s Losses,
     monitor: &'s dyn Monitor,
     stop: &'s Stop<'s>,
 }
@@ -93,9 +103,20 @@ struct Names<'s> {
 
 impl<'s> Names<'s> {
     fn make(&mut self) -> Result<()> {
+        let mut lost_tables = 0;
         for entry in self.plan.backup.entries()? {
             self.shared.stop.check()?;
-            let entry = entry?;
+            let entry = match entry {
+                Ok(entry) => entry,
+                // The survey has listed it; a store that answers otherwise now is not to be gone on with.
+                Err(error)
+                    if lost_tables < self.plan.survey.tables.len() && self.shared.losses.passes(&error).is_some() =>
+                {
+                    lost_tables += 1;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             if self.plan.survey.borrowed.contains(&(entry.root, entry.path.clone())) {
                 self.borrowed.insert((entry.root, entry.path.clone()), entry.clone());
             }
@@ -114,76 +135,106 @@ impl<'s> Names<'s> {
             else {
                 continue;
             };
-            let relative = self.plan.spaces[space].inside(&in_space(piece, rest));
-            let original = original(piece, rest);
-            self.entry(entry, space, relative, original)?;
+            let place = Place {
+                space,
+                relative: self.plan.spaces[space].inside(&in_space(piece, rest)),
+                original: original(piece, rest),
+            };
+            self.make_way(&place, rest)?;
+            self.entry(entry, place)?;
             self.shared.monitor.advance(0, 1);
         }
         Ok(())
     }
 
-    fn entry(&mut self, entry: Entry, space: usize, relative: PathBuf, original: PathBuf) -> Result<()> {
-        let beneath = self.plan.spaces[space].beneath();
-        // Above a piece's top, and above a part that was chosen, directories may be missing.
-        if let Some(parent) = relative
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty() && !matches!(beneath.exists(parent), Ok(true)))
-        {
-            beneath.make_directories(parent, 0o755)?;
+    /// Above a piece's top, and above a part that was chosen, directories may be missing. Inside a piece one is missing only when its
+    /// own entry is lost: then nobody but its maker may look into it.
+    fn make_way(&self, place: &Place, rest: &[u8]) -> Result<()> {
+        let beneath = self.plan.spaces[place.space].beneath();
+        let Some(parent) = place.relative.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
+            return Ok(());
+        };
+        if matches!(beneath.exists(parent), Ok(true)) {
+            return Ok(());
         }
+        // How many of the parent's last components lie in the piece, its top among them.
+        let inside = if rest.is_empty() {
+            0
+        } else {
+            rest.split(|byte| *byte == b'/').count()
+        };
+        let missing = |beneath: &Beneath, above: &Path| Ok::<bool, Error>(!beneath.exists(above)?);
+        let mut bare = Vec::new();
+        for (above, at) in parent.ancestors().zip(place.original.ancestors().skip(1)).take(inside) {
+            if !above.as_os_str().is_empty() && missing(beneath, above)? {
+                bare.push((above, at));
+            }
+        }
+        let outer = bare
+            .last()
+            .map_or(parent, |(above, _)| above.parent().unwrap_or(Path::new("")));
+        if !outer.as_os_str().is_empty() {
+            beneath.make_directories(outer, 0o755)?;
+        }
+        for (above, at) in bare.into_iter().rev() {
+            beneath.make_directory(above, 0o700)?;
+            self.shared.losses.bare(at.to_owned());
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: Entry, place: Place) -> Result<()> {
+        let beneath = self.plan.spaces[place.space].beneath();
         if entry.torn {
             let message = format!(
                 "{} was changing while it was backed up: its content may be of several moments",
-                original.display()
+                place.original.display()
             );
             self.shared.notes.find(Finding::warning("torn", message));
         }
+        let relative = &place.relative;
         match entry.kind {
             EntryKind::Directory => {
                 if !relative.as_os_str().is_empty() {
-                    beneath.make_directory(&relative, 0o700)?;
+                    beneath.make_directory(relative, 0o700)?;
                 }
-                self.directories.push((space, relative, entry.metadata));
+                self.directories.push((place.space, place.relative, entry.metadata));
                 Ok(())
             }
-            EntryKind::File(content) => self.file(content, entry.metadata, beneath, relative, original),
-            EntryKind::HardLink(first) => self.hard_link(entry.root, first, entry.metadata, space, relative, original),
+            EntryKind::File(content) => self.file(content, entry.metadata, place),
+            EntryKind::HardLink(first) => self.hard_link(entry.root, first, entry.metadata, place),
             EntryKind::Symlink(target) => {
-                beneath.make_symlink(&target, &relative)?;
-                dress(beneath, &relative, &entry.metadata, false, self.shared.notes)
+                beneath.make_symlink(&target, relative)?;
+                dress(beneath, relative, &entry.metadata, false, self.shared.notes)
             }
-            EntryKind::Fifo => self.special(Special::Fifo, &entry.metadata, beneath, &relative),
+            EntryKind::Fifo => self.special(Special::Fifo, &entry.metadata, beneath, relative),
             EntryKind::CharDevice(major, minor) => {
-                self.special(Special::CharDevice(major, minor), &entry.metadata, beneath, &relative)
+                self.special(Special::CharDevice(major, minor), &entry.metadata, beneath, relative)
             }
             EntryKind::BlockDevice(major, minor) => {
-                self.special(Special::BlockDevice(major, minor), &entry.metadata, beneath, &relative)
+                self.special(Special::BlockDevice(major, minor), &entry.metadata, beneath, relative)
             }
         }
     }
 
-    fn file(
-        &mut self,
-        content: Content,
-        metadata: Metadata,
-        beneath: &'s Beneath,
-        relative: PathBuf,
-        original: PathBuf,
-    ) -> Result<()> {
-        let file = beneath.create_file(&relative, 0o600)?;
+    fn file(&mut self, content: Content, metadata: Metadata, place: Place) -> Result<()> {
+        let beneath = self.plan.spaces[place.space].beneath();
+        let file = beneath.create_file(&place.relative, 0o600)?;
         let sections = content.sections.len();
         if sections == 0 {
-            return dress(beneath, &relative, &metadata, true, self.shared.notes);
+            return dress(beneath, &place.relative, &metadata, true, self.shared.notes);
         }
-        file.set_len(content.size).map_err(|error| wrong(&original, error))?;
+        file.set_len(content.size)
+            .map_err(|error| wrong(&place.original, error))?;
         let filling = Filling {
             beneath,
-            relative,
-            original,
+            place,
             file,
             content,
             metadata,
             left: AtomicUsize::new(sections),
+            lost: Mutex::default(),
+            some: AtomicBool::new(false),
         };
         let filling = Arc::new(filling);
         for section in 0..sections {
@@ -196,26 +247,18 @@ impl<'s> Names<'s> {
         Ok(())
     }
 
-    fn hard_link(
-        &mut self,
-        root: u32,
-        first: Vec<u8>,
-        metadata: Metadata,
-        space: usize,
-        relative: PathBuf,
-        original: PathBuf,
-    ) -> Result<()> {
-        let beneath = self.plan.spaces[space].beneath();
+    fn hard_link(&mut self, root: u32, first: Vec<u8>, metadata: Metadata, place: Place) -> Result<()> {
+        let space = &self.plan.spaces[place.space];
         let key = (root, first);
         let borrowed = self.borrowed.get_mut(&key).map(|entry| entry.kind.clone());
         let first_at = match borrowed {
             // The first name stays behind: this one becomes the file, and the first for those that follow.
             Some(EntryKind::File(content)) => {
-                let at = EntryKind::HardLink(relative.as_os_str().as_bytes().to_vec());
+                let at = EntryKind::HardLink(place.relative.as_os_str().as_bytes().to_vec());
                 if let Some(entry) = self.borrowed.get_mut(&key) {
                     entry.kind = at;
                 }
-                return self.file(content, metadata, beneath, relative, original);
+                return self.file(content, metadata, place);
             }
             Some(EntryKind::HardLink(at)) => PathBuf::from(std::ffi::OsStr::from_bytes(&at)),
             _ => {
@@ -227,13 +270,32 @@ impl<'s> Names<'s> {
                     live: false,
                     torn: false,
                 };
-                let Some((index, rest)) = find(self.plan.pieces, &probe) else {
-                    return Err(wrong(&original, "its first name is not in the backup"));
-                };
-                self.plan.spaces[space].inside(&in_space(&self.plan.pieces[index], rest))
+                let found = find(self.plan.pieces, &probe);
+                let at = found.map(|(index, rest)| space.inside(&in_space(&self.plan.pieces[index], rest)));
+                match at {
+                    Some(at) if space.beneath().exists(&at)? => at,
+                    _ => return self.nameless(&place),
+                }
             }
         };
-        Ok(beneath.make_hard_link(&first_at, &relative)?)
+        space.beneath().make_hard_link(&first_at, &place.relative)?;
+        self.shared.losses.link(&first_at, &place);
+        Ok(())
+    }
+
+    /// A further name of a file whose first name, with the content, is not there: a loss where a part of the table is lost.
+    fn nameless(&self, place: &Place) -> Result<()> {
+        let Some(table) = self.plan.survey.tables.first() else {
+            return Err(wrong(&place.original, "its first name is not in the backup"));
+        };
+        let range = LostRange {
+            offset: 0,
+            length: 0,
+            object: table.object.clone(),
+            reason: "its content is listed under another name of it, in a lost part of the file table".to_owned(),
+        };
+        self.shared.losses.file(place.clone(), 0, vec![range], false);
+        Ok(())
     }
 
     /// Who may not make devices restores the rest.
@@ -259,16 +321,43 @@ fn fill(jobs: &Receiver<Job<'_>>, backup: &Backup, shared: &Shared<'_>) -> Resul
     for job in jobs {
         section(&job.filling, job.section, &mut fetcher, &mut chunk, shared)?;
         if job.filling.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let Filling {
-                beneath,
-                relative,
-                metadata,
-                ..
-            } = &*job.filling;
-            dress(beneath, relative, metadata, true, shared.notes)?;
+            job.filling.finish(shared)?;
         }
     }
     Ok(())
+}
+
+impl Filling<'_> {
+    fn finish(&self, shared: &Shared<'_>) -> Result<()> {
+        let lost = std::mem::take(&mut *self.lost.lock().unwrap_or_else(PoisonError::into_inner));
+        if !lost.is_empty() {
+            let some = self.some.load(Ordering::Acquire);
+            shared.losses.file(self.place.clone(), self.content.size, lost, some);
+        }
+        dress(self.beneath, &self.place.relative, &self.metadata, true, shared.notes)
+    }
+
+    /// What could not be read stays a hole, if the restore goes on over damage.
+    fn lose(&self, error: crate::repository::Error, offset: u64, length: u64, shared: &Shared<'_>) -> Result<()> {
+        let Some((object, reason)) = shared.losses.passes(&error) else {
+            let original = self.place.original.display();
+            return Err(match error {
+                crate::repository::Error::Damaged { object, reason } => {
+                    crate::repository::Error::damaged(object, format!("{reason}; needed for {original}; {REMEDY}"))
+                }
+                other => other,
+            }
+            .into());
+        };
+        let range = LostRange {
+            offset,
+            length,
+            object,
+            reason,
+        };
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).push(range);
+        Ok(())
+    }
 }
 
 fn section(
@@ -278,22 +367,15 @@ fn section(
     buffer: &mut Vec<u8>,
     shared: &Shared<'_>,
 ) -> Result<()> {
-    let Filling {
-        content,
-        file,
-        original,
-        ..
-    } = filling;
-    let named = |error: crate::repository::Error| match error {
-        crate::repository::Error::Damaged { object, reason } => {
-            crate::repository::Error::damaged(object, format!("{reason}; needed for {}", original.display()))
-        }
-        other => other,
-    };
-    let section = fetcher
-        .section(&content.sections[index], content.section_chunks(index))
-        .map_err(named)?;
+    let Filling { content, file, .. } = filling;
     let (start, bytes) = (index as u64 * SECTION_BYTES, content.section_bytes(index));
+    let section = match fetcher.section(&content.sections[index], content.section_chunks(index)) {
+        Ok(section) => section,
+        Err(error) => {
+            shared.monitor.advance(bytes, 0);
+            return filling.lose(error, start, bytes, shared);
+        }
+    };
     let mut at = 0;
     for piece in &section.pieces {
         shared.stop.check()?;
@@ -305,9 +387,16 @@ fn section(
             Chunk::Data { .. } => false,
         };
         if !skipped {
-            fetcher.chunk(piece, length as usize, buffer).map_err(named)?;
-            file.write_all_at(buffer, start + at)
-                .map_err(|error| wrong(original, error))?;
+            match fetcher.chunk(piece, length as usize, buffer) {
+                Ok(()) => {
+                    file.write_all_at(buffer, start + at)
+                        .map_err(|error| wrong(&filling.place.original, error))?;
+                    if matches!(piece, Chunk::Data { .. }) {
+                        filling.some.store(true, Ordering::Release);
+                    }
+                }
+                Err(error) => filling.lose(error, start + at, length, shared)?,
+            }
         }
         shared.monitor.advance(length, 0);
         at += length;

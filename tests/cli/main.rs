@@ -4,6 +4,8 @@
 #[path = "../common/stored.rs"]
 mod stored;
 
+mod processes;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 

@@ -1,9 +1,11 @@
 //! A pack: header, slots, slot table, trailer. docs/repository-format.md has every byte.
 
 mod reader;
+mod salvage;
 mod writer;
 
 pub(super) use reader::{PackReader, read_footer, sweep};
+pub(super) use salvage::Sizes;
 pub(super) use writer::{Finished, Finisher, PackWriter};
 
 use super::keys::{Hash, Keys};
@@ -121,6 +123,25 @@ fn trailer(slots: usize, digest: &Hash, body: &Hash) -> [u8; TRAILER] {
     // [68..88]: reserved, zero.
     trailer[88..].copy_from_slice(END);
     trailer
+}
+
+/// The bytes of a pack with this id and a digest that fits them, whatever they are.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn with_fitting_digest(bytes: &[u8], id: Id, keys: &Keys) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let size = bytes.len();
+    if size < HEADER + TRAILER {
+        return bytes;
+    }
+    bytes[16..HEADER].copy_from_slice(&id.0);
+    let count = u32::from_le_bytes([bytes[size - 32], bytes[size - 31], bytes[size - 30], bytes[size - 29]]) as usize;
+    let table = size.saturating_sub(TRAILER + count.saturating_mul(SLOT)).max(HEADER);
+    let (mut header, mut body) = ([0; HEADER], [0; 32]);
+    header.copy_from_slice(&bytes[..HEADER]);
+    body.copy_from_slice(&bytes[size - 64..size - 32]);
+    let digest = digest(keys, &header, &bytes[table..size - TRAILER], &body);
+    bytes[size - TRAILER..size - 64].copy_from_slice(&digest);
+    bytes
 }
 
 /// Reads the slot table; the pack's own length must come out exactly.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::super::keys::{Keys, pack_key};
 use super::super::sealed::read_exactly;
 use super::super::{Error, Result};
+use super::salvage::{self, Sizes};
 use super::{END, Encoding, Footer, HEADER, Kind, MAGIC, MOST_SLOTS, SLOT, Slot, TRAILER, VERSION};
 use crate::store::Store;
 use crate::units::Id;
@@ -74,15 +75,18 @@ pub(crate) fn read_footer(store: &dyn Store, keys: &Keys, id: Id) -> Result<(Foo
 pub(crate) struct Footers {
     store: Arc<dyn Store>,
     keys: Keys,
+    /// Read what is left of packs whose footer does not verify.
+    salvage: Option<Arc<Sizes>>,
     /// The one used last comes first.
     kept: VecDeque<(Id, Arc<Footer>)>,
 }
 
 impl Footers {
-    pub fn new(store: Arc<dyn Store>, keys: Keys) -> Footers {
+    pub fn new(store: Arc<dyn Store>, keys: Keys, salvage: Option<Arc<Sizes>>) -> Footers {
         Footers {
             store,
             keys,
+            salvage,
             kept: VecDeque::with_capacity(KEPT),
         }
     }
@@ -93,11 +97,19 @@ impl Footers {
                 self.kept.push_front(found);
             }
         } else {
-            let footer = Arc::new(read_footer(&*self.store, &self.keys, id)?.0);
+            let footer = Arc::new(self.read(id)?);
             self.kept.truncate(KEPT - 1);
             self.kept.push_front((id, footer));
         }
         Ok(Arc::clone(&self.kept[0].1))
+    }
+
+    fn read(&self, id: Id) -> Result<Footer> {
+        let read = read_footer(&*self.store, &self.keys, id).map(|(footer, _)| footer);
+        let sizes = self.salvage.as_ref().filter(|_| read.is_err());
+        sizes
+            .and_then(|sizes| salvage::footer(&*self.store, id, sizes))
+            .map_or(read, Ok)
     }
 }
 
@@ -111,10 +123,11 @@ pub(crate) struct PackReader {
 }
 
 impl PackReader {
-    pub fn new(store: Arc<dyn Store>, keys: Keys) -> Result<PackReader> {
+    /// With `salvage`, what is left of packs whose footer does not verify is read as well; every slot is verified all the same.
+    pub fn new(store: Arc<dyn Store>, keys: Keys, salvage: Option<Arc<Sizes>>) -> Result<PackReader> {
         let decompressor = decompressor()?;
         Ok(PackReader {
-            footers: Footers::new(store, keys),
+            footers: Footers::new(store, keys, salvage),
             decompressor,
             window: Vec::new(),
             held: None,
@@ -132,6 +145,19 @@ impl PackReader {
             .slots
             .get(number as usize)
             .ok_or_else(|| damaged(format!("it has no slot {number}")))?;
+        if self.footers.salvage.is_some() {
+            let start = self.fill(id, &slot, footer.end)?;
+            let stored = &self.window[start..start + slot.stored as usize];
+            return match salvage::plain(
+                &mut self.decompressor,
+                &self.footers.keys,
+                (stored, kind, expected),
+                into,
+            ) {
+                true => Ok(()),
+                false => Err(damaged(format!("slot {number}: its content does not fit its hash"))),
+            };
+        }
         if footer.kind != kind {
             return Err(damaged(format!(
                 "it is a {:?} pack where a {kind:?} pack is expected",
@@ -164,7 +190,15 @@ impl PackReader {
         self.held = None;
         self.window.clear();
         self.window.resize(length as usize, 0);
-        read_exactly(&*self.footers.store, &pack_key(id), slot.offset, &mut self.window)?;
+        let key = pack_key(id);
+        if let Err(error) = read_exactly(&*self.footers.store, &key, slot.offset, &mut self.window) {
+            if self.window.len() <= slot.stored as usize {
+                return Err(error);
+            }
+            // Neighbours on a bad sector must not cost the slot itself.
+            self.window.truncate(slot.stored as usize);
+            read_exactly(&*self.footers.store, &key, slot.offset, &mut self.window)?;
+        }
         self.held = Some((id, slot.offset));
         Ok(0)
     }

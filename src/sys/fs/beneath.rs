@@ -7,7 +7,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags,
+};
 use rustix::io::Errno;
 
 use super::super::{Error, Result};
@@ -118,6 +120,34 @@ impl Beneath {
         let (from, old) = self.parent(existing).map_err(fail)?;
         let (to, new) = self.parent(relative).map_err(fail)?;
         rustix::fs::linkat(&from, old, &to, new, AtFlags::empty()).map_err(fail)
+    }
+
+    /// Renames a file, never over another one.
+    ///
+    /// # Errors
+    /// The file is not there; something has the name; a way leads outside or through a link.
+    pub fn rename(&self, existing: &Path, relative: &Path) -> Result<()> {
+        let fail = |error| self.error("rename to", relative, error);
+        let (from, old) = self.parent(existing).map_err(fail)?;
+        let (to, new) = self.parent(relative).map_err(fail)?;
+        match rustix::fs::renameat_with(&from, old, &to, new, RenameFlags::NOREPLACE) {
+            // Filesystems without RENAME_NOREPLACE: a hard link refuses a taken name as well.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                rustix::fs::linkat(&from, old, &to, new, AtFlags::empty()).map_err(fail)?;
+                rustix::fs::unlinkat(&from, old, AtFlags::empty()).map_err(fail)
+            }
+            answer => answer.map_err(fail),
+        }
+    }
+
+    /// Removes a file's name (a link is not followed).
+    ///
+    /// # Errors
+    /// It is not there, or a directory; the way leads outside or through a link.
+    pub fn remove_file(&self, relative: &Path) -> Result<()> {
+        let fail = |error| self.error("remove", relative, error);
+        let (parent, name) = self.parent(relative).map_err(fail)?;
+        rustix::fs::unlinkat(&parent, name, AtFlags::empty()).map_err(fail)
     }
 
     /// Makes a named pipe or a device.
@@ -343,6 +373,8 @@ mod tests {
             assert!(beneath.set_modified(path, 0).is_err(), "{path:?}");
             assert!(beneath.exists(path).is_err(), "{path:?}");
             assert!(beneath.make_hard_link(Path::new("sub"), path).is_err(), "{path:?}");
+            assert!(beneath.rename(Path::new("sub"), path).is_err(), "{path:?}");
+            assert!(beneath.remove_file(path).is_err(), "{path:?}");
         }
         assert!(!dir.path().join("x").exists());
         assert_eq!(std::fs::read_dir(dir.path().join("outside")).unwrap().count(), 0);
@@ -393,6 +425,20 @@ mod tests {
             assert_eq!(found.permissions().mode() & 0o7777, 0o711, "{name}");
             assert_eq!((found.mtime(), found.mtime_nsec()), (-1, 999_999_999), "{name}");
         }
+    }
+
+    #[test]
+    fn renaming_takes_no_name_that_is_taken() {
+        let (dir, beneath) = anchored();
+        let root = dir.path().join("root");
+        std::fs::write(root.join("a"), "a").unwrap();
+        std::fs::write(root.join("b"), "b").unwrap();
+        let taken = beneath.rename(Path::new("a"), Path::new("b")).unwrap_err();
+        assert_eq!(taken.errno(), Some(libc::EEXIST));
+        beneath.rename(Path::new("a"), Path::new("sub/c")).unwrap();
+        assert_eq!(std::fs::read(root.join("sub/c")).unwrap(), b"a");
+        beneath.remove_file(Path::new("sub/c")).unwrap();
+        assert!(!root.join("sub/c").exists() && beneath.remove_file(Path::new("sub")).is_err());
     }
 
     #[test]
