@@ -3,9 +3,11 @@
 pub mod brink;
 pub mod btrfs;
 pub mod command;
+mod confine;
 pub mod failpoint;
 pub mod freeze;
 pub mod fs;
+pub mod guarded;
 mod helper;
 pub mod host;
 mod ioctl;

@@ -9,6 +9,7 @@ use crate::database::{Error, Result, ServerFacts};
 
 /// The variables that go into [`ServerFacts::variables`]: what a restore, a scratch server and a person need to know.
 const KEPT: &[&str] = &[
+    "aria_block_size",
     "basedir",
     "binlog_checksum",
     "binlog_encryption",
@@ -17,15 +18,19 @@ const KEPT: &[&str] = &[
     "collation_server",
     "default_storage_engine",
     "encrypt_binlog",
+    "ft_max_word_len",
+    "ft_min_word_len",
     "gtid_domain_id",
     "gtid_mode",
     "gtid_strict_mode",
+    "innodb_checksum_algorithm",
     "innodb_data_file_path",
     "innodb_data_home_dir",
     "innodb_doublewrite",
     "innodb_file_per_table",
     "innodb_flush_method",
     "innodb_log_file_size",
+    "innodb_log_files_in_group",
     "innodb_page_size",
     "innodb_redo_log_capacity",
     "innodb_undo_directory",
