@@ -114,7 +114,7 @@ struct Running<'d> {
 impl Running<'_> {
     fn run(&self, id: Id) -> Result<Verdict> {
         let mut verdict = self.blank();
-        self.monitor.phase("survey");
+        self.monitor.phase("room");
         // The destination of a survey is never looked at.
         let needs = match needs(self.backup, &self.request(PathBuf::from("/nonexistent")), self.cancel) {
             Err(error) if error.kind() == Kind::Damaged => {

@@ -205,7 +205,11 @@ fn details(verdict: &Verdict) {
     }
     tables(verdict);
     for reason in &verdict.reasons {
-        output::line(format_args!("  {}", output::red(reason)));
+        let reason = match verdict.result {
+            Outcome::Failed => output::red(reason),
+            _ => output::yellow(reason),
+        };
+        output::line(format_args!("  {reason}"));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::journal::{Journal, Made};
@@ -11,6 +12,9 @@ use crate::{Error, Result};
 
 /// What a server needs beside its data: temporary tables, new logs, in bytes.
 const BESIDE: u64 = 256 << 20;
+
+/// How long a killed server may take to be gone.
+const DYING: Duration = Duration::from_secs(10);
 
 /// A drill's directory.
 #[derive(Debug)]
@@ -87,11 +91,16 @@ pub fn remove(run: Id, at: &Path) -> Result<bool> {
             run.short()
         )));
     }
-    if let Some(how) = crate::restore::server_on(&at.join("data")) {
-        return Err(Error::failed(format!(
-            "a server still runs on {} ({how})",
-            at.display()
-        )));
+    // A server that was killed holds its files until its last thread has ended.
+    let until = Instant::now() + DYING;
+    while let Some(how) = crate::restore::server_on(&at.join("data")) {
+        if Instant::now() > until {
+            return Err(Error::failed(format!(
+                "a server still runs on {} ({how})",
+                at.display()
+            )));
+        }
+        std::thread::sleep(Duration::from_millis(50));
     }
     match std::fs::remove_dir_all(at) {
         Ok(()) => Ok(true),

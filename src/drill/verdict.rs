@@ -213,14 +213,21 @@ impl Verdict {
         let (errors, unchecked) = (self.tables.count(|c| c.errors), self.tables.count(|c| c.unchecked));
         let warnings = self.tables.count(|c| c.warnings);
         if errors > 0 {
-            self.fail(Step::Check, format!("{errors} tables are damaged"));
+            self.fail(Step::Check, format!("{} damaged", tables(errors)));
         }
         if unchecked > 0 {
-            self.fail(Step::Check, format!("{unchecked} tables could not be checked"));
+            self.fail(Step::Check, format!("{} not checked", tables(unchecked)));
         }
         if warnings > 0 {
-            self.warn(format!("{warnings} tables have warnings"));
+            self.warn(format!("{} with warnings", tables(warnings)));
         }
+    }
+}
+
+fn tables(count: u64) -> String {
+    match count {
+        1 => "1 table".to_owned(),
+        many => format!("{many} tables"),
     }
 }
 

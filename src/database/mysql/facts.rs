@@ -136,6 +136,22 @@ pub fn facts(variables: &Variables, address: &str) -> Result<ServerFacts> {
     })
 }
 
+/// The libraries of storage engines that are not built in, separated by `;`. It stands among the variables as `engine_libraries`: without them tables of such engines
+/// cannot be opened elsewhere, and only those that were installed by statement are known to the data itself.
+pub fn engine_libraries(session: &mut Session) -> Option<(String, String)> {
+    // A server that does not tell has none that matter.
+    let rows = session.rows(
+        "SELECT DISTINCT PLUGIN_LIBRARY FROM information_schema.PLUGINS \
+         WHERE PLUGIN_TYPE = 'STORAGE ENGINE' AND PLUGIN_STATUS = 'ACTIVE' AND PLUGIN_LIBRARY IS NOT NULL",
+    );
+    let libraries: Vec<String> = rows
+        .ok()?
+        .iter()
+        .filter_map(|row| row.first().map(str::to_owned))
+        .collect();
+    (!libraries.is_empty()).then(|| ("engine_libraries".to_owned(), libraries.join(";")))
+}
+
 /// The dialect of a server.
 pub fn dialect(facts: &ServerFacts) -> Dialect {
     Dialect {

@@ -95,6 +95,22 @@ pub(super) fn text(place: &Place<'_>, wishes: &Wishes, run: &Path) -> Result<Str
     if let Some(zone) = facts.variables.get("time_zone").filter(|zone| *zone != "SYSTEM") {
         file.set("default-time-zone", zone)?;
     }
+    let libraries = facts
+        .variables
+        .get("engine_libraries")
+        .map(String::as_str)
+        .unwrap_or_default();
+    let reaches_out = |library: &str| {
+        ["federated", "spider", "connect"]
+            .iter()
+            .any(|word| library.contains(word))
+    };
+    for library in libraries
+        .split(';')
+        .filter(|library| !library.is_empty() && !reaches_out(library))
+    {
+        file.set("plugin-load-add", library)?;
+    }
     for (key, value) in ALWAYS {
         file.set(key, value)?;
     }
@@ -390,6 +406,21 @@ mod tests {
         }];
         let error = made(&facts(Flavour::MariaDb), &paths, &[("/live", "/scratch/data")], &[]).unwrap_err();
         assert!(error.to_string().contains("/elsewhere"), "{error}");
+    }
+
+    #[test]
+    fn engines_that_were_loaded_are_loaded_but_none_that_reaches_out() {
+        let mut facts = facts(Flavour::MariaDb);
+        let libraries = "ha_archive.so;ha_federatedx.so;ha_spider.so;ha_rocksdb.so";
+        facts
+            .variables
+            .insert("engine_libraries".to_owned(), libraries.to_owned());
+        let text = made(&facts, &[], &[("/live", "/scratch/data")], &[]).unwrap();
+        let loaded: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("plugin-load-add="))
+            .collect();
+        assert_eq!(loaded, ["\"ha_archive.so\"", "\"ha_rocksdb.so\""]);
     }
 
     #[test]
