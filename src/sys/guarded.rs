@@ -30,8 +30,10 @@ pub struct Guarded<'g> {
     pub user: Option<(u32, u32)>,
     /// Everything that it says goes to the end of this file.
     pub output: &'g Path,
-    /// The directories that it may write below.
+    /// The directories that it may write below, and single files; the copies as well.
     pub writes: &'g [&'g Path],
+    /// Originals and their copies: it sees the copy where the original was, too.
+    pub copies: &'g [(PathBuf, PathBuf)],
 }
 
 /// A guarded program that runs. Dropping it kills it and all that it started.
@@ -57,7 +59,11 @@ impl Guarded<'_> {
             .append(true)
             .open(self.output)
             .map_err(|error| Error::path("open", self.output, error))?;
-        let confinement = Confinement::to(self.writes).map_err(|error| Error::kernel("confine a program", error))?;
+        // A rule holds where its path is reached, and a copy is reached over the original's.
+        let copies = self.copies.iter().map(|(_, copy)| copy.as_path());
+        let writes: Vec<&Path> = self.writes.iter().copied().chain(copies).collect();
+        let confinement = Confinement::to(&writes).and_then(|confinement| confinement.with_copies(self.copies));
+        let confinement = confinement.map_err(|error| Error::kernel("confine a program", error))?;
         let (talk, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .map_err(|error| Error::kernel("make a socket pair", error))?;
         // SAFETY: the task makes system calls only, on the descriptor that it is given.

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::common::server::{mysql_prefix, signal};
-use crate::common::{Flavour, both, load, run, text};
+use crate::common::{Flavour, Server, both, load, run, text};
 use crate::setting::Scene;
 
 fn scene(flavour: Flavour) -> Option<Scene> {
@@ -19,6 +19,18 @@ fn scene(flavour: Flavour) -> Option<Scene> {
         Flavour::MySql => format!("scratch:\n  mysqld: {}\n", text(&mysql_prefix().join("bin/mysqld97"))),
     };
     Scene::new(flavour, &[], false, &extra)
+}
+
+/// A directory beside the datadir, on the same volume, that the server may keep tables in.
+fn far(scene: &mut Scene) -> PathBuf {
+    let far = scene.server.datadir.with_file_name("far");
+    std::fs::create_dir(&far).unwrap();
+    if !scene.mariadb() {
+        scene.server.stop();
+        let (datadir, work) = (scene.server.datadir.clone(), scene.lab.path("run"));
+        scene.server = Server::on(Flavour::MySql, &datadir, &work, &[("innodb-directories", &text(&far))]);
+    }
+    far
 }
 
 /// A directory for scratch space that every user can come to, as /var/tmp.
@@ -36,7 +48,7 @@ fn is_empty(directory: &Path) -> bool {
 }
 
 /// One table of every kind that the load does not make.
-fn every_kind(scene: &Scene) {
+fn every_kind(scene: &Scene, far: &Path) {
     scene.server.exec("CREATE DATABASE kinds");
     let exec = |sql: &str| scene.server.exec(&sql.replace("kinds.", "`kinds`."));
     exec("CREATE TABLE kinds.parts (a INT PRIMARY KEY, b INT) ENGINE=InnoDB PARTITION BY HASH (a) PARTITIONS 4");
@@ -54,9 +66,19 @@ fn every_kind(scene: &Scene) {
     exec("CREATE TABLE kinds.csv (a INT NOT NULL) ENGINE=CSV");
     exec("INSERT INTO kinds.csv VALUES (1),(2)");
     exec("CREATE VIEW kinds.seen AS SELECT a FROM kinds.made");
+    let elsewhere = |table: &str, engine: &str| {
+        format!(
+            "CREATE TABLE kinds.{table} (a INT PRIMARY KEY) ENGINE={engine} DATA DIRECTORY='{}'",
+            far.display()
+        )
+    };
+    // The datadir holds the live file's path: an .isl file or a symlink, or MySQL's dictionary.
+    exec(&elsewhere("far", "InnoDB"));
+    exec("INSERT INTO kinds.far VALUES (1),(2)");
     exec("CREATE EVENT kinds.tick ON SCHEDULE EVERY 1 SECOND DO INSERT INTO kinds.m2 VALUES (9, 'tick')");
     if scene.mariadb() {
         exec("CREATE SEQUENCE kinds.numbers");
+        exec(&elsewhere("far_myisam", "MyISAM"));
     } else {
         exec("CREATE TABLE kinds.archive (a INT) ENGINE=ARCHIVE");
         exec("INSERT INTO kinds.archive VALUES (1)");
@@ -87,21 +109,26 @@ fn named(drill: &Value, table: &str) -> Option<Value> {
 }
 
 fn good(flavour: Flavour) {
-    let Some(scene) = scene(flavour) else { return };
+    let Some(mut scene) = scene(flavour) else { return };
     let scratch = scratch(&scene);
-    every_kind(&scene);
+    let far = far(&mut scene);
+    every_kind(&scene, &far);
     let load = scene.start_load();
     let first = scene.tool.json(&["backup"]);
     load.stop();
     if flavour == Flavour::MariaDb {
         // Then the scratch server runs as the files' owner.
-        run("chown", &["-R", "65534:65534", &text(&scene.server.datadir)]);
+        run(
+            "chown",
+            &["-R", "65534:65534", &text(&scene.server.datadir), &text(&far)],
+        );
     }
     let second = scene.tool.json(&["backup"]);
 
     // The live server stands still: whatever changes below its datadir, the drill did it.
     signal(scene.server.pid(), Signal::STOP);
-    let before = picture(&scene.server.datadir);
+    let live = || (picture(&scene.server.datadir), picture(&far));
+    let before = live();
     let pick = |statuses: &[i32]| {
         let args = [
             "verify",
@@ -115,7 +142,7 @@ fn good(flavour: Flavour) {
     };
     let drilled = pick(&[0]);
     let again = pick(&[0]);
-    let same = before == picture(&scene.server.datadir);
+    let same = before == live();
     signal(scene.server.pid(), Signal::CONT);
     assert!(same, "the drill changed the live server's files");
     scene.assert_writable();
@@ -339,7 +366,16 @@ fn mysql_drill_leaves_no_server_and_no_scratch_space_whatever_ends_it() {
 
 #[test]
 fn a_drill_that_cannot_be_is_refused_before_anything_is_written() {
-    let Some(scene) = scene(Flavour::MariaDb) else { return };
+    let Some(scene) = Scene::new(
+        Flavour::MariaDb,
+        &[],
+        true,
+        "scratch:
+  boot_limit: 2s
+",
+    ) else {
+        return;
+    };
     if !Flavour::MySql.available() {
         return;
     }
@@ -375,5 +411,24 @@ fn a_drill_that_cannot_be_is_refused_before_anything_is_written() {
     assert!(both(&output).contains("free, and the drill needs"), "{}", both(&output));
     assert!(left, "something was written");
     assert!(scene.tool.json(&["list"])[0]["drill"].is_null());
+
+    // A server that does not come up in time is a verdict.
+    let version = run("mariadbd", &["--no-defaults", "--version"]);
+    let script = format!(
+        "#!/bin/sh\ncase $* in *--version*) echo '{}';; *) sleep 60;; esac\n",
+        version.trim()
+    );
+    std::fs::write(&older, script).unwrap();
+    let args = [
+        "verify",
+        "--boot",
+        "--scratch",
+        &scratch_text,
+        "--mysqld",
+        &text(&older),
+    ];
+    let late = scene.tool.json_with(&args, &[4]);
+    assert_eq!(late["drills"][0]["verdict"]["failed_at"], "boot", "{late}");
+    assert!(is_empty(&scratch));
     scene.assert_nothing_left();
 }

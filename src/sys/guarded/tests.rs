@@ -8,6 +8,7 @@ fn start(script: &str, dir: &Path) -> Running {
         user: None,
         output: &dir.join("output"),
         writes: &[dir],
+        copies: &[],
     }
     .start()
     .unwrap()
@@ -75,6 +76,38 @@ fn it_writes_below_its_directories_only() {
     assert!(dir.path().join("new").exists() && dir.path().join("null").exists());
     assert!(!other.path().join("new").exists(), "it made a file elsewhere");
     assert_eq!(std::fs::read_to_string(other.path().join("live")).unwrap(), "live");
+}
+
+#[test]
+fn it_sees_copies_where_the_originals_are_and_nobody_else_does() {
+    if !crate::sys::host::is_root() {
+        return;
+    }
+    let (dir, live) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let copy = dir.path().join("copy");
+    std::fs::create_dir(&copy).unwrap();
+    std::fs::write(copy.join("data"), "copy").unwrap();
+    std::fs::write(live.path().join("data"), "live").unwrap();
+    let program = Program::find("sh").unwrap();
+    let (seen, file) = (dir.path().join("seen"), live.path().join("data"));
+    let script = format!("cat {0} > {1}; echo changed > {0}", file.display(), seen.display());
+    let mut running = Guarded {
+        program: &program,
+        arguments: &["-c".to_owned(), script],
+        user: None,
+        output: &dir.path().join("output"),
+        writes: &[dir.path()],
+        copies: &[
+            (live.path().to_owned(), copy.clone()),
+            ("/nonexistent".into(), dir.path().to_owned()),
+        ],
+    }
+    .start()
+    .unwrap();
+    running.wait(Duration::from_secs(10)).unwrap().unwrap();
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+    assert_eq!((read(&seen).as_str(), read(&file).as_str()), ("copy", "live"));
+    assert_eq!(read(&copy.join("data")), "changed\n");
 }
 
 /// Runs itself again as the tool that is killed.

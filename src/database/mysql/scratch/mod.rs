@@ -1,7 +1,8 @@
 //! A private server on a restored datadir: to prove that it boots, to check its tables, and to take things out of it.
 //!
 //! It has its own socket in a directory that only its user can enter, no network, no replication, no events, bounded memory, its own option file and every path below
-//! the scratch space. The kernel keeps its writes there as well, and kills it when we are gone ([`crate::sys::guarded`]).
+//! the scratch space. The kernel keeps its writes there as well, shows it the copies where the data says that the originals are, and it is killed when we are gone
+//! ([`crate::sys::guarded`]).
 //!
 //! Nobody knows the accounts in the data. `--skip-grant-tables` would let us in, but such a server does not read `mysql.plugin` either, and tables of engines that were
 //! installed there could not be opened; so the server's init-file makes an account of ours, with a random password, on the copy and outside of its binary log.
@@ -133,14 +134,14 @@ pub fn start(
         // A server does not run as root unless it is told to; the live one did.
         arguments.push("--user=root".to_owned());
     }
-    let mut writes = vec![run, place.datadir];
-    writes.extend(place.trees.iter().map(|(_, at)| at.as_path()));
     let running = Guarded {
         program: &binary.program,
         arguments: &arguments,
         user,
         output: &run.join("output.log"),
-        writes: &writes,
+        writes: &[run, place.datadir],
+        // MariaDB's redo log names tablespaces outside of the datadir by their live paths, and recovery opens them.
+        copies: place.trees,
     }
     .start()
     .map_err(Error::from)?;

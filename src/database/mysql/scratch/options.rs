@@ -105,9 +105,10 @@ pub(super) fn text(place: &Place<'_>, wishes: &Wishes, run: &Path) -> Result<Str
             .iter()
             .any(|word| library.contains(word))
     };
+    let plain = |library: &str| !library.is_empty() && !library.contains(['/', '=']);
     for library in libraries
         .split(';')
-        .filter(|library| !library.is_empty() && !reaches_out(library))
+        .filter(|library| plain(library) && !reaches_out(library))
     {
         file.set("plugin-load-add", library)?;
     }
@@ -411,7 +412,7 @@ mod tests {
     #[test]
     fn engines_that_were_loaded_are_loaded_but_none_that_reaches_out() {
         let mut facts = facts(Flavour::MariaDb);
-        let libraries = "ha_archive.so;ha_federatedx.so;ha_spider.so;ha_rocksdb.so";
+        let libraries = "ha_archive.so;ha_federatedx.so;ha_spider.so;ha_rocksdb.so;../evil.so;x=/y.so";
         facts
             .variables
             .insert("engine_libraries".to_owned(), libraries.to_owned());
