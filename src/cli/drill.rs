@@ -130,7 +130,8 @@ fn wanted(arguments: &Verify, repository: &Repository, config: &Config) -> Resul
 }
 
 fn outcome(drill: &Drill) -> Outcome {
-    drill::verdict_of(drill).map_or(Outcome::Failed, |verdict| verdict.result)
+    // Also of a verdict whose details only a later program knows.
+    serde_json::from_value(drill.verdict["result"].clone()).unwrap_or(Outcome::Failed)
 }
 
 fn coloured(outcome: Outcome) -> String {

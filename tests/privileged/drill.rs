@@ -371,7 +371,7 @@ fn a_drill_that_cannot_be_is_refused_before_anything_is_written() {
         &[],
         true,
         "scratch:
-  boot_limit: 2s
+  boot_limit: 10s
 ",
     ) else {
         return;
@@ -380,7 +380,9 @@ fn a_drill_that_cannot_be_is_refused_before_anything_is_written() {
         return;
     }
     let scratch = scratch(&scene);
-    scene.tool.json(&["backup"]);
+    let load = scene.start_load();
+    scene.tool.json(&["backup", "--lock", "lockless"]);
+    load.stop();
     let refused = |args: &[&str], status: i32, word: &str| {
         let all = [&["verify", "--boot"], args].concat();
         let output = scene.tool.run(&all);
@@ -412,6 +414,12 @@ fn a_drill_that_cannot_be_is_refused_before_anything_is_written() {
     assert!(left, "something was written");
     assert!(scene.tool.json(&["list"])[0]["drill"].is_null());
 
+    // One without a lock passes like the others.
+    let drilled = scene
+        .tool
+        .json_with(&["verify", "--boot", "--scratch", &scratch_text], &[0]);
+    assert_eq!(drilled["drills"][0]["verdict"]["position"]["agrees"], true, "{drilled}");
+
     // A server that does not come up in time is a verdict.
     let version = run("mariadbd", &["--no-defaults", "--version"]);
     let script = format!(
@@ -429,6 +437,17 @@ fn a_drill_that_cannot_be_is_refused_before_anything_is_written() {
     ];
     let late = scene.tool.json_with(&args, &[4]);
     assert_eq!(late["drills"][0]["verdict"]["failed_at"], "boot", "{late}");
+    assert!(is_empty(&scratch));
+
+    // Checks that take too long are ended, and what they did not come to is not called good.
+    let mut config = std::fs::read_to_string(&scene.tool.config).unwrap();
+    config.push_str("  check_limit: 1ms\n");
+    std::fs::write(&scene.tool.config, config).unwrap();
+    let late = scene
+        .tool
+        .json_with(&["verify", "--boot", "--scratch", &scratch_text], &[4]);
+    let tables = &late["drills"][0]["verdict"]["tables"];
+    assert!(tables["engines"]["InnoDB"]["unchecked"].as_u64().unwrap() > 0, "{late}");
     assert!(is_empty(&scratch));
     scene.assert_nothing_left();
 }

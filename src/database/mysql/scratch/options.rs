@@ -42,6 +42,7 @@ const ALWAYS: &[(&str, &str)] = &[
     ("event-scheduler", "OFF"),
     ("loose-skip-replica-start", "ON"),
     ("loose-relay-log-recovery", "OFF"),
+    ("loose-group-replication-start-on-boot", "OFF"),
     ("loose-persisted-globals-load", "OFF"),
     ("loose-upgrade", "MINIMAL"),
     ("loose-binlog-expire-logs-seconds", "0"),
