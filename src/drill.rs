@@ -2,19 +2,19 @@
 //!
 //! Reading a backup proves that the bytes are those that were stored. Only a boot proves that they are a database.
 
+mod checks;
 mod pick;
 mod space;
 mod verdict;
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::config::Config;
-use crate::database::mysql::scratch::check::{Checked, Round, Table, Verdict as TableVerdict};
-use crate::database::mysql::scratch::{self, Binary, Place, Scratch, Wishes, check};
+use crate::database::mysql::scratch::{self, Binary, Place, Scratch, Wishes};
 use crate::database::{Position, ServerFacts, Strategy};
 use crate::error::Kind;
-use crate::monitor::{Monitor, Work};
+use crate::monitor::Monitor;
 use crate::record::Record;
 use crate::repository::{Backup, Drill, Repository};
 use crate::restore::{self, Destination, needs, record_of};
@@ -27,12 +27,6 @@ use space::Space;
 pub use pick::Pick;
 pub use space::remove as remove_space;
 pub use verdict::{BootedBy, Compared, Counts, Named, Outcome, Seconds, Step, Tables, Verdict};
-
-/// A server that ends more often than this while tables are checked is given up.
-const MOST_ENDS: usize = 20;
-
-/// How long the server may be silent when it is asked for the list of its tables.
-const LISTING: Duration = Duration::from_secs(3600);
 
 /// Chooses the backup to drill.
 ///
@@ -297,91 +291,11 @@ impl Running<'_> {
             promised: self.record.exact,
         });
     }
-
-    /// Checks all tables; where a check ends the server, finds out which one it was and goes on with the others on a new one.
-    fn check(&self, server: &mut Scratch, place: &Place<'_>, run: &Path) -> Result<Vec<Checked>> {
-        self.monitor.phase("check");
-        let until = Instant::now() + self.config.scratch.check_limit.unsigned();
-        let mut session = server.session(LISTING).map_err(Error::from)?;
-        let all = check::tables(&mut session).map_err(Error::from)?;
-        drop(session);
-        self.monitor.begin(Work {
-            name: "checking tables",
-            bytes: 0,
-            items: all.len() as u64,
-        });
-        let (mut checked, mut left, mut suspects) = (Vec::new(), all, Vec::new());
-        let mut ends = 0;
-        loop {
-            // Those that may have ended the last server are checked one at a time.
-            let (tables, connections) = match suspects.is_empty() {
-                true => (std::mem::take(&mut left), self.connections()),
-                false => (std::mem::take(&mut suspects), 1),
-            };
-            if tables.is_empty() {
-                return Ok(checked);
-            }
-            let alone = connections == 1;
-            let mut round = check::run(server, tables, connections, until, self.monitor, self.cancel)?;
-            checked.append(&mut round.checked);
-            if round.late {
-                let reason = "the time for all checks was over (scratch.check_limit)";
-                return Ok(give_up(checked, round, left, reason));
-            }
-            if round.suspects.is_empty() && round.left.is_empty() {
-                continue;
-            }
-            let words = server.last_words();
-            if alone {
-                checked.extend(round.suspects.drain(..).map(|table| guilty(table, &words)));
-            }
-            ends += 1;
-            suspects.append(&mut round.suspects);
-            left.append(&mut round.left);
-            if suspects.is_empty() && left.is_empty() {
-                return Ok(checked);
-            }
-            // Two servers never share a datadir.
-            server.kill();
-            let again = match ends <= MOST_ENDS {
-                true => self.boot(place, run),
-                false => Err(crate::database::Error::Unsupported("it ended too often".to_owned()).into()),
-            };
-            match again {
-                Ok(new) => *server = new,
-                Err(error) if is_verdict(&error) => {
-                    let reason = format!("the server ended while tables were checked ({words}), and: {error}");
-                    checked.extend(suspects.drain(..).map(|table| guilty(table, &words)));
-                    return Ok(give_up(checked, Round::default(), left, &reason));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
 }
 
 /// What the server said or did is the backup's verdict; a program that cannot be started or a file that cannot be written is this host's trouble.
 fn is_verdict(error: &Error) -> bool {
     matches!(error, Error::Database(error) if !matches!(error, crate::database::Error::Sys(_)))
-}
-
-/// A table whose check ended the server.
-fn guilty(table: Table, words: &str) -> Checked {
-    Checked {
-        table,
-        verdict: TableVerdict::Errors,
-        messages: vec![format!("the server ended while it was checked: {words}")],
-    }
-}
-
-fn give_up(mut checked: Vec<Checked>, round: Round, left: Vec<Table>, reason: &str) -> Vec<Checked> {
-    let all = round.suspects.into_iter().chain(round.left).chain(left);
-    checked.extend(all.map(|table| Checked {
-        table,
-        verdict: TableVerdict::Unchecked,
-        messages: vec![reason.to_owned()],
-    }));
-    checked
 }
 
 /// Without a lock the snapshot may have caught the beginning of one more group of events behind the recorded position. It is not in the data, and not every server cuts it off

@@ -12,9 +12,10 @@ pub mod check;
 mod links;
 mod log;
 mod options;
+mod prepare;
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -126,7 +127,7 @@ pub fn start(
     let owner = std::fs::metadata(place.datadir).map_err(|error| sys::Error::path("look at", place.datadir, error))?;
     let user = sys::host::is_root().then_some((owner.uid(), owner.gid()));
     let password = format!("Aa1!{}", Id::random());
-    prepare(place, run, wishes, user, &password)?;
+    prepare::prepare(place, run, wishes, user, &password)?;
     let log = run.join("error.log");
     let log_from = std::fs::metadata(&log).map_or(0, |found| found.len());
     let mut arguments = vec![format!("--defaults-file={}", run.join("my.cnf").display())];
@@ -170,39 +171,6 @@ fn connect_options(run: &Path, password: String) -> ConnectOptions {
         },
         connect_timeout: TRY,
     }
-}
-
-/// Makes the directory for the server's own files, and what it reads at its start.
-fn prepare(place: &Place<'_>, run: &Path, wishes: &Wishes, user: Option<(u32, u32)>, password: &str) -> Result<()> {
-    let statements = format!(
-        "SET SESSION sql_log_bin = 0;\n\
-         DROP USER IF EXISTS '{ACCOUNT}'@'localhost';\n\
-         CREATE USER '{ACCOUNT}'@'localhost' IDENTIFIED BY '{password}';\n\
-         GRANT ALL PRIVILEGES ON *.* TO '{ACCOUNT}'@'localhost' WITH GRANT OPTION;\n"
-    );
-    let text = options::text(place, wishes, run)?;
-    let temporary = run.join("tmp");
-    for directory in [run, &temporary] {
-        if !directory.is_dir() {
-            std::fs::create_dir(directory).map_err(|error| sys::Error::path("make the directory", directory, error))?;
-        }
-        set_access(directory, 0o700, user)?;
-    }
-    for (name, text) in [("my.cnf", &text), ("init.sql", &statements)] {
-        let path = run.join(name);
-        std::fs::write(&path, text).map_err(|error| sys::Error::path("write", &path, error))?;
-        set_access(&path, 0o600, user)?;
-    }
-    Ok(())
-}
-
-fn set_access(path: &Path, mode: u32, user: Option<(u32, u32)>) -> Result<()> {
-    let fail = |error| sys::Error::path("set owner and mode of", path, error);
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(fail)?;
-    if let Some((uid, gid)) = user {
-        chown(path, Some(uid), Some(gid)).map_err(fail)?;
-    }
-    Ok(())
 }
 
 impl Scratch {
