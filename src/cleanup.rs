@@ -90,7 +90,7 @@ fn undo_run(config: &Config, request: &Request, providers: &[Box<dyn Provider>],
             left.removed.push(name);
             continue;
         }
-        match undo(config, providers, made) {
+        match undo(config, providers, past.run, made) {
             Ok(true) => left.removed.push(name),
             Ok(false) => {}
             Err(error) => left.failed.push(format!("{name}: {error}")),
@@ -106,12 +106,13 @@ fn undo_run(config: &Config, request: &Request, providers: &[Box<dyn Provider>],
 }
 
 /// Undoes one thing; `Ok(false)` when it was gone already.
-fn undo(config: &Config, providers: &[Box<dyn Provider>], made: &Made) -> Result<bool> {
+fn undo(config: &Config, providers: &[Box<dyn Provider>], run: Id, made: &Made) -> Result<bool> {
     match made {
         Made::Snapshot(snapshot) => Ok(provider_of(providers, &snapshot.volume)?.remove(snapshot)?),
         // Another run's snapshots, or somebody's files, may still be in it: then it stays.
         Made::Directory { at } => Ok(volume::remove_place(at)?),
         Made::Mount { at } => Ok(sys::mount::unmount(at)?),
+        Made::Scratch { at } => crate::drill::remove_space(run, at),
         Made::Setting(setting) => match &config.server {
             Some(server) => Ok(database::mysql::restore_setting(server, setting)?),
             None => Err(Error::failed("the configuration names no server to put it back on")),
@@ -124,6 +125,7 @@ fn name_of(made: &Made) -> String {
         Made::Snapshot(snapshot) => format!("snapshot {}", snapshot.name),
         Made::Mount { at } => format!("mount {}", at.display()),
         Made::Directory { at } => format!("directory {}", at.display()),
+        Made::Scratch { at } => format!("scratch space {}", at.display()),
         Made::Setting(setting) => format!("setting {} back to {}", setting.variable, setting.old),
     }
 }

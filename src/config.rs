@@ -41,6 +41,8 @@ pub struct Config {
     pub btrfs: Btrfs,
     /// LVM.
     pub lvm: Lvm,
+    /// Restore drills (`verify --boot`).
+    pub scratch: Scratch,
     /// Where run journals are kept.
     pub state_dir: PathBuf,
     /// Tags for every backup.
@@ -122,6 +124,27 @@ pub struct Lvm {
     pub cow_limit: Option<CowSize>,
 }
 
+/// Restore drills: where a backup is restored to, and how its private server is run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Scratch {
+    /// The directory below which each drill makes, and removes, one of its own.
+    pub dir: PathBuf,
+    /// The server program, or a wrapper that becomes it; by default the live server's, else an installed one of the same series.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mysqld: Option<PathBuf>,
+    /// InnoDB's buffer pool.
+    pub memory: Bytes,
+    /// Tables that are checked at the same time; 0: as many as processors, at most 4.
+    pub connections: usize,
+    /// The longest that the server may take to answer, recovery included.
+    pub boot_limit: Span,
+    /// The longest that all checks together may take.
+    pub check_limit: Span,
+    /// Further options for the server, such as those of an encryption plugin.
+    pub options: std::collections::BTreeMap<String, String>,
+}
+
 /// A span of time in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -148,6 +171,7 @@ impl Default for Config {
             copy: Copy::default(),
             btrfs: Btrfs::default(),
             lvm: Lvm::default(),
+            scratch: Scratch::default(),
             state_dir: PathBuf::from("/var/lib/snapback"),
             tags: std::collections::BTreeMap::new(),
         }
@@ -165,6 +189,20 @@ impl Default for Lock {
             blocker_age: Span(jiff::SignedDuration::from_millis(500)),
             on_busy: OnBusy::Wait,
             raise_durability: true,
+        }
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Scratch {
+        Scratch {
+            dir: PathBuf::from("/var/tmp"),
+            mysqld: None,
+            memory: Bytes::mib(256),
+            connections: 0,
+            boot_limit: Span(jiff::SignedDuration::from_hours(1)),
+            check_limit: Span(jiff::SignedDuration::from_hours(12)),
+            options: std::collections::BTreeMap::new(),
         }
     }
 }
@@ -240,6 +278,23 @@ impl Config {
             self.exclude.iter().all(absolute),
             "exclude",
             "must be a list of absolute paths",
+        )?;
+        let scratch = &self.scratch;
+        require(scratch.dir.is_absolute(), "scratch.dir", "must be an absolute path")?;
+        require(
+            scratch.mysqld.as_ref().is_none_or(|path| path.is_absolute()),
+            "scratch.mysqld",
+            "must be an absolute path",
+        )?;
+        require(
+            scratch.connections <= 64,
+            "scratch.connections",
+            "must not be more than 64",
+        )?;
+        require(
+            crate::database::mysql::scratch::is_valid(&scratch.options),
+            "scratch.options",
+            "must be names of the server's options with values that have no quotes and no line breaks",
         )?;
         let host = self.host.as_deref();
         require(
@@ -350,6 +405,8 @@ mod tests {
             ("copy: {bandwidth: fast}", "fast"),
             ("lvm: {cow_size: plenty}", "plenty"),
             ("lvm: {cow_size: 0%}", "0%"),
+            ("scratch: {dir: here}", "scratch.dir"),
+            ("scratch: {options: {'a b': x}}", "scratch.options"),
         ] {
             assert!(wrong(text).contains(word), "{text}: {}", wrong(text));
         }

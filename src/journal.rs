@@ -63,6 +63,11 @@ pub enum Made {
         /// The directory.
         at: PathBuf,
     },
+    /// A tree of ours is about to be made, with all that comes into it: `snapback-drill-<run>`.
+    Scratch {
+        /// Its top directory.
+        at: PathBuf,
+    },
     /// A server setting is about to be changed.
     Setting(Setting),
 }

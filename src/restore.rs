@@ -152,6 +152,33 @@ pub fn restore(
     })
 }
 
+/// What a restore of the server's part would take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Needs {
+    /// Bytes on the destination's filesystem, at most.
+    pub bytes: u64,
+    /// User and group of the datadir.
+    pub owner: Option<(u32, u32)>,
+}
+
+/// Looks at a backup as a restore does, and writes nothing.
+///
+/// # Errors
+/// The request does not fit the backup, or its file table is damaged.
+pub fn needs(backup: &Backup, request: &Request, cancel: &Cancel) -> Result<Needs> {
+    let pieces = pieces::choose(&record_of(backup.manifest())?, request)?;
+    let survey = pieces::survey(backup, &pieces, request, cancel)?;
+    Ok(Needs {
+        bytes: survey.allocated,
+        owner: survey.owner,
+    })
+}
+
+/// How a server is seen to run on this datadir; `None` when none is seen.
+pub fn server_on(datadir: &Path) -> Option<String> {
+    running::server_on(datadir)
+}
+
 /// What a manifest's record says.
 ///
 /// # Errors

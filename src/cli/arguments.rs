@@ -118,10 +118,8 @@ pub(super) enum Command {
         after_help = "Nothing is overwritten: the destination must be empty or new. In place, --force moves aside what is there.\n\nExamples:\n  snapback restore latest --datadir /var/lib/mysql-copy\n  snapback restore 3f2a --target /tmp/look --include /etc/mysql\n  snapback restore latest --in-place --force\n  snapback restore latest --target /srv/rescue --keep-going"
     )]
     Restore(Restore),
-    /// Check what is stored, and name what is damaged
-    #[command(
-        after_help = "Exit status 4 when something is damaged.\n\nExamples:\n  snapback verify\n  snapback verify --all --level data"
-    )]
+    /// Check what is stored, and name what is damaged; --boot: restore it, boot a private server on it, check every table
+    #[command(after_help = super::drill::EXAMPLES)]
     Verify(Verify),
     /// Remove what dead runs left on this host: snapshots, settings, unfinished files
     #[command(
@@ -351,6 +349,8 @@ pub(super) struct Verify {
     /// structure: everything is there and fits together. data: every byte is read as well
     #[arg(long, default_value = "structure")]
     pub level: LevelArgument,
+    #[command(flatten)]
+    pub drill: super::drill::DrillArguments,
     /// Threads [default: as many as processors, at most 8]
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,

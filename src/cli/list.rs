@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::arguments::List;
-use super::{Context, Exit, output, show};
+use super::{Context, Exit, drill, output, show};
 use crate::Result;
 use crate::backup::open_repository;
 use crate::repository::Manifest;
@@ -23,14 +23,16 @@ pub(super) fn run(arguments: &List, context: &Context<'_>) -> Result<Exit> {
             }
         }
     }
+    let drills = drill::last(&repository)?;
     if context.global.json {
-        output::json(&manifests.iter().map(as_json).collect::<Vec<_>>())?;
+        let rows: Vec<_> = manifests.iter().map(|manifest| as_json(manifest, &drills)).collect();
+        output::json(&rows)?;
     } else if manifests.is_empty() {
         output::say("no backups");
     } else {
-        let rows = manifests.iter().map(row).collect();
+        let rows = manifests.iter().map(|manifest| row(manifest, &drills)).collect();
         output::line(output::table(
-            &["id", "time (UTC)", "host", "promise", "size", "stored", "tags"],
+            &["id", "time (UTC)", "host", "promise", "size", "stored", "drill", "tags"],
             rows,
         ));
     }
@@ -45,7 +47,7 @@ fn wanted(manifest: &Manifest, arguments: &List) -> bool {
             .all(|(key, value)| manifest.tags.get(key) == Some(value))
 }
 
-fn row(manifest: &Manifest) -> Vec<String> {
+fn row(manifest: &Manifest, drills: &drill::Last) -> Vec<String> {
     let tags: Vec<String> = manifest
         .tags
         .iter()
@@ -58,11 +60,12 @@ fn row(manifest: &Manifest) -> Vec<String> {
         manifest.record["consistency"].as_str().unwrap_or("?").to_owned(),
         Bytes::b(manifest.sizes.bytes).to_string(),
         Bytes::b(manifest.sizes.stored).to_string(),
+        drill::cell(drills.get(&manifest.id)),
         tags.join(" "),
     ]
 }
 
-fn as_json(manifest: &Manifest) -> serde_json::Value {
+fn as_json(manifest: &Manifest, drills: &drill::Last) -> serde_json::Value {
     json!({
         "id": manifest.id,
         "time": manifest.time,
@@ -72,5 +75,6 @@ fn as_json(manifest: &Manifest) -> serde_json::Value {
         "tags": manifest.tags,
         "bytes": manifest.sizes.bytes,
         "stored": manifest.sizes.stored,
+        "drill": drills.get(&manifest.id).map(drill::brief),
     })
 }

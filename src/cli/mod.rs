@@ -6,6 +6,7 @@ mod backup;
 mod check;
 mod cleanup;
 mod completions;
+mod drill;
 mod exit;
 mod init;
 mod list;

@@ -55,6 +55,10 @@ pub(super) fn red(text: impl Display) -> String {
     format!("{RED}{text}{RESET}")
 }
 
+pub(super) fn yellow(text: impl Display) -> String {
+    format!("{YELLOW}{text}{RESET}")
+}
+
 /// A finding with its remedy, on one or two lines.
 pub(super) fn finding(finding: &Finding) -> String {
     let word = match finding.severity {

@@ -75,6 +75,9 @@ impl Progress {
                 Bytes::b(done).to_string()
             }
         };
+        if counts_items(state) {
+            return format!("{}: {} of {}", work.name, state.items, work.items);
+        }
         format!(
             "{}: {}, {} objects",
             work.name,
@@ -122,7 +125,14 @@ impl Monitor for Progress {
             bar.finish_and_clear();
         }
         let now = Instant::now();
-        let bar = (self.mode == Mode::Bars).then(|| bytes_bar(work));
+        let draw = |work: Work| {
+            if work.bytes == 0 && work.items > 0 {
+                items_bar(work)
+            } else {
+                bytes_bar(work)
+            }
+        };
+        let bar = (self.mode == Mode::Bars).then(|| draw(work));
         *state = State {
             bar,
             work: Some(work),
@@ -148,7 +158,7 @@ impl Monitor for Progress {
         state.bytes += bytes;
         state.items += items;
         match &state.bar {
-            Some(bar) => bar.set_position(state.bytes),
+            Some(bar) => bar.set_position(if counts_items(&state) { state.items } else { state.bytes }),
             None if self.mode == Mode::Lines && state.said.is_some_and(|said| said.elapsed() >= LINE) => {
                 state.said = Some(Instant::now());
                 output::say(Progress::line(&state));
@@ -179,6 +189,20 @@ fn spinner() -> ProgressBar {
         bar.set_style(style);
     }
     bar.enable_steady_tick(Duration::from_millis(100));
+    bar
+}
+
+/// Work without bytes, such as checks of tables.
+fn counts_items(state: &State) -> bool {
+    state.work.is_some_and(|work| work.bytes == 0 && work.items > 0)
+}
+
+fn items_bar(work: Work) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(work.items), ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len} {elapsed}") {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar.set_message(work.name);
     bar
 }
 

@@ -16,17 +16,20 @@ use crate::restore::record_of;
 use crate::units::{Bytes, human_micros};
 
 pub(super) fn run(arguments: &Show, context: &Context<'_>) -> Result<Exit> {
-    let backup = open_repository(&context.config()?)?.find(&arguments.id)?;
+    let repository = open_repository(&context.config()?)?;
+    let backup = repository.find(&arguments.id)?;
     if arguments.files {
         return files(&backup, context);
     }
     let manifest = backup.manifest();
+    let drills = repository.drills(manifest.id)?;
     if context.global.json {
-        output::json(manifest)?;
+        output::json(&super::drill::ShownJson::new(manifest, &drills))?;
         return Ok(Exit::Done);
     }
     let record = record_of(manifest)?;
     summary(manifest, &record);
+    super::drill::history(&drills);
     details(&record);
     timeline::lines(&record.phases, record.lock.as_ref())
         .iter()

@@ -8,6 +8,9 @@ use crate::units::Bytes;
 use crate::verify::{Damage, Report, Which, verify};
 
 pub(super) fn run(arguments: &Verify, context: &Context<'_>) -> Result<Exit> {
+    if arguments.drill.boot {
+        return super::drill::run(arguments, context);
+    }
     let repository = open_repository(&context.config()?)?;
     let which = if arguments.all {
         Which::All

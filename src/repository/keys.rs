@@ -11,6 +11,7 @@ pub(super) struct Keys {
     chunk: Hash,
     pack: Hash,
     manifest: Hash,
+    drill: Hash,
 }
 
 impl Keys {
@@ -19,6 +20,7 @@ impl Keys {
             chunk: blake3::derive_key("snapback 1 chunk", key),
             pack: blake3::derive_key("snapback 1 pack", key),
             manifest: blake3::derive_key("snapback 1 manifest", key),
+            drill: blake3::derive_key("snapback 1 drill", key),
         }
     }
 
@@ -36,6 +38,11 @@ impl Keys {
     pub fn manifest(&self, bytes: &[u8]) -> Hash {
         blake3::keyed_hash(&self.manifest, bytes).into()
     }
+
+    /// Of a drill's JSON.
+    pub fn drill(&self, bytes: &[u8]) -> Hash {
+        blake3::keyed_hash(&self.drill, bytes).into()
+    }
 }
 
 /// The object that describes the repository.
@@ -44,6 +51,8 @@ pub(super) const CONFIG: &str = "config";
 pub(super) const PACKS: &str = "packs/";
 /// Below it lie the manifests.
 pub(super) const MANIFESTS: &str = "manifests/";
+/// Below it lie the verdicts of restore drills.
+pub(super) const DRILLS: &str = "drills/";
 /// Below it lies a mark for each pack that a prune means to delete.
 pub(super) const DOOMED: &str = "doomed/";
 
@@ -62,6 +71,11 @@ pub(super) fn pack_of(key: &str) -> Option<Id> {
 /// `manifests/<host>/<time>-<id>`, the time as `20261123T182455Z`: names sort by time.
 pub(super) fn manifest_key(host: &str, time: jiff::Timestamp, id: Id) -> String {
     format!("{MANIFESTS}{host}/{}-{id}", time.strftime("%Y%m%dT%H%M%SZ"))
+}
+
+/// `drills/<backup id>/<time>-<id>`, the time as in a manifest's name.
+pub(super) fn drill_key(backup: Id, time: jiff::Timestamp, id: Id) -> String {
+    format!("{DRILLS}{backup}/{}-{id}", time.strftime("%Y%m%dT%H%M%SZ"))
 }
 
 /// Whether a host's name can stand in a key.

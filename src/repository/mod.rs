@@ -3,6 +3,7 @@
 
 mod begin;
 mod commit;
+mod drills;
 mod entry;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -18,6 +19,7 @@ mod wire;
 mod worker;
 mod writer;
 
+pub use drills::Drill;
 pub use entry::{ChunkClass, Content, Entry, EntryKind, Metadata, table_order};
 pub use keys::is_valid_host;
 pub use manifest::{Digest, Draft, Manifest, Root, SizeFigures};

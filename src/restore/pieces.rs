@@ -163,6 +163,8 @@ pub(super) struct Survey {
     pub allocated: u64,
     /// Pieces whose top is not a directory.
     pub single: HashSet<usize>,
+    /// User and group of the datadir.
+    pub owner: Option<(u32, u32)>,
     /// First names of hard links that are not restored while a further name is.
     pub borrowed: HashSet<(u32, Vec<u8>)>,
     /// Parts of the file table that are lost.
@@ -223,6 +225,9 @@ pub(super) fn survey(
         }
         survey.entries += 1;
         found[index] |= rest.is_empty();
+        if rest.is_empty() && pieces[index].datadir {
+            survey.owner = Some((entry.metadata.uid, entry.metadata.gid));
+        }
         if rest.is_empty() && entry.kind != EntryKind::Directory {
             survey.single.insert(index);
         }

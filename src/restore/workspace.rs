@@ -33,6 +33,8 @@ pub(super) struct Workspace {
     /// What is at the destination now is moved here first.
     aside: Option<PathBuf>,
     beneath: Beneath,
+    /// A server that runs as its own user passes through the top to what is its own below.
+    passable: bool,
     published: bool,
     /// Held so that another restore leaves it alone.
     _lock: File,
@@ -136,6 +138,7 @@ impl Workspace {
             how,
             aside,
             beneath,
+            passable: matches!(request.destination, Destination::Datadir(_)),
             published: false,
             _lock: lock,
         })
@@ -187,6 +190,9 @@ impl Workspace {
         // From here on the data is worth keeping, also when a rename fails.
         self.published = true;
         let parent = self.destination.parent().unwrap_or(Path::new("/"));
+        if self.passable && !pieces.iter().any(|piece| piece.destination == self.destination) {
+            self.beneath.set_mode(Path::new(""), 0o755)?;
+        }
         match self.how {
             Publish::Children => self.publish_children()?,
             Publish::Whole => {

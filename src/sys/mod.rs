@@ -3,10 +3,12 @@
 pub mod brink;
 pub mod btrfs;
 pub mod command;
+mod confine;
 pub mod device_mapper;
 pub mod failpoint;
 pub mod freeze;
 pub mod fs;
+pub mod guarded;
 mod helper;
 pub mod host;
 mod ioctl;

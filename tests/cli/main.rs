@@ -273,6 +273,20 @@ fn damage_has_status_4_and_is_named() {
 }
 
 #[test]
+fn a_drill_needs_a_database_and_its_flags_need_a_drill() {
+    let cli = Cli::with_files();
+    let backup = cli.back_up();
+    let id = backup["id"].as_str().unwrap();
+    assert!(cli.fails(&["verify", "--boot"], 2).contains("no backup of a database"));
+    assert!(cli.fails(&["verify", id, "--boot"], 2).contains("holds no database"));
+    cli.fails(&["verify", "--pick", "random"], 2);
+    cli.fails(&["verify", "--boot", "--level", "data"], 2);
+    cli.fails(&["verify", id, "--boot", "--pick", "random"], 2);
+    let listed: serde_json::Value = serde_json::from_str(&cli.ok(&["--json", "list"])).unwrap();
+    assert!(listed[0]["drill"].is_null(), "{listed}");
+}
+
+#[test]
 fn a_repository_without_room_fails_clearly_and_stays_good() {
     let cli = Cli::with_files();
     cli.back_up();

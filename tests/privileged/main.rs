@@ -6,6 +6,7 @@
 mod common;
 
 mod brink;
+mod drill;
 mod exactness;
 mod failures;
 mod files;

@@ -9,6 +9,7 @@ use crate::database::{Error, Result, ServerFacts};
 
 /// The variables that go into [`ServerFacts::variables`]: what a restore, a scratch server and a person need to know.
 const KEPT: &[&str] = &[
+    "aria_block_size",
     "basedir",
     "binlog_checksum",
     "binlog_encryption",
@@ -17,15 +18,19 @@ const KEPT: &[&str] = &[
     "collation_server",
     "default_storage_engine",
     "encrypt_binlog",
+    "ft_max_word_len",
+    "ft_min_word_len",
     "gtid_domain_id",
     "gtid_mode",
     "gtid_strict_mode",
+    "innodb_checksum_algorithm",
     "innodb_data_file_path",
     "innodb_data_home_dir",
     "innodb_doublewrite",
     "innodb_file_per_table",
     "innodb_flush_method",
     "innodb_log_file_size",
+    "innodb_log_files_in_group",
     "innodb_page_size",
     "innodb_redo_log_capacity",
     "innodb_undo_directory",
@@ -129,6 +134,22 @@ pub fn facts(variables: &Variables, address: &str) -> Result<ServerFacts> {
         sync_binlog: variables.number("sync_binlog").unwrap_or(0),
         variables: kept.collect(),
     })
+}
+
+/// The libraries of storage engines that are not built in, separated by `;`. It stands among the variables as `engine_libraries`: without them tables of such engines
+/// cannot be opened elsewhere, and only those that were installed by statement are known to the data itself.
+pub fn engine_libraries(session: &mut Session) -> Option<(String, String)> {
+    // A server that does not tell has none that matter.
+    let rows = session.rows(
+        "SELECT DISTINCT PLUGIN_LIBRARY FROM information_schema.PLUGINS \
+         WHERE PLUGIN_TYPE = 'STORAGE ENGINE' AND PLUGIN_STATUS = 'ACTIVE' AND PLUGIN_LIBRARY IS NOT NULL",
+    );
+    let libraries: Vec<String> = rows
+        .ok()?
+        .iter()
+        .filter_map(|row| row.first().map(str::to_owned))
+        .collect();
+    (!libraries.is_empty()).then(|| ("engine_libraries".to_owned(), libraries.join(";")))
 }
 
 /// The dialect of a server.

@@ -17,6 +17,7 @@ pub mod paths;
 pub mod position;
 pub mod privileges;
 pub mod retry;
+pub mod scratch;
 mod server;
 pub mod session;
 pub mod strategy;

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::attempt::{Attempt, Grip};
 use super::blockers::{Search, Source};
 use super::connect::{ConnectOptions, Target};
-use super::facts::{Variables, dialect, facts};
+use super::facts::{self, Variables, dialect, facts};
 use super::flavour::Dialect;
 use super::grants::Grants;
 use super::guard::{Guard, pause};
@@ -51,7 +51,8 @@ impl Server {
         let options = ConnectOptions::new(server)?;
         let mut admin = Session::admin(&options)?;
         let variables = Variables::read(&mut admin)?;
-        let facts = facts(&variables, &options.address())?;
+        let mut facts = facts(&variables, &options.address())?;
+        facts.variables.extend(facts::engine_libraries(&mut admin));
         Ok(Server {
             dialect: dialect(&facts),
             options,

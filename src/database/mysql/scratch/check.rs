@@ -1,0 +1,316 @@
+//! Checks of every table on a scratch server, several at a time. A table whose check ends the server is found out, and the rest is still checked by the next one.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::Scratch;
+use crate::database::mysql::connect::ConnectOptions;
+use crate::database::mysql::session::{Row, Session};
+use crate::database::{Error, Flavour, Result};
+use crate::monitor::Monitor;
+use crate::sys::signal::Cancel;
+
+/// Engines whose rows lie on other hosts: the scratch server has no network, and they are not in the backup.
+const ELSEWHERE: [&str; 5] = ["FEDERATED", "FEDERATEDX", "SPIDER", "CONNECT", "S3"];
+
+/// What has no rows of its own. When it does not fit its tables, it does not on the live server either.
+const WITHOUT_ROWS: [&str; 2] = ["VIEW", "MRG_MYISAM"];
+
+/// The most messages of one table that are kept, and their longest text in characters.
+const MESSAGES: usize = 5;
+const LONGEST: usize = 300;
+
+/// What a check found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Nothing to say.
+    Ok,
+    /// The engine has no check, and all rows could be read, or there are none in a backup (MEMORY).
+    Unsupported,
+    /// It works, but somebody must look: not closed in order, a view without its table.
+    Warnings,
+    /// Damaged.
+    Errors,
+    /// The time was over, or the server ended too often.
+    Unchecked,
+}
+
+/// A table or view.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// Its engine as the server names it; `VIEW` for a view, `?` when the server cannot tell.
+    pub engine: String,
+}
+
+/// A table with its verdict.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// Which.
+    pub table: Table,
+    /// What was found.
+    pub verdict: Verdict,
+    /// In the server's words.
+    pub messages: Vec<String>,
+}
+
+/// What one server could check before all was done, or it ended.
+#[derive(Debug, Default)]
+pub struct Round {
+    /// Tables with a verdict.
+    pub checked: Vec<Checked>,
+    /// Tables that were being checked when the server ended.
+    pub suspects: Vec<Table>,
+    /// Tables that nobody came to.
+    pub left: Vec<Table>,
+    /// The time was over.
+    pub late: bool,
+}
+
+impl Table {
+    /// As people write it.
+    pub fn full_name(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
+    }
+
+    fn quoted(&self) -> String {
+        let quote = |name: &str| format!("`{}`", name.replace('`', "``"));
+        format!("{}.{}", quote(&self.schema), quote(&self.name))
+    }
+}
+
+/// Every table and view, the server's own ones too.
+///
+/// # Errors
+/// The server cannot be asked.
+pub fn tables(session: &mut Session) -> Result<Vec<Table>> {
+    let rows = session.rows(
+        "SELECT TABLE_SCHEMA AS s, TABLE_NAME AS n, TABLE_TYPE AS t, ENGINE AS e FROM information_schema.TABLES \
+         WHERE TABLE_SCHEMA NOT IN ('information_schema', 'performance_schema') ORDER BY TABLE_SCHEMA, TABLE_NAME",
+    )?;
+    let table = |row: &Row| Table {
+        schema: row.text("s"),
+        name: row.text("n"),
+        engine: match (row.text("t").as_str(), row.get("e")) {
+            ("VIEW", _) => "VIEW".to_owned(),
+            (_, engine) => engine.unwrap_or("?").to_owned(),
+        },
+    };
+    Ok(rows.iter().map(table).collect())
+}
+
+/// Checks these tables over so many connections, until all are done, the server ends, or `until` has passed (the server is killed then).
+///
+/// # Errors
+/// A signal asked to end.
+pub fn run(
+    scratch: &mut Scratch,
+    tables: Vec<Table>,
+    connections: usize,
+    until: Instant,
+    monitor: &dyn Monitor,
+    cancel: &Cancel,
+) -> crate::Result<Round> {
+    let shared = Shared {
+        queue: Mutex::new(tables.into()),
+        found: Mutex::default(),
+        stop: AtomicBool::new(false),
+        working: AtomicUsize::new(connections.max(1)),
+        flavour: scratch.flavour,
+        limit: until
+            .saturating_duration_since(Instant::now())
+            .max(Duration::from_secs(1)),
+        monitor,
+    };
+    let address = scratch.address().clone();
+    let late = std::thread::scope(|scope| {
+        for _ in 0..connections.max(1) {
+            scope.spawn(|| shared.work(&address));
+        }
+        while shared.working.load(Ordering::SeqCst) > 0 {
+            std::thread::sleep(Duration::from_millis(5));
+            let late = Instant::now() > until;
+            if late || cancel.asked().is_some() {
+                shared.stop.store(true, Ordering::SeqCst);
+                // The checks that run end with it.
+                scratch.kill();
+                return late;
+            }
+        }
+        false
+    });
+    cancel.check()?;
+    let (mut round, queue) = (shared.found(), shared.queue());
+    let mut round = std::mem::take(&mut *round);
+    round.left.extend(queue.iter().cloned());
+    round.late = late;
+    if late {
+        // They are not to blame.
+        round.left.append(&mut round.suspects);
+    }
+    Ok(round)
+}
+
+/// What the connections share.
+struct Shared<'s> {
+    queue: Mutex<VecDeque<Table>>,
+    found: Mutex<Round>,
+    stop: AtomicBool,
+    working: AtomicUsize,
+    flavour: Flavour,
+    limit: Duration,
+    monitor: &'s dyn Monitor,
+}
+
+impl Shared<'_> {
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Table>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn found(&self) -> MutexGuard<'_, Round> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One connection's work: until the queue is empty, or the server does not answer.
+    fn work(&self, address: &ConnectOptions) {
+        if let Ok(mut session) = super::session(address, self.limit) {
+            while !self.stop.load(Ordering::SeqCst) {
+                let Some(table) = self.queue().pop_front() else { break };
+                match check(&mut session, &table, self.flavour) {
+                    Ok((verdict, messages)) => {
+                        self.found().checked.push(Checked {
+                            table,
+                            verdict,
+                            messages,
+                        });
+                        self.monitor.advance(0, 1);
+                    }
+                    Err(_) => {
+                        self.found().suspects.push(table);
+                        break;
+                    }
+                }
+            }
+        }
+        self.working.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Checks one table. An error here means that the connection broke; what the server says is in the verdict.
+fn check(session: &mut Session, table: &Table, flavour: Flavour) -> Result<(Verdict, Vec<String>)> {
+    let engine = table.engine.to_ascii_uppercase();
+    if ELSEWHERE.contains(&engine.as_str()) {
+        return Ok((
+            Verdict::Unsupported,
+            vec!["its rows are on another host, not in the backup".to_owned()],
+        ));
+    }
+    // MariaDB's InnoDB compares every secondary index with the rows only when asked; MySQL's does what it can anyway. The others check rows, links and keys by default;
+    // EXTENDED looks every row up in every index, which takes days on large tables.
+    let how = if flavour == Flavour::MariaDb && engine == "INNODB" {
+        " EXTENDED"
+    } else {
+        ""
+    };
+    let rows = match answer(session.rows(&format!("CHECK TABLE {}{how}", table.quoted())))? {
+        Ok(rows) => rows,
+        Err(said) => return Ok((Verdict::Errors, vec![said])),
+    };
+    let said: Vec<(String, String)> = rows
+        .iter()
+        .map(|row| (row.text("Msg_type"), row.text("Msg_text")))
+        .collect();
+    let (verdict, messages) = judge(&engine, &said);
+    if verdict == Verdict::Unsupported {
+        return Ok(
+            match answer(session.run(&format!("CHECKSUM TABLE {}", table.quoted())))? {
+                Ok(()) => (verdict, messages),
+                Err(said) => (Verdict::Errors, vec![said]),
+            },
+        );
+    }
+    Ok((verdict, messages))
+}
+
+/// The server's own errors are answers; a broken connection is an error.
+fn answer<T>(result: Result<T>) -> Result<std::result::Result<T, String>> {
+    match result {
+        Ok(value) => Ok(Ok(value)),
+        Err(Error::Statement { code, reason, .. }) if code != 0 => Ok(Err(reason)),
+        Err(error) => Err(error),
+    }
+}
+
+/// The verdict of `CHECK TABLE`'s messages: type and text.
+fn judge(engine: &str, said: &[(String, String)]) -> (Verdict, Vec<String>) {
+    let (mut verdict, mut messages) = (Verdict::Ok, Vec::new());
+    for (kind, text) in said {
+        let weight = match kind.to_ascii_lowercase().as_str() {
+            "status" if matches!(text.as_str(), "OK" | "Table is already up to date") => continue,
+            "note" if text.contains("doesn't support check") => Verdict::Unsupported,
+            "note" | "info" => Verdict::Ok,
+            "warning" => Verdict::Warnings,
+            // An old format works until somebody upgrades it.
+            _ if text.to_ascii_lowercase().contains("upgrade required") => Verdict::Warnings,
+            _ if WITHOUT_ROWS.contains(&engine) => Verdict::Warnings,
+            _ => Verdict::Errors,
+        };
+        verdict = verdict.max(weight);
+        if messages.len() < MESSAGES && weight != Verdict::Unsupported {
+            messages.push(text.chars().take(LONGEST).collect());
+        }
+    }
+    (verdict, messages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_make_the_verdict() {
+        let judged = |engine: &str, said: &[(&str, &str)]| {
+            let own = |(kind, text): &(&str, &str)| ((*kind).to_owned(), (*text).to_owned());
+            judge(engine, &said.iter().map(own).collect::<Vec<_>>()).0
+        };
+        let unclosed = ("warning", "1 client is using or hasn't closed the table properly");
+        assert_eq!(judged("INNODB", &[("status", "OK")]), Verdict::Ok);
+        assert_eq!(judged("MYISAM", &[unclosed, ("status", "OK")]), Verdict::Warnings);
+        assert_eq!(judged("MYISAM", &[unclosed, ("error", "Corrupt")]), Verdict::Errors);
+        assert_eq!(judged("INNODB", &[("status", "Operation failed")]), Verdict::Errors);
+        assert_eq!(
+            judged(
+                "MEMORY",
+                &[("note", "The storage engine for the table doesn't support check")]
+            ),
+            Verdict::Unsupported
+        );
+        assert_eq!(
+            judged(
+                "VIEW",
+                &[("Error", "Table 't.gone' doesn't exist"), ("error", "Corrupt")]
+            ),
+            Verdict::Warnings
+        );
+        assert_eq!(judged("CSV", &[("error", "Corrupt")]), Verdict::Errors);
+        assert_eq!(judged("?", &[]), Verdict::Ok);
+    }
+
+    #[test]
+    fn names_are_quoted() {
+        let table = Table {
+            schema: "a`b".to_owned(),
+            name: "c d".to_owned(),
+            engine: "InnoDB".to_owned(),
+        };
+        assert_eq!(table.quoted(), "`a``b`.`c d`");
+    }
+}

@@ -1,0 +1,358 @@
+//! A private server on a restored datadir: to prove that it boots, to check its tables, and to take things out of it.
+//!
+//! It has its own socket in a directory that only its user can enter, no network, no replication, no events, bounded memory, its own option file and every path below
+//! the scratch space. The kernel keeps its writes there as well, shows it the copies where the data says that the originals are, and it is killed when we are gone
+//! ([`crate::sys::guarded`]).
+//!
+//! Nobody knows the accounts in the data. `--skip-grant-tables` would let us in, but such a server does not read `mysql.plugin` either, and tables of engines that were
+//! installed there could not be opened; so the server's init-file makes an account of ours, with a random password, on the copy and outside of its binary log.
+
+mod binary;
+pub mod check;
+mod links;
+mod log;
+mod options;
+mod prepare;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::connect::{ConnectOptions, Secret, Target, Tls, TlsMode};
+use super::session::Session;
+use crate::database::{Error, Flavour, Result, ServerFacts, WrittenPath};
+use crate::monitor::Monitor;
+use crate::sys;
+use crate::sys::guarded::{Guarded, Running};
+use crate::sys::signal::Cancel;
+use crate::units::Id;
+
+pub use binary::{Binary, find};
+pub use log::Recovery;
+pub use options::is_valid;
+
+/// The account that the init-file makes.
+const ACCOUNT: &str = "snapback-scratch";
+
+/// The longest path of a Unix socket (sun_path), in bytes.
+const LONGEST_SOCKET: usize = 107;
+
+/// How long one try to connect may take while the server starts.
+const TRY: Duration = Duration::from_secs(5);
+
+/// The longest that an orderly end may take: InnoDB writes its dirty pages.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(600);
+
+/// A restored datadir, and where everything of the server came from.
+#[derive(Debug)]
+pub struct Place<'p> {
+    /// The live server as the backup recorded it.
+    pub facts: &'p ServerFacts,
+    /// Every path that it wrote.
+    pub paths: &'p [WrittenPath],
+    /// The restored datadir; absolute.
+    pub datadir: &'p Path,
+    /// Every restored tree of the server: its original path, and where it is now.
+    pub trees: &'p [(PathBuf, PathBuf)],
+}
+
+impl Place<'_> {
+    /// Where an original path is in the copy.
+    fn moved(&self, original: &Path) -> Option<PathBuf> {
+        let fitting = self.trees.iter().filter(|(from, _)| original.starts_with(from));
+        let (from, at) = fitting.max_by_key(|(from, _)| from.as_os_str().len())?;
+        let rest = original.strip_prefix(from).ok()?;
+        Some(if rest.as_os_str().is_empty() {
+            at.clone()
+        } else {
+            at.join(rest)
+        })
+    }
+}
+
+/// How the server is run.
+#[derive(Debug, Clone)]
+pub struct Wishes {
+    /// InnoDB's buffer pool in bytes; the rest of the server takes some 200 MiB.
+    pub memory: u64,
+    /// Connections at the same time.
+    pub connections: usize,
+    /// The longest that it may take until it answers, recovery included.
+    pub boot_limit: Duration,
+    /// Further options, before ours.
+    pub options: BTreeMap<String, String>,
+}
+
+impl Default for Wishes {
+    fn default() -> Wishes {
+        Wishes {
+            memory: 256 << 20,
+            connections: 2,
+            boot_limit: Duration::from_secs(3600),
+            options: BTreeMap::new(),
+        }
+    }
+}
+
+/// A scratch server that answers. Dropping it kills it.
+#[derive(Debug)]
+pub struct Scratch {
+    running: Running,
+    options: ConnectOptions,
+    log: PathBuf,
+    log_from: u64,
+    flavour: Flavour,
+    recovery: Recovery,
+}
+
+/// Whether the socket of a scratch server below this directory has a name that is short enough.
+pub fn socket_fits(run: &Path) -> bool {
+    run.join("s").as_os_str().len() <= LONGEST_SOCKET
+}
+
+/// Starts a server on the place, with `run` (made here) for its own files, and waits until it answers.
+///
+/// # Errors
+/// It cannot be started, ended by itself, or did not answer in time; the message has its last words.
+pub fn start(
+    binary: &Binary,
+    place: &Place<'_>,
+    run: &Path,
+    wishes: &Wishes,
+    monitor: &dyn Monitor,
+    cancel: &Cancel,
+) -> crate::Result<Scratch> {
+    links::turn(place)?;
+    let owner = std::fs::metadata(place.datadir).map_err(|error| sys::Error::path("look at", place.datadir, error))?;
+    let user = sys::host::is_root().then_some((owner.uid(), owner.gid()));
+    let password = format!("Aa1!{}", Id::random());
+    prepare::prepare(place, run, wishes, user, &password)?;
+    let log = run.join("error.log");
+    let log_from = std::fs::metadata(&log).map_or(0, |found| found.len());
+    let mut arguments = vec![format!("--defaults-file={}", run.join("my.cnf").display())];
+    if user.is_some_and(|(uid, _)| uid == 0) {
+        // A server does not run as root unless it is told to; the live one did.
+        arguments.push("--user=root".to_owned());
+    }
+    let running = Guarded {
+        program: &binary.program,
+        arguments: &arguments,
+        user,
+        output: &run.join("output.log"),
+        writes: &[run, place.datadir],
+        // MariaDB's redo log names tablespaces outside of the datadir by their live paths, and recovery opens them.
+        copies: place.trees,
+    }
+    .start()
+    .map_err(Error::from)?;
+    let mut scratch = Scratch {
+        running,
+        options: connect_options(run, password),
+        log,
+        log_from,
+        flavour: place.facts.flavour,
+        recovery: Recovery::default(),
+    };
+    scratch.wait_until_it_answers(run, wishes.boot_limit, monitor, cancel)?;
+    scratch.recovery = log::recovery(&scratch.log_text());
+    Ok(scratch)
+}
+
+fn connect_options(run: &Path, password: String) -> ConnectOptions {
+    ConnectOptions {
+        target: Target::Socket(run.join("s")),
+        user: ACCOUNT.to_owned(),
+        password: Some(Secret::new(password)),
+        tls: Tls {
+            mode: TlsMode::Disabled,
+            ca: None,
+            identity: None,
+        },
+        connect_timeout: TRY,
+    }
+}
+
+impl Scratch {
+    /// How it came up.
+    pub fn recovery(&self) -> &Recovery {
+        &self.recovery
+    }
+
+    /// A connection of its own; `limit` bounds how long the server may be silent within a statement. Nothing that it runs goes into the binary log.
+    ///
+    /// # Errors
+    /// The server does not answer any more.
+    pub fn session(&self, limit: Duration) -> Result<Session> {
+        session(&self.options, limit)
+    }
+
+    /// How to connect, for a thread that has no hold of the server itself.
+    pub fn address(&self) -> &ConnectOptions {
+        &self.options
+    }
+
+    /// What the copy's binary log says of itself: its files with their lengths, oldest first; without the one that this server began.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub fn binary_logs(&self) -> Result<Vec<(String, u64)>> {
+        let mut session = self.session(TRY)?;
+        let rows = session.rows("SHOW BINARY LOGS")?;
+        let file = |row: &super::session::Row| Some((row.text("Log_name"), row.number("File_size")?));
+        let mut files: Vec<(String, u64)> = rows.iter().filter_map(file).collect();
+        files.pop();
+        Ok(files)
+    }
+
+    /// The GTIDs that it has executed, white space removed; `None` where it has none.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub fn gtid(&self) -> Result<Option<String>> {
+        let variable = match self.flavour {
+            Flavour::MariaDb => "SELECT @@GLOBAL.gtid_binlog_pos",
+            Flavour::MySql => "SELECT @@GLOBAL.gtid_executed",
+        };
+        let value = self.session(TRY)?.value(variable)?;
+        let plain = value.map(|value| value.split_whitespace().collect::<String>());
+        Ok(plain.filter(|value| !value.is_empty()))
+    }
+
+    /// Whether it still runs.
+    pub fn lives(&mut self) -> bool {
+        matches!(self.running.ended(), Ok(None))
+    }
+
+    /// Why it ended, in its own words.
+    pub fn last_words(&self) -> String {
+        log::last_words(&self.log_text())
+    }
+
+    /// Kills it, as a power cut does.
+    pub fn kill(&mut self) {
+        self.running.kill();
+    }
+
+    /// Shuts it down in order and waits for its end.
+    ///
+    /// # Errors
+    /// It did not end by itself in time, or with a bad status. It is gone in every case.
+    pub fn stop(mut self, cancel: &Cancel) -> crate::Result<()> {
+        // The answer may not come any more.
+        let asked = self.session(TRY).and_then(|mut session| session.run("SHUTDOWN"));
+        if asked.is_err() {
+            self.running.ask_to_end();
+        }
+        let until = Instant::now() + SHUTDOWN_LIMIT;
+        loop {
+            cancel.check()?;
+            match self.running.wait(Duration::from_millis(50)).map_err(Error::from)? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => {
+                    let words = self.last_words();
+                    return Err(
+                        Error::Unsupported(format!("the scratch server ended badly ({status}): {words}")).into(),
+                    );
+                }
+                None if Instant::now() < until => {}
+                None => {
+                    return Err(Error::Unsupported(format!(
+                        "the scratch server did not shut down within {SHUTDOWN_LIMIT:?}"
+                    ))
+                    .into());
+                }
+            }
+        }
+    }
+
+    fn log_text(&self) -> String {
+        let bytes = std::fs::read(&self.log).unwrap_or_default();
+        let from = usize::try_from(self.log_from).unwrap_or(0).min(bytes.len());
+        String::from_utf8_lossy(&bytes[from..]).into_owned()
+    }
+
+    fn wait_until_it_answers(
+        &mut self,
+        run: &Path,
+        limit: Duration,
+        monitor: &dyn Monitor,
+        cancel: &Cancel,
+    ) -> crate::Result<()> {
+        let begun = Instant::now();
+        let mut said = begun;
+        loop {
+            cancel.sleep(Duration::from_millis(50))?;
+            let failed = |reason: String| crate::Error::from(Error::Unsupported(reason));
+            if let Some(status) = self.running.ended().map_err(Error::from)? {
+                let mut words = self.last_words();
+                if self.log_text().is_empty() {
+                    // It did not come as far as its log.
+                    words = log::last_words(&std::fs::read_to_string(run.join("output.log")).unwrap_or_default());
+                }
+                return Err(failed(format!(
+                    "the server does not start on the copy ({status}): {words}"
+                )));
+            }
+            if run.join("s").exists() && session(&self.options, TRY).is_ok() {
+                return Ok(());
+            }
+            if begun.elapsed() > limit {
+                let words = self.last_words();
+                return Err(failed(format!("the server does not answer after {limit:?}: {words}")));
+            }
+            if said.elapsed() > Duration::from_secs(10) {
+                said = Instant::now();
+                let text = self.log_text();
+                monitor.message(text.lines().next_back().unwrap_or("the scratch server is starting"));
+            }
+        }
+    }
+}
+
+fn session(options: &ConnectOptions, limit: Duration) -> Result<Session> {
+    let mut session = Session::open(options, limit)?;
+    session.run("SET SESSION sql_log_bin = 0, wait_timeout = 86400")?;
+    Ok(session)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Facts of a server at `/live`.
+    pub(super) fn facts(flavour: Flavour) -> ServerFacts {
+        ServerFacts {
+            flavour,
+            version: "10.11.14".to_owned(),
+            version_number: (10, 11, 14),
+            address: "socket /run/live.sock".to_owned(),
+            hostname: "live".to_owned(),
+            server_id: 1,
+            server_uuid: None,
+            datadir: "/live".into(),
+            log_bin: true,
+            flush_log_at_trx_commit: 1,
+            sync_binlog: 1,
+            variables: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn an_original_path_is_found_in_the_innermost_tree() {
+        let facts = facts(Flavour::MariaDb);
+        let trees = [
+            ("/live".into(), "/s/data".into()),
+            ("/live/logs".into(), "/s/ext/logs".into()),
+        ];
+        let place = Place {
+            facts: &facts,
+            paths: &[],
+            datadir: Path::new("/s/data"),
+            trees: &trees,
+        };
+        assert_eq!(place.moved(Path::new("/live/logs/a")), Some("/s/ext/logs/a".into()));
+        assert_eq!(place.moved(Path::new("/live")), Some("/s/data".into()));
+        assert_eq!(place.moved(Path::new("/lively")), None);
+    }
+}

@@ -1,0 +1,338 @@
+//! Restore drills: a backup is restored to scratch space, a private server boots on it and checks every table, and the verdict is kept in the repository.
+//!
+//! Reading a backup proves that the bytes are those that were stored. Only a boot proves that they are a database.
+
+mod checks;
+mod pick;
+mod space;
+mod verdict;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::config::Config;
+use crate::database::mysql::scratch::{self, Binary, Place, Scratch, Wishes};
+use crate::database::{Position, ServerFacts, Strategy};
+use crate::error::Kind;
+use crate::monitor::Monitor;
+use crate::record::Record;
+use crate::repository::{Backup, Drill, Repository};
+use crate::restore::{self, Destination, needs, record_of};
+use crate::sys::signal::Cancel;
+use crate::units::Id;
+use crate::{Error, Result};
+
+use space::Space;
+
+pub use pick::Pick;
+pub use space::remove as remove_space;
+pub use verdict::{BootedBy, Compared, Counts, Named, Outcome, Seconds, Step, Tables, Verdict};
+
+/// Chooses the backup to drill.
+///
+/// # Errors
+/// The repository cannot be listed, or it has no backup of a database.
+pub fn choose(repository: &Repository, config: &Config, how: Pick) -> Result<Id> {
+    let backups: Vec<_> = repository
+        .list()?
+        .into_iter()
+        .filter_map(|listed| listed.manifest.ok())
+        .collect();
+    let last = repository.last_drills()?;
+    let drilled = last
+        .into_iter()
+        .filter_map(|(backup, drill)| Some((backup, drill.ok()?.time)))
+        .collect();
+    let host = config.host.clone().unwrap_or_else(crate::sys::host::name);
+    pick::pick(&backups, &drilled, &host, how)
+        .map(|manifest| manifest.id)
+        .ok_or_else(|| Error::usage("the repository holds no backup of a database"))
+}
+
+/// Drills one backup and keeps the verdict. A backup that does not pass is a verdict, not an error.
+///
+/// # Errors
+/// No drill took place: there is no such backup, it holds no database, no fitting server program or too little room was found, or a signal asked to end.
+pub fn drill(
+    repository: &Repository,
+    which: &str,
+    config: &Config,
+    workers: usize,
+    monitor: &dyn Monitor,
+    cancel: &Cancel,
+) -> Result<Drill> {
+    let backup = repository.find(which)?;
+    let record = record_of(backup.manifest())?;
+    let Some(facts) = &record.server else {
+        return Err(Error::usage(format!(
+            "backup {} holds no database: there is nothing to boot",
+            backup.manifest().id.short()
+        )));
+    };
+    let (id, time) = (Id::random(), jiff::Timestamp::now());
+    let binary = scratch::find(config.scratch.mysqld.as_deref(), facts).map_err(Error::from)?;
+    let drill = Running {
+        repository,
+        backup: &backup,
+        record: &record,
+        facts,
+        binary: &binary,
+        config,
+        workers,
+        monitor,
+        cancel,
+    };
+    let verdict = drill.run(id)?;
+    let json = serde_json::to_value(&verdict).map_err(|error| Error::failed(format!("cannot write JSON: {error}")))?;
+    Ok(repository.keep_drill(id, backup.manifest().id, time, json)?)
+}
+
+/// What a kept drill says; `None` for what a later program wrote.
+pub fn verdict_of(drill: &Drill) -> Option<Verdict> {
+    serde_json::from_value(drill.verdict.clone()).ok()
+}
+
+/// What one drill works with.
+struct Running<'d> {
+    repository: &'d Repository,
+    backup: &'d Backup,
+    record: &'d Record,
+    facts: &'d ServerFacts,
+    binary: &'d Binary,
+    config: &'d Config,
+    workers: usize,
+    monitor: &'d dyn Monitor,
+    cancel: &'d Cancel,
+}
+
+impl Running<'_> {
+    fn run(&self, id: Id) -> Result<Verdict> {
+        let mut verdict = self.blank();
+        self.monitor.phase("room");
+        // The destination of a survey is never looked at.
+        let needs = match needs(self.backup, &self.request(PathBuf::from("/nonexistent")), self.cancel) {
+            Err(error) if error.kind() == Kind::Damaged => {
+                verdict.fail(Step::Restore, error.to_string());
+                return Ok(verdict);
+            }
+            needs => needs?,
+        };
+        let space = Space::make(self.config, id, needs)?;
+        let done = self.in_space(space.at(), &mut verdict);
+        crate::failpoint!("drill.remove");
+        // Also after a failure and after a signal; a server is dead by now.
+        let removed = space.remove();
+        match (done, removed) {
+            (Ok(()), Ok(())) => Ok(verdict),
+            (Ok(()), Err(error)) => {
+                verdict.warn(format!("scratch space is left: {error}; `snapback cleanup` removes it"));
+                Ok(verdict)
+            }
+            (Err(error), removed) => Err(error.and_rollback(removed)),
+        }
+    }
+
+    fn blank(&self) -> Verdict {
+        Verdict {
+            result: Outcome::Ok,
+            failed_at: None,
+            reasons: Vec::new(),
+            tool: env!("CARGO_PKG_VERSION").to_owned(),
+            host: crate::sys::host::name(),
+            server: BootedBy {
+                flavour: self.binary.flavour,
+                version: self.binary.version_text.clone(),
+                program: self.binary.program.path().to_owned(),
+            },
+            seconds: Seconds::default(),
+            bytes: 0,
+            recovery: scratch::Recovery::default(),
+            position: None,
+            tables: Tables::default(),
+        }
+    }
+
+    fn request(&self, datadir: PathBuf) -> restore::Request {
+        restore::Request {
+            destination: Destination::Datadir(datadir),
+            include: Vec::new(),
+            force: false,
+            workers: self.workers,
+            keep_uuid: false,
+        }
+    }
+
+    /// Restore, boot, check, shut down. What the backup is to blame for goes into the verdict.
+    fn in_space(&self, at: &Path, verdict: &mut Verdict) -> Result<()> {
+        let datadir = at.join("data");
+        let begun = Instant::now();
+        let id = self.backup.manifest().id.to_string();
+        let request = self.request(datadir.clone());
+        let restored = match restore::restore(self.repository, &id, &request, self.monitor, self.cancel) {
+            Err(error) if error.kind() == Kind::Damaged => {
+                verdict.fail(Step::Restore, error.to_string());
+                return Ok(());
+            }
+            restored => restored?,
+        };
+        verdict.seconds.restore = begun.elapsed().as_secs_f64();
+        verdict.bytes = restored.bytes;
+        crate::failpoint!("drill.restored");
+        let trees: Vec<(PathBuf, PathBuf)> = restored
+            .placed
+            .into_iter()
+            .map(|placed| (placed.original, placed.at))
+            .collect();
+        let place = Place {
+            facts: self.facts,
+            paths: &self.record.paths,
+            datadir: &datadir,
+            trees: &trees,
+        };
+        self.boot_and_check(&place, &at.join("run"), verdict)
+    }
+
+    fn boot_and_check(&self, place: &Place<'_>, run: &Path, verdict: &mut Verdict) -> Result<()> {
+        self.monitor.phase("boot");
+        let begun = Instant::now();
+        let mut server = match self.boot(place, run) {
+            Ok(server) => server,
+            Err(error) if is_verdict(&error) => {
+                verdict.fail(Step::Boot, error.to_string());
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        verdict.seconds.boot = begun.elapsed().as_secs_f64();
+        verdict.recovery = server.recovery().clone();
+        crate::failpoint!("drill.booted");
+        self.compare_positions(&server, verdict);
+
+        let begun = Instant::now();
+        let checked = self.check(&mut server, place, run);
+        self.monitor.end();
+        match checked {
+            Ok(checked) => verdict.judge(checked),
+            Err(error) if is_verdict(&error) => verdict.fail(Step::Check, error.to_string()),
+            Err(error) => return Err(error),
+        }
+        verdict.seconds.check = begun.elapsed().as_secs_f64();
+        crate::failpoint!("drill.checked");
+
+        if server.lives() {
+            self.monitor.phase("shutdown");
+            let begun = Instant::now();
+            match server.stop(self.cancel) {
+                Err(error) if is_verdict(&error) => verdict.fail(Step::Shutdown, error.to_string()),
+                stopped => stopped?,
+            }
+            verdict.seconds.shutdown = begun.elapsed().as_secs_f64();
+        }
+        Ok(())
+    }
+
+    fn boot(&self, place: &Place<'_>, run: &Path) -> Result<Scratch> {
+        let scratch = &self.config.scratch;
+        let wishes = Wishes {
+            memory: scratch.memory.as_u64(),
+            connections: self.connections(),
+            boot_limit: scratch.boot_limit.unsigned(),
+            options: scratch.options.clone(),
+        };
+        scratch::start(self.binary, place, run, &wishes, self.monitor, self.cancel)
+    }
+
+    fn connections(&self) -> usize {
+        match self.config.scratch.connections {
+            0 => crate::sys::host::processors().min(4),
+            connections => connections,
+        }
+    }
+
+    /// An exact backup recovers to the position that was recorded under the lock, and to no other.
+    fn compare_positions(&self, server: &Scratch, verdict: &mut Verdict) {
+        let Some(recorded) = self.record.position.clone().filter(|_| self.facts.log_bin) else {
+            return;
+        };
+        let files = server.binary_logs().unwrap_or_default();
+        let Some((file, position)) = files.last().cloned() else {
+            return;
+        };
+        let found = Position {
+            file,
+            position,
+            gtid: recorded.gtid.as_ref().and_then(|_| server.gtid().ok().flatten()),
+        };
+        let lockless = self
+            .record
+            .lock
+            .as_ref()
+            .is_some_and(|lock| lock.strategy == Strategy::Lockless);
+        let agrees = agree(&recorded, &found, lockless);
+        if !agrees && self.record.exact {
+            let (there, here) = (&recorded, &found);
+            verdict.fail(
+                Step::Position,
+                format!(
+                    "the copy recovers to {}:{}{}, and the backup recorded {}:{}{}",
+                    here.file,
+                    here.position,
+                    with_gtid(here),
+                    there.file,
+                    there.position,
+                    with_gtid(there)
+                ),
+            );
+        }
+        verdict.position = Some(Compared {
+            recorded,
+            found,
+            agrees,
+            promised: self.record.exact,
+        });
+    }
+}
+
+/// What the server said or did is the backup's verdict; a program that cannot be started or a file that cannot be written is this host's trouble.
+fn is_verdict(error: &Error) -> bool {
+    matches!(error, Error::Database(error) if !matches!(error, crate::database::Error::Sys(_)))
+}
+
+/// Without a lock the snapshot may have caught the beginning of one more group of events behind the recorded position. It is not in the data, and not every server cuts it off
+/// its log, or out of its GTIDs.
+fn agree(recorded: &Position, found: &Position, lockless: bool) -> bool {
+    found == recorded || (lockless && found.file == recorded.file && found.position > recorded.position)
+}
+
+fn with_gtid(position: &Position) -> String {
+    position
+        .gtid
+        .as_ref()
+        .map(|gtid| format!(" (gtid {gtid})"))
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_agree_to_the_byte_unless_nothing_was_locked() {
+        let at = |file: &str, position, gtid: &str| Position {
+            file: file.to_owned(),
+            position,
+            gtid: Some(gtid.to_owned()),
+        };
+        let recorded = at("b.2", 100, "0-1-7");
+        for (found, locked, lockless) in [
+            (at("b.2", 100, "0-1-7"), true, true),
+            (at("b.2", 140, "0-1-8"), false, true),
+            (at("b.2", 100, "0-1-8"), false, false),
+            (at("b.2", 90, "0-1-7"), false, false),
+            (at("b.3", 140, "0-1-7"), false, false),
+        ] {
+            assert_eq!(agree(&recorded, &found, false), locked, "{found:?}");
+            assert_eq!(agree(&recorded, &found, true), lockless, "{found:?}");
+        }
+    }
+}

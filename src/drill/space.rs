@@ -1,0 +1,212 @@
+//! The scratch space of one drill: a directory that is ours alone, written down in a journal before it is made, and removed whatever happens.
+
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::journal::{Journal, Made};
+use crate::restore::Needs;
+use crate::units::{Bytes, Id};
+use crate::{Error, Result};
+
+/// What a server needs beside its data: temporary tables, new logs, in bytes.
+const BESIDE: u64 = 256 << 20;
+
+/// How long a killed server may take to be gone.
+const DYING: Duration = Duration::from_secs(10);
+
+/// A drill's directory.
+#[derive(Debug)]
+pub(super) struct Space {
+    at: PathBuf,
+    journal: Journal,
+}
+
+impl Space {
+    /// Makes the directory of a run, for the user that owns the datadir, if there is room for the restored data.
+    ///
+    /// # Errors
+    /// There is too little room, or the server's user cannot come to it: nothing was written then.
+    pub fn make(config: &Config, run: Id, needs: Needs) -> Result<Space> {
+        let parent = parent(&config.scratch.dir)?;
+        let at = parent.join(name(run));
+        if !crate::database::mysql::scratch::socket_fits(&at.join("run")) {
+            return Err(Error::usage(format!(
+                "{} is too long for a server's socket: choose a shorter --scratch",
+                at.display()
+            )));
+        }
+        let room = crate::sys::fs::room(&parent)?;
+        let needed = needs.bytes + BESIDE;
+        if room.available < needed {
+            return Err(Error::failed(format!(
+                "{} has {} free, and the drill needs {} for a while ({} of data): choose another --scratch or `scratch.dir`",
+                parent.display(),
+                Bytes::b(room.available),
+                Bytes::b(needed),
+                Bytes::b(needs.bytes),
+            )));
+        }
+        let user = needs.owner.filter(|_| crate::sys::host::is_root());
+        if let Some(owner) = user {
+            refuse_closed(&parent, owner)?;
+        }
+        let journal = Journal::create(&config.state_dir, run)?;
+        journal.record(&Made::Scratch { at: at.clone() })?;
+        let space = Space { at, journal };
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&space.at)
+            .and_then(|()| user.map_or(Ok(()), |(uid, gid)| chown(&space.at, Some(uid), Some(gid))))
+            .map_err(|error| crate::sys::Error::path("make the directory", &space.at, error))?;
+        Ok(space)
+    }
+
+    /// Its path.
+    pub fn at(&self) -> &Path {
+        &self.at
+    }
+
+    /// Removes it, and the journal with it.
+    ///
+    /// # Errors
+    /// Something is left; the journal keeps it for `cleanup`.
+    pub fn remove(self) -> Result<()> {
+        remove(self.journal.run(), &self.at)?;
+        self.journal.undone(&Made::Scratch { at: self.at.clone() })?;
+        Ok(self.journal.done()?)
+    }
+}
+
+/// Removes the scratch space of a run that is over; `Ok(false)` when it was gone already.
+///
+/// # Errors
+/// It is not one of this run, a server runs on it, or it cannot be removed.
+pub fn remove(run: Id, at: &Path) -> Result<bool> {
+    if at.file_name().is_none_or(|found| found.to_str() != Some(&name(run))) {
+        return Err(Error::failed(format!(
+            "{} does not carry the name of run {}: it is left alone",
+            at.display(),
+            run.short()
+        )));
+    }
+    // A server that was killed holds its files until its last thread has ended.
+    let until = Instant::now() + DYING;
+    while let Some(how) = crate::restore::server_on(&at.join("data")) {
+        if Instant::now() > until {
+            return Err(Error::failed(format!(
+                "a server still runs on {} ({how})",
+                at.display()
+            )));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    match std::fs::remove_dir_all(at) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(crate::sys::Error::path("remove", at, error).into()),
+    }
+}
+
+fn name(run: Id) -> String {
+    format!("snapback-drill-{run}")
+}
+
+fn parent(directory: &Path) -> Result<PathBuf> {
+    directory.canonicalize().map_err(|error| {
+        Error::usage(format!(
+            "the scratch directory {}: {error}; --scratch or `scratch.dir` names another",
+            directory.display()
+        ))
+    })
+}
+
+/// A server that runs as its own user must be able to come to its directory.
+fn refuse_closed(parent: &Path, (uid, gid): (u32, u32)) -> Result<()> {
+    for directory in parent.ancestors() {
+        let found =
+            std::fs::metadata(directory).map_err(|error| crate::sys::Error::path("look at", directory, error))?;
+        let open = match found.mode() {
+            _ if uid == 0 => true,
+            mode if found.uid() == uid => mode & 0o100 != 0,
+            mode if found.gid() == gid => mode & 0o010 != 0,
+            mode => mode & 0o001 != 0,
+        };
+        if !open {
+            return Err(Error::failed(format!(
+                "the server runs as user {uid}, who may not pass through {}: choose another --scratch",
+                directory.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn config(dir: &Path) -> Config {
+        let mut config = Config {
+            state_dir: dir.join("state"),
+            ..Config::default()
+        };
+        config.scratch.dir = dir.to_owned();
+        config
+    }
+
+    fn needs(bytes: u64) -> Needs {
+        Needs { bytes, owner: None }
+    }
+
+    #[test]
+    fn a_space_is_in_the_journal_until_it_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        let space = Space::make(&config, Id::random(), needs(1)).unwrap();
+        let at = space.at().to_owned();
+        std::fs::create_dir(at.join("data")).unwrap();
+        let left = |config: &Config| crate::journal::list(&config.state_dir).unwrap().runs.len();
+        assert_eq!((left(&config), at.exists()), (1, true));
+        space.remove().unwrap();
+        assert_eq!((left(&config), at.exists()), (0, false));
+    }
+
+    #[test]
+    fn without_room_nothing_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = Space::make(&config(dir.path()), Id::random(), needs(1 << 60))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("--scratch") && error.contains("free"), "{error}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_directory_that_the_servers_user_cannot_enter_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        let parent = dir.path().canonicalize().unwrap();
+        assert!(
+            refuse_closed(&parent, (4_000_000, 4_000_000))
+                .unwrap_err()
+                .to_string()
+                .contains("may not pass")
+        );
+        assert!(refuse_closed(&parent, (0, 0)).is_ok());
+    }
+
+    #[test]
+    fn only_a_space_of_that_run_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (run, precious) = (Id::random(), dir.path().join("precious"));
+        std::fs::create_dir(&precious).unwrap();
+        assert!(remove(run, &precious).is_err());
+        assert!(remove(run, &dir.path().join(name(Id::random()))).is_err());
+        assert!(precious.exists());
+        assert!(!remove(run, &dir.path().join(name(run))).unwrap());
+    }
+}
