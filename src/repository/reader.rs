@@ -37,10 +37,7 @@ impl Backup {
     /// # Errors
     /// The file table's root is missing or damaged.
     pub fn entries(&self) -> Result<Entries> {
-        let mut packs = PackReader::new(Arc::clone(&self.store), self.keys.clone())?;
-        let root = self.manifest.root.table();
-        let index = read_meta(&mut packs, &root)?;
-        let blocks = table::decode_index(&index).map_err(|reason| bad_slot(&root, reason))?;
+        let (packs, blocks) = self.table()?;
         Ok(Entries {
             packs,
             blocks: blocks.into(),
@@ -48,6 +45,15 @@ impl Backup {
             last: None,
             failed: false,
         })
+    }
+
+    /// The blocks of the file table, and what reads them.
+    pub(super) fn table(&self) -> Result<(PackReader, Vec<BlockRef>)> {
+        let mut packs = PackReader::new(Arc::clone(&self.store), self.keys.clone())?;
+        let root = self.manifest.root.table();
+        let index = read_meta(&mut packs, &root)?;
+        let blocks = table::decode_index(&index).map_err(|reason| bad_slot(&root, reason))?;
+        Ok((packs, blocks))
     }
 
     /// The packs that the backup refers to, but for the one of its root.
@@ -67,13 +73,13 @@ impl Backup {
     }
 }
 
-fn read_meta(packs: &mut PackReader, at: &BlockRef) -> Result<Vec<u8>> {
+pub(super) fn read_meta(packs: &mut PackReader, at: &BlockRef) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     packs.read(at.pack, at.slot, Kind::Meta, &at.hash, &mut bytes)?;
     Ok(bytes)
 }
 
-fn bad_slot(at: &BlockRef, reason: String) -> Error {
+pub(super) fn bad_slot(at: &BlockRef, reason: String) -> Error {
     Error::damaged(pack_key(at.pack), format!("slot {}: {reason}", at.slot))
 }
 
