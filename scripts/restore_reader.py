@@ -157,7 +157,7 @@ class Repository:
         return value
 
     def manifest_keys(self):
-        """All manifests' keys, oldest first."""
+        """All manifests' keys, oldest first to the second that a name tells."""
         keys, top = [], self.path("manifests")
         for host in sorted(os.listdir(top)) if os.path.isdir(top) else []:
             if host.startswith("."):
@@ -169,7 +169,9 @@ class Repository:
     def find(self, which):
         keys = self.manifest_keys()
         if which == "latest":
-            fitting = keys[-1:]
+            # Of those of the last second the one whose manifest says the latest time.
+            second = [key for key in keys if key.rsplit("/", 1)[1][:16] == keys[-1].rsplit("/", 1)[1][:16]]
+            fitting = sorted(second, key=lambda key: self.manifest(key)["time"])[-1:]
         elif re.fullmatch(r"[0-9a-f]{4,32}", which):
             fitting = [key for key in keys if key.rsplit("-", 1)[1].startswith(which)]
         else:
@@ -429,14 +431,14 @@ def escape(path):
 
 
 def command_list(repository, _):
-    damaged = 0
+    damaged, manifests = 0, []
     for key in repository.manifest_keys():
         try:
-            manifest = repository.manifest(key)
+            manifests.append(repository.manifest(key))
         except Damaged as error:
             print(f"error: {error}", file=sys.stderr)
             damaged += 1
-            continue
+    for manifest in sorted(manifests, key=lambda manifest: manifest["time"]):
         tags = " ".join(f"{name}={value}" for name, value in sorted(manifest["tags"].items()))
         sizes = manifest["sizes"]
         print(manifest["id"], manifest["time"], manifest["host"], sizes["entries"], sizes["bytes"], tags)

@@ -17,8 +17,8 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::monitor::{Monitor, Work};
-use crate::repository::{Backup, Entry, EntryKind, Lookup, Manifest, Repository};
 use crate::record::RootRecord;
+use crate::repository::{Backup, Entry, EntryKind, Lookup, Manifest, Repository};
 use crate::sys::signal::Cancel;
 use crate::units::Id;
 use crate::{Error, Result};
@@ -116,9 +116,17 @@ fn roots(manifest: &Manifest) -> Result<Vec<PathBuf>> {
     roots
         .into_iter()
         .map(|root| {
-            let plain = root.path.is_absolute() && !root.path.components().any(|part| part == std::path::Component::ParentDir);
+            let plain = root.path.is_absolute()
+                && !root
+                    .path
+                    .components()
+                    .any(|part| part == std::path::Component::ParentDir);
             let reason = || bad(format!("the root {} is not a plain absolute path", root.path.display()));
-            if plain { Ok(root.path.clone()) } else { Err(reason().into()) }
+            if plain {
+                Ok(root.path.clone())
+            } else {
+                Err(reason().into())
+            }
         })
         .collect()
 }
@@ -132,7 +140,11 @@ fn name(roots: &[PathBuf], entry: &Entry) -> Result<Vec<u8>> {
     let path = original(root, &entry.path);
     let bytes = path.as_os_str().as_bytes();
     let relative = bytes.strip_prefix(b"/").unwrap_or(bytes);
-    Ok(if relative.is_empty() { b".".to_vec() } else { relative.to_vec() })
+    Ok(if relative.is_empty() {
+        b".".to_vec()
+    } else {
+        relative.to_vec()
+    })
 }
 
 fn original(root: &Path, path: &[u8]) -> PathBuf {
@@ -148,7 +160,9 @@ fn wanted(roots: &[PathBuf], include: &[PathBuf], root: u32, path: &[u8]) -> boo
     if include.is_empty() {
         return true;
     }
-    let Some(root) = roots.get(root as usize) else { return false };
+    let Some(root) = roots.get(root as usize) else {
+        return false;
+    };
     let original = original(root, path);
     include.iter().any(|wanted| original.starts_with(wanted))
 }
@@ -207,7 +221,11 @@ impl Links {
         if let Some(known) = self.moved.get(&key) {
             return Ok(target(known.clone()));
         }
-        let found = self.lookup.as_mut().map(|lookup| lookup.find(entry.root, first)).transpose()?;
+        let found = self
+            .lookup
+            .as_mut()
+            .map(|lookup| lookup.find(entry.root, first))
+            .transpose()?;
         let Some((_, content)) = found.flatten() else {
             let reason = format!("the first name of `{}` is not there", name.escape_ascii());
             return Err(crate::repository::Error::damaged("the file table", reason).into());

@@ -83,7 +83,8 @@ pub fn mount(repository: &Repository, request: &Request, monitor: &dyn Monitor, 
     let begun = Instant::now();
     let background = session.spawn().map_err(cannot)?;
     monitor.message(&format!(
-        "{shown} backups are at {}: Ctrl-C or `umount` ends it",
+        "{shown} {} at {}: Ctrl-C or `umount` ends it",
+        if shown == 1 { "backup is" } else { "backups are" },
         at.display()
     ));
     while !background.guard.is_finished() && cancel.sleep(TICK).is_ok() {
@@ -97,7 +98,13 @@ pub fn mount(repository: &Repository, request: &Request, monitor: &dyn Monitor, 
     if detached {
         monitor.message("something still uses the mount: it is detached, and what is open there fails from now on");
     } else {
-        background.join().map_err(|error| Error::failed(format!("the mount failed: {error}")))?;
+        // Unmounted already: its threads end by themselves, and only then is the session given up.
+        while !background.guard.is_finished() {
+            std::thread::sleep(TICK);
+        }
+        background
+            .join()
+            .map_err(|error| Error::failed(format!("the mount failed: {error}")))?;
     }
     Ok(Report {
         at,
@@ -120,7 +127,11 @@ fn options(request: &Request) -> Config {
         MountOption::NoDev,
         MountOption::NoAtime,
     ];
-    config.acl = if request.allow_other { SessionACL::All } else { SessionACL::Owner };
+    config.acl = if request.allow_other {
+        SessionACL::All
+    } else {
+        SessionACL::Owner
+    };
     config.n_threads = Some(THREADS);
     config
 }

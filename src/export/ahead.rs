@@ -69,7 +69,9 @@ impl<'a> Ahead<'a> {
     /// It is missing or damaged.
     pub fn section(&mut self, content: &Content, index: usize) -> Result<Section> {
         self.cancel.check()?;
-        Ok(self.fetcher.section(&content.sections[index], content.section_chunks(index))?)
+        Ok(self
+            .fetcher
+            .section(&content.sections[index], content.section_chunks(index))?)
     }
 
     /// Gives the plain bytes of all pieces for which `chosen` holds to `take`, in order.

@@ -110,7 +110,9 @@ fn file(
         monitor.advance(bytes.len() as u64, 0);
         archive.data(bytes).map_err(cannot_write)
     };
-    ahead.read(content, chosen, &mut take).map_err(|error| named(error, &name))
+    ahead
+        .read(content, chosen, &mut take)
+        .map_err(|error| named(error, &name))
 }
 
 /// Damage says which file needs what is damaged.

@@ -161,11 +161,8 @@ fn records(header: &Header) -> Vec<u8> {
     let mut add = |key: &[u8], value: &[u8]| record(key, value, &mut records);
     let sparse = header.records.iter().any(|(key, _)| key.starts_with(b"GNU.sparse"));
     let too_long = |name: &[u8]| name.len() > 100 || !name.is_ascii();
-    let names = [&header.name, &header.link];
-    let described = header.records.iter().find(|(key, _)| key == b"GNU.sparse.name").map(|(_, value)| value);
-    if names.into_iter().chain(described).any(|name| std::str::from_utf8(name).is_err()) {
-        add(b"hdrcharset", b"BINARY");
-    }
+    // Names are written as they are. POSIX has `hdrcharset` for those that are not UTF-8; GNU tar does not know it and warns of it, and the
+    // others read such names without it.
     if too_long(&header.name) && !sparse {
         add(b"path", &header.name);
     }

@@ -18,6 +18,7 @@ const FRESH: Duration = Duration::from_secs(2);
 pub(super) struct Shown {
     /// Its manifest's key.
     pub key: String,
+    pub time: jiff::Timestamp,
     pub host: String,
     /// `<time>-<first digits of the id>`.
     pub name: String,
@@ -76,7 +77,7 @@ impl Catalogue {
     /// A host's newest backup.
     pub fn latest(&self, host: &str) -> Option<&Shown> {
         let own = self.there().filter(|(_, shown)| shown.host == host);
-        own.map(|(_, shown)| shown).max_by_key(|shown| shown.key.clone())
+        own.map(|(_, shown)| shown).max_by_key(|shown| shown.time)
     }
 
     /// Looks for new backups and for those that are gone, unless that was done just now. A store that cannot be listed changes nothing.
@@ -111,7 +112,9 @@ impl Catalogue {
             return;
         }
         if self.shown.len() >= MOST_BACKUPS {
-            return self.say(format!("{key} is not shown: there are more than {MOST_BACKUPS} backups"));
+            return self.say(format!(
+                "{key} is not shown: there are more than {MOST_BACKUPS} backups"
+            ));
         }
         let roots = serde_json::from_value::<Vec<RootRecord>>(manifest.record["roots"].clone());
         let Ok(roots) = roots else {
@@ -121,8 +124,12 @@ impl Catalogue {
         self.shown.push(Shown {
             key,
             name: format!("{time}-{}", manifest.id.short()),
+            time: manifest.time,
             host: manifest.host,
-            roots: roots.iter().map(|root| without_slashes(root.path.as_os_str().as_bytes())).collect(),
+            roots: roots
+                .iter()
+                .map(|root| without_slashes(root.path.as_os_str().as_bytes()))
+                .collect(),
             there: true,
         });
     }
@@ -133,6 +140,9 @@ impl Catalogue {
 }
 
 fn without_slashes(path: &[u8]) -> Vec<u8> {
-    let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).collect();
+    let parts: Vec<&[u8]> = path
+        .split(|byte| *byte == b'/')
+        .filter(|part| !part.is_empty())
+        .collect();
     parts.join(&b'/')
 }

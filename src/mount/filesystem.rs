@@ -10,9 +10,9 @@ use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::Sender;
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
-    OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr,
-    Request,
+    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
+    LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyXattr, Request,
 };
 
 use super::content::Reads;
@@ -79,13 +79,17 @@ impl BackupFs {
 
     /// The entry of an inode number; `None` for what is made up.
     fn entry(&self, node: &Node) -> std::result::Result<Option<Entry>, Errno> {
-        let Node::Entry(backup, place) = node else { return Ok(None) };
+        let Node::Entry(backup, place) = node else {
+            return Ok(None);
+        };
         let entry = self.or_eio(|| "a file table".to_owned(), self.trees.entry(*backup, *place))?;
         entry.map(Some).ok_or(Errno::ENOENT)
     }
 
     fn name(&self, node: &Node, entry: &Entry) -> String {
-        let Node::Entry(backup, _) = node else { return String::new() };
+        let Node::Entry(backup, _) = node else {
+            return String::new();
+        };
         let shown = self.trees.shown(*backup);
         let (host, name) = shown.map(|shown| (shown.host, shown.name)).unwrap_or_default();
         format!("{host}/{name}/{}", self.trees.original(*backup, entry).escape_ascii())
@@ -185,8 +189,7 @@ impl BackupFs {
         };
         let table = self.or_eio(|| path.clone(), self.trees.table(*backup))?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.opened()
-            .insert(number, Arc::new(Opened { table, content, path }));
+        self.opened().insert(number, Arc::new(Opened { table, content, path }));
         Ok(number)
     }
 
@@ -220,8 +223,14 @@ impl BackupFs {
 
     fn attribute_names(&self, ino: INodeNo) -> std::result::Result<Vec<u8>, Errno> {
         let node = self.node(ino)?;
-        let xattrs = self.entry(&node)?.map(|entry| entry.metadata.xattrs).unwrap_or_default();
-        Ok(xattrs.into_iter().flat_map(|(name, _)| [name, vec![0]].concat()).collect())
+        let xattrs = self
+            .entry(&node)?
+            .map(|entry| entry.metadata.xattrs)
+            .unwrap_or_default();
+        Ok(xattrs
+            .into_iter()
+            .flat_map(|(name, _)| [name, vec![0]].concat())
+            .collect())
     }
 
     fn link_target(&self, ino: INodeNo) -> std::result::Result<Vec<u8>, Errno> {
@@ -245,7 +254,10 @@ impl BackupFs {
         }
         let mut take = |child: super::tree::Child| {
             let number = INodeNo(self.trees.number(&child.node));
-            let kind = child.entry.as_ref().map_or(made_up_kind(&child.node), |entry| file_type(&entry.kind));
+            let kind = child
+                .entry
+                .as_ref()
+                .map_or(made_up_kind(&child.node), |entry| file_type(&entry.kind));
             reply.add(number, child.offset + 2, kind, OsStr::from_bytes(&child.name))
         };
         let answer = self.trees.children(&node, offset.saturating_sub(2), &mut take);
@@ -313,6 +325,10 @@ impl Filesystem for BackupFs {
             Ok(bytes) => reply.data(&bytes),
             Err(error) => reply.error(error),
         }
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.ok();
     }
 
     fn release(

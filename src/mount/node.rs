@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use crate::repository::Place;
 
-const ENTRY: u64 = 1 << 63;
+/// Not the highest bit: programs that take inode numbers as signed show no negative ones.
+const ENTRY: u64 = 1 << 62;
 const INDEX_BITS: u32 = 23;
 const BLOCK_BITS: u32 = 26;
-const BACKUP_BITS: u32 = 63 - INDEX_BITS - BLOCK_BITS;
+const BACKUP_BITS: u32 = 62 - INDEX_BITS - BLOCK_BITS;
 
 /// Backups that can be shown at once.
 pub(super) const MOST_BACKUPS: usize = 1 << BACKUP_BITS;

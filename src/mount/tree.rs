@@ -117,7 +117,9 @@ impl Trees {
                 let mut fitting = catalogue
                     .there()
                     .filter(|(_, shown)| shown.host == *host && Some(shown.name.as_str()) == text);
-                Ok(fitting.next().map(|(number, _)| (Node::Above(number, Vec::new()), None)))
+                Ok(fitting
+                    .next()
+                    .map(|(number, _)| (Node::Above(number, Vec::new()), None)))
             }
             Node::Latest(_) => Ok(None),
             Node::Above(backup, path) => self.at(*backup, &join(path, name)),
@@ -134,7 +136,9 @@ impl Trees {
 
     /// What is at an original path: an entry of the deepest root that holds it, or a directory above roots.
     fn at(&self, backup: u32, path: &[u8]) -> Result<Option<(Node, Option<Entry>)>> {
-        let Some(shown) = self.shown(backup) else { return Ok(None) };
+        let Some(shown) = self.shown(backup) else {
+            return Ok(None);
+        };
         if let Some((root, rest)) = deepest(&shown.roots, path) {
             let table = self.table(backup)?;
             let mut lookup = table.lookup();
@@ -226,7 +230,12 @@ impl Trees {
             let found = table.lookup().child(root, rest, after)?;
             let Some((place, entry)) = found else { return Ok(()) };
             after = Some(place);
-            let name = entry.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default().to_vec();
+            let name = entry
+                .path
+                .rsplit(|byte| *byte == b'/')
+                .next()
+                .unwrap_or_default()
+                .to_vec();
             if leading.contains(&name) {
                 continue;
             }
@@ -248,7 +257,10 @@ impl Trees {
 
 /// The deepest root that holds a path, and the path relative to it.
 fn deepest<'p>(roots: &[Vec<u8>], path: &'p [u8]) -> Option<(u32, &'p [u8])> {
-    let holding = roots.iter().enumerate().filter_map(|(index, root)| Some((index, relative(root, path)?)));
+    let holding = roots
+        .iter()
+        .enumerate()
+        .filter_map(|(index, root)| Some((index, relative(root, path)?)));
     holding
         .min_by_key(|(_, rest)| rest.len())
         .map(|(index, rest)| (index as u32, rest))
@@ -290,7 +302,9 @@ mod tests {
 
     #[test]
     fn the_deepest_root_holds_a_path_and_names_lead_to_those_below() {
-        let roots: Vec<Vec<u8>> = ["srv", "srv/www/a", "etc/mysql"].map(|root| root.as_bytes().to_vec()).into();
+        let roots: Vec<Vec<u8>> = ["srv", "srv/www/a", "etc/mysql"]
+            .map(|root| root.as_bytes().to_vec())
+            .into();
         assert_eq!(deepest(&roots, b"srv/www/a/x"), Some((1, &b"x"[..])));
         assert_eq!(deepest(&roots, b"srv/www/a"), Some((1, &b""[..])));
         assert_eq!(deepest(&roots, b"srv/www"), Some((0, &b"www"[..])));

@@ -91,7 +91,9 @@ impl Lookup {
         let key = (root, path);
         let place = self.first_where(|entry| table_order(entry, key).is_ge())?;
         let found = self.get(place)?;
-        Ok(found.filter(|entry| (entry.root, entry.path.as_slice()) == key).map(|entry| (place, entry)))
+        Ok(found
+            .filter(|entry| (entry.root, entry.path.as_slice()) == key)
+            .map(|entry| (place, entry)))
     }
 
     /// The entry at a place.
@@ -148,7 +150,11 @@ impl Lookup {
         let entries = self.block(block as u32)?;
         let index = entries.partition_point(|entry| !reached((entry.root, &entry.path)));
         // Behind a block's last entry comes the next one's first.
-        let (block, index) = if index == entries.len() { (block + 1, 0) } else { (block, index) };
+        let (block, index) = if index == entries.len() {
+            (block + 1, 0)
+        } else {
+            (block, index)
+        };
         Ok(Place {
             block: block as u32,
             index: index as u32,

@@ -202,7 +202,12 @@ impl Repository {
                 .collect()
         });
         // By the name's time, which is there even when the manifest cannot be read.
-        listed.sort_by_cached_key(|one| (one.manifest.as_ref().ok().map(|manifest| manifest.time), named_time(&one.key)));
+        listed.sort_by_cached_key(|one| {
+            (
+                one.manifest.as_ref().ok().map(|manifest| manifest.time),
+                named_time(&one.key),
+            )
+        });
         Ok(listed)
     }
 
@@ -230,7 +235,10 @@ impl Repository {
         for key in keys.iter().rev() {
             let second = named_time(key);
             let second = second.split('-').next().unwrap_or_default();
-            if newest.as_ref().is_some_and(|(key, _)| !named_time(key).starts_with(second)) {
+            if newest
+                .as_ref()
+                .is_some_and(|(key, _)| !named_time(key).starts_with(second))
+            {
                 break;
             }
             let Ok(manifest) = self.manifest(key) else { continue };

@@ -69,7 +69,14 @@ fn every_path_is_found_and_no_other() {
         assert_eq!(found, *entry);
         assert_eq!(lookup.get(place).unwrap().unwrap(), *entry);
     }
-    for (root, path) in [(0, "a/deep/er/06"), (0, "0"), (0, "zz"), (1, "a"), (2, ""), (0, "a/deep/er/0070")] {
+    for (root, path) in [
+        (0, "a/deep/er/06"),
+        (0, "0"),
+        (0, "zz"),
+        (1, "a"),
+        (2, ""),
+        (0, "a/deep/er/0070"),
+    ] {
         assert_eq!(lookup.find(root, path.as_bytes()).unwrap(), None, "{root} {path}");
     }
     assert!(lookup.kept.len() <= KEPT);
@@ -80,17 +87,28 @@ fn a_directory_has_its_children_in_order_whatever_lies_below_them() {
     let entries = entries();
     let mut lookup = Lookup::open(&written(&entries)).unwrap();
     for directory in entries.iter().filter(|entry| entry.kind == EntryKind::Directory) {
-        let parent = |path: &[u8]| path.iter().rposition(|byte| *byte == b'/').map_or(vec![], |at| path[..at].to_vec());
+        let parent = |path: &[u8]| {
+            path.iter()
+                .rposition(|byte| *byte == b'/')
+                .map_or(vec![], |at| path[..at].to_vec())
+        };
         let expected: Vec<&Entry> = entries
             .iter()
-            .filter(|entry| entry.root == directory.root && !entry.path.is_empty() && parent(&entry.path) == directory.path)
+            .filter(|entry| {
+                entry.root == directory.root && !entry.path.is_empty() && parent(&entry.path) == directory.path
+            })
             .collect();
         let (mut found, mut after) = (Vec::new(), None);
         while let Some((place, child)) = lookup.child(directory.root, &directory.path, after).unwrap() {
             found.push(child);
             after = Some(place);
         }
-        assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{}", directory.path.escape_ascii());
+        assert_eq!(
+            found.iter().collect::<Vec<_>>(),
+            expected,
+            "{}",
+            directory.path.escape_ascii()
+        );
     }
 }
 
