@@ -90,21 +90,10 @@ pub fn mount(repository: &Repository, request: &Request, monitor: &dyn Monitor, 
     while !background.guard.is_finished() && cancel.sleep(TICK).is_ok() {
         messages.try_iter().for_each(|text: String| monitor.message(&text));
     }
-    let mut detached = false;
-    if !background.guard.is_finished() {
-        detached = sys::mount::unmount_or_detach(&at)? == Unmounted::Detached;
-    }
+    let detached = end(background, &at)?;
     messages.try_iter().for_each(|text: String| monitor.message(&text));
     if detached {
         monitor.message("something still uses the mount: it is detached, and what is open there fails from now on");
-    } else {
-        // Unmounted already: its threads end by themselves, and only then is the session given up.
-        while !background.guard.is_finished() {
-            std::thread::sleep(TICK);
-        }
-        background
-            .join()
-            .map_err(|error| Error::failed(format!("the mount failed: {error}")))?;
     }
     Ok(Report {
         at,
@@ -113,6 +102,23 @@ pub fn mount(repository: &Repository, request: &Request, monitor: &dyn Monitor, 
         seconds: begun.elapsed().as_secs_f64(),
         detached,
     })
+}
+
+/// Unmounts, unless somebody has done so; returns whether somebody still used it.
+fn end(background: fuser::BackgroundSession, at: &Path) -> Result<bool> {
+    if background.guard.is_finished() {
+        // The kernel closes the connection just after its last request; before that a second unmount would be tried, in vain.
+        std::thread::sleep(TICK);
+        let joined = background.join();
+        return joined
+            .map(|()| false)
+            .map_err(|error| Error::failed(format!("the mount failed: {error}")));
+    }
+    match background.umount_and_join() {
+        Ok(()) => Ok(false),
+        // In use: some more patience, then out of sight.
+        Err(_) => Ok(sys::mount::unmount_or_detach(at)? == Unmounted::Detached),
+    }
 }
 
 fn options(request: &Request) -> Config {

@@ -252,7 +252,14 @@ fn mariadb_starts_on_an_overlay_above_a_mounted_backup() {
     };
     let lower = mounted.at.join("h1/latest").join(datadir.strip_prefix("/").unwrap());
     let lower = std::fs::canonicalize(lower).unwrap();
-    assert_eq!(tree::listing(&lower), tree::listing(&datadir));
+    // The server's holes are finer than chunks: everything but where exactly they are.
+    let but_holes = |dir: &std::path::Path| -> Vec<(String, String)> {
+        let lines = tree::listing(dir).into_iter();
+        lines
+            .map(|(name, line)| (name, line.split(" data=").next().unwrap().to_owned()))
+            .collect()
+    };
+    assert_eq!(but_holes(&lower), but_holes(&datadir));
     for name in ["upper", "overlay-work", "merged", "again"] {
         std::fs::create_dir(scene.path(name)).unwrap();
     }
