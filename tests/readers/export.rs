@@ -16,7 +16,7 @@ fn program(name: &str) -> bool {
 }
 
 /// Extracts as a careful person does.
-fn extract(archive: &Path, into: &Path) -> std::process::Output {
+pub fn extract(archive: &Path, into: &Path) -> std::process::Output {
     std::fs::create_dir(into).unwrap();
     let mut tar = Command::new("tar");
     tar.args([

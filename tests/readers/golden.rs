@@ -107,6 +107,44 @@ fn the_golden_repository_is_listed_verified_and_restored() {
     assert_trees(&expected, |id| dir.path().join(id));
 }
 
+/// Zero chunks in sparse files, all chunk classes, several roots: by the other ways out as well.
+#[test]
+fn the_golden_repository_is_mounted_and_exported() {
+    if !rustix::process::geteuid().is_root() {
+        return missing("root");
+    }
+    let (expected, dir) = (expected(), tempfile::tempdir().unwrap());
+    let command = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_snapback"));
+        command
+            .args(["--config", "/dev/null", "--repository"])
+            .arg(golden("repository"));
+        command
+    };
+    let Some(mut mounted) = crate::mount::Mounted::with(command(), dir.path().to_owned(), &[]) else {
+        return;
+    };
+    let names: Vec<PathBuf> = ["alpha", "beta-2.example"]
+        .iter()
+        .flat_map(|host| std::fs::read_dir(mounted.at.join(host)).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_trees(&expected, |id| {
+        let named = |path: &&PathBuf| path.to_string_lossy().ends_with(&id[..8]);
+        names.iter().find(named).unwrap().clone()
+    });
+    assert_eq!(mounted.end(rustix::process::Signal::TERM), Some(0));
+    for line in &expected.listed {
+        let id = line.split(' ').next().unwrap();
+        let archive = command().args(["export", id, "--tar"]).output().unwrap();
+        assert!(archive.status.success(), "{}", said(&archive));
+        std::fs::write(dir.path().join("tar"), archive.stdout).unwrap();
+        let output = crate::export::extract(&dir.path().join("tar"), &dir.path().join(id));
+        assert!(output.status.success(), "{}", said(&output));
+    }
+    assert_trees(&expected, |id| dir.path().join(id));
+}
+
 #[test]
 fn the_independent_reader_reads_the_golden_repository() {
     if !rustix::process::geteuid().is_root() {

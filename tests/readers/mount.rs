@@ -12,9 +12,9 @@ use crate::common::{Flavour, Server, missing, server::signal, text};
 use crate::scene::Scene;
 use crate::tree;
 
-struct Mounted {
+pub struct Mounted {
     child: Option<Child>,
-    at: PathBuf,
+    pub at: PathBuf,
 }
 
 fn is_mounted(at: &std::path::Path) -> bool {
@@ -24,20 +24,24 @@ fn is_mounted(at: &std::path::Path) -> bool {
 
 impl Mounted {
     fn new(scene: &Scene, more: &[&str]) -> Option<Mounted> {
+        Mounted::with(scene.command(), scene.path(""), more)
+    }
+
+    /// Mounts at `mnt` in a directory, where the log is as well; `None` when that cannot be done here.
+    pub fn with(mut command: Command, dir: PathBuf, more: &[&str]) -> Option<Mounted> {
         if !std::path::Path::new("/dev/fuse").exists() {
             missing("/dev/fuse");
             return None;
         }
-        let at = scene.path("mnt");
+        let (at, log) = (dir.join("mnt"), dir.join("mount.log"));
         std::fs::create_dir_all(&at).unwrap();
-        let mut command = scene.command();
         command.arg("mount").arg(&at).args(more);
-        let stderr = File::create(scene.path("mount.log")).unwrap();
+        let stderr = File::create(&log).unwrap();
         let child = command.stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
         let mounted = Mounted { child: Some(child), at };
         let begun = Instant::now();
         while !is_mounted(&mounted.at) {
-            let log = std::fs::read_to_string(scene.path("mount.log")).unwrap();
+            let log = std::fs::read_to_string(&log).unwrap();
             assert!(begun.elapsed() < Duration::from_secs(20), "not mounted: {log}");
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -49,7 +53,7 @@ impl Mounted {
     }
 
     /// Ends it by a signal; its exit status.
-    fn end(&mut self, with: Signal) -> Option<i32> {
+    pub fn end(&mut self, with: Signal) -> Option<i32> {
         signal(self.pid(), with);
         self.child.take().unwrap().wait().unwrap().code()
     }
