@@ -159,6 +159,7 @@ impl Running<'_> {
             force: false,
             workers: self.workers,
             keep_uuid: false,
+            keep_going: false,
         }
     }
 

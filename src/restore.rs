@@ -166,8 +166,10 @@ pub struct Needs {
 /// # Errors
 /// The request does not fit the backup, or its file table is damaged.
 pub fn needs(backup: &Backup, request: &Request, cancel: &Cancel) -> Result<Needs> {
-    let pieces = pieces::choose(&record_of(backup.manifest())?, request)?;
-    let survey = pieces::survey(backup, &pieces, request, cancel)?;
+    let record = record_of(backup.manifest())?;
+    let pieces = pieces::choose(&record, request)?;
+    let losses = Losses::new(request.keep_going);
+    let survey = pieces::survey(backup, &record, &pieces, request, &losses, cancel)?;
     Ok(Needs {
         bytes: survey.allocated,
         owner: survey.owner,

@@ -121,6 +121,16 @@ pub(super) enum Command {
     /// Check what is stored, and name what is damaged; --boot: restore it, boot a private server on it, check every table
     #[command(after_help = super::drill::EXAMPLES)]
     Verify(Verify),
+    /// Write a backup to stdout as a tar archive, with all metadata
+    #[command(
+        after_help = "When something stored is damaged the archive ends early, in the middle, and the exit status says so.\n\nExamples:\n  snapback export latest --tar > backup.tar\n  snapback export latest --tar | ssh other 'tar -x --xattrs --xattrs-include=* --acls -C /srv/copy'\n  snapback export 3f2a --tar --include /etc/mysql | tar -tv"
+    )]
+    Export(super::export::Export),
+    /// Show backups as read-only trees (FUSE): DIR/<host>/<time>-<id>/<original path>, DIR/<host>/latest
+    #[command(
+        after_help = "Stays in the foreground; Ctrl-C, SIGTERM or `umount DIR` end it. A damaged chunk reads as an input/output error and is named here.\nWhat a killed mount leaves goes with `umount DIR`.\n\nExamples:\n  snapback mount /mnt/backups\n  cp -a /mnt/backups/db1/latest/etc/mysql/my.cnf /tmp/\n  snapback mount /mnt/backups --host db1 --allow-other"
+    )]
+    Mount(super::mount::Mount),
     /// Remove what dead runs left on this host: snapshots, settings, unfinished files
     #[command(
         after_help = "Runs that are alive are left alone. Only what snapback wrote down before making it is touched.\n\nExamples:\n  snapback cleanup --dry-run\n  snapback cleanup"

@@ -8,8 +8,10 @@ mod cleanup;
 mod completions;
 mod drill;
 mod exit;
+mod export;
 mod init;
 mod list;
+mod mount;
 mod output;
 mod progress;
 mod restore;
@@ -68,6 +70,8 @@ fn run(command: Command, global: &Global, cancel: &Cancel) -> Result<Exit> {
         Command::Show(arguments) => show::run(&arguments, &context),
         Command::Restore(arguments) => restore::run(&arguments, &context),
         Command::Verify(arguments) => verify::run(&arguments, &context),
+        Command::Export(arguments) => export::run(&arguments, &context),
+        Command::Mount(arguments) => mount::run(&arguments, &context),
         Command::Cleanup(arguments) => cleanup::run(&arguments, &context),
         Command::Completions(arguments) => completions::completions(&arguments),
         Command::Man(arguments) => completions::man(&arguments),

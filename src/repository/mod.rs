@@ -8,6 +8,7 @@ mod entry;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod keys;
+mod lookup;
 mod manifest;
 mod pack;
 mod reader;
@@ -22,6 +23,7 @@ mod writer;
 pub use drills::Drill;
 pub use entry::{ChunkClass, Content, Entry, EntryKind, Metadata, table_order};
 pub use keys::is_valid_host;
+pub use lookup::{Lookup, Place};
 pub use manifest::{Digest, Draft, Manifest, Root, SizeFigures};
 pub use reader::{Backup, Entries, Fetcher};
 pub use section::{Piece, SECTION_BYTES, Section, SectionRef};
@@ -94,6 +96,15 @@ struct Config {
     repository: Id,
     /// The key of all hashes: two repositories share no hash, so neither tells of the other's content.
     hash_key: Digest,
+}
+
+/// Manifests are read by so many threads, and by one where there are few.
+const READERS: usize = 8;
+const FEW: usize = 16;
+
+/// What comes after the host in a manifest's key: its time and id.
+fn named_time(key: &str) -> String {
+    key.rsplit('/').next().unwrap_or_default().to_owned()
 }
 
 /// An open repository. Cheap to clone.
@@ -182,17 +193,69 @@ impl Repository {
     /// # Errors
     /// The store cannot be listed.
     pub fn list(&self) -> Result<Vec<Listed>> {
-        let keys = self.store.list(MANIFESTS)?.into_iter();
-        let mut listed: Vec<Listed> = keys
-            .map(|key| Listed {
-                manifest: self.manifest(&key),
-                key,
-            })
-            .collect();
+        let keys = self.manifest_keys()?;
+        let read = |keys: &[String]| -> Vec<Listed> {
+            let one = |key: &String| Listed {
+                manifest: self.manifest(key),
+                key: key.clone(),
+            };
+            keys.iter().map(one).collect()
+        };
+        // A store answers many small reads at once far sooner than one after the other.
+        let mut listed: Vec<Listed> = std::thread::scope(|scope| {
+            let parts = keys.chunks(keys.len().div_ceil(READERS).max(FEW));
+            let threads: Vec<_> = parts.map(|part| scope.spawn(move || read(part))).collect();
+            let joined = threads.into_iter().map(|thread| thread.join());
+            joined
+                .flat_map(|part| part.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        });
         // By the name's time, which is there even when the manifest cannot be read.
-        let time = |key: &str| key.rsplit('/').next().unwrap_or_default().to_owned();
-        listed.sort_by_cached_key(|one| (one.manifest.as_ref().ok().map(|manifest| manifest.time), time(&one.key)));
+        listed.sort_by_cached_key(|one| {
+            (
+                one.manifest.as_ref().ok().map(|manifest| manifest.time),
+                named_time(&one.key),
+            )
+        });
         Ok(listed)
+    }
+
+    /// The keys of all manifests, read or not, oldest first (to the second).
+    ///
+    /// # Errors
+    /// The store cannot be listed.
+    pub fn manifest_keys(&self) -> Result<Vec<String>> {
+        let mut keys = self.store.list(MANIFESTS)?;
+        keys.sort_by_cached_key(|key| named_time(key));
+        Ok(keys)
+    }
+
+    /// Opens the backup of one of [`Repository::manifest_keys`].
+    ///
+    /// # Errors
+    /// The manifest is gone or damaged.
+    pub fn open_manifest(&self, key: &str) -> Result<Backup> {
+        Ok(Backup::new(self, self.manifest(key)?))
+    }
+
+    /// The newest manifest that can be read; only as many are read as it takes.
+    fn newest(&self, keys: &[String]) -> Option<Manifest> {
+        let mut newest: Option<(&str, Manifest)> = None;
+        for key in keys.iter().rev() {
+            let second = named_time(key);
+            let second = second.split('-').next().unwrap_or_default();
+            if newest
+                .as_ref()
+                .is_some_and(|(key, _)| !named_time(key).starts_with(second))
+            {
+                break;
+            }
+            let Ok(manifest) = self.manifest(key) else { continue };
+            if newest.as_ref().is_none_or(|(_, known)| known.time < manifest.time) {
+                newest = Some((key, manifest));
+            }
+        }
+        newest.map(|(_, manifest)| manifest)
     }
 
     /// Reads and verifies one manifest.
@@ -213,11 +276,13 @@ impl Repository {
     /// # Errors
     /// None or several fit, or the manifest is damaged.
     pub fn find(&self, which: &str) -> Result<Backup> {
-        let listed = self.list()?;
+        let keys = self.manifest_keys()?;
         if which == "latest" {
-            let newest = listed.into_iter().filter_map(|one| one.manifest.ok()).next_back();
             let missing = || Error::NotFound(format!("there is no readable backup in {}", self.store.name()));
-            return newest.map(|manifest| Backup::new(self, manifest)).ok_or_else(missing);
+            return self
+                .newest(&keys)
+                .map(|manifest| Backup::new(self, manifest))
+                .ok_or_else(missing);
         }
         if which.len() < 4 || !which.bytes().all(|digit| digit.is_ascii_hexdigit()) {
             return Err(Error::NotFound(format!(
@@ -226,9 +291,9 @@ impl Repository {
         }
         let which = which.to_ascii_lowercase();
         let named = |key: &str| key.rsplit('-').next().is_some_and(|id| id.starts_with(&which));
-        let mut fitting: Vec<Listed> = listed.into_iter().filter(|one| named(&one.key)).collect();
+        let mut fitting: Vec<String> = keys.into_iter().filter(|key| named(key)).collect();
         match (fitting.pop(), fitting.is_empty()) {
-            (Some(one), true) => Ok(Backup::new(self, one.manifest?)),
+            (Some(key), true) => self.open_manifest(&key),
             (Some(_), false) => Err(Error::NotFound(format!(
                 "`{which}` fits several backups: give more digits"
             ))),

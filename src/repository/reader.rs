@@ -60,16 +60,22 @@ impl Backup {
     /// # Errors
     /// The file table's root is missing or damaged.
     pub fn entries(&self) -> Result<Entries> {
-        let mut packs = self.reader()?;
-        let root = self.manifest.root.table();
-        let index = read_meta(&mut packs, &root)?;
-        let blocks = table::decode_index(&index).map_err(|reason| bad_slot(&root, reason))?;
+        let (packs, blocks) = self.table()?;
         Ok(Entries {
             packs,
             blocks: blocks.into(),
             block: VecDeque::new(),
             last: None,
         })
+    }
+
+    /// The blocks of the file table, and what reads them.
+    pub(super) fn table(&self) -> Result<(PackReader, Vec<BlockRef>)> {
+        let mut packs = self.reader()?;
+        let root = self.manifest.root.table();
+        let index = read_meta(&mut packs, &root)?;
+        let blocks = table::decode_index(&index).map_err(|reason| bad_slot(&root, reason))?;
+        Ok((packs, blocks))
     }
 
     /// The packs that the backup refers to, but for the one of its root.
@@ -89,13 +95,13 @@ impl Backup {
     }
 }
 
-fn read_meta(packs: &mut PackReader, at: &BlockRef) -> Result<Vec<u8>> {
+pub(super) fn read_meta(packs: &mut PackReader, at: &BlockRef) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     packs.read(at.pack, at.slot, Kind::Meta, &at.hash, &mut bytes)?;
     Ok(bytes)
 }
 
-fn bad_slot(at: &BlockRef, reason: String) -> Error {
+pub(super) fn bad_slot(at: &BlockRef, reason: String) -> Error {
     Error::damaged(pack_key(at.pack), format!("slot {}: {reason}", at.slot))
 }
 

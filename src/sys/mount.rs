@@ -57,6 +57,32 @@ pub fn unmount(at: &Path) -> Result<bool> {
     }
 }
 
+/// How a mount went away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmounted {
+    /// Nobody used it.
+    Whole,
+    /// Somebody still uses it: it is out of sight, and goes when they are done.
+    Detached,
+}
+
+/// Unmounts what is mounted at a directory, which stays; when it is in use for longer than a second it is detached.
+///
+/// # Errors
+/// The kernel refuses both.
+pub fn unmount_or_detach(at: &Path) -> Result<Unmounted> {
+    for _ in 0..10 {
+        match rustix::mount::unmount(at, UnmountFlags::NOFOLLOW) {
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => return Ok(Unmounted::Whole),
+            Err(Errno::BUSY) => std::thread::sleep(PAUSE),
+            Err(error) => return Err(Error::path("unmount", at, error)),
+        }
+    }
+    rustix::mount::unmount(at, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)
+        .map(|()| Unmounted::Detached)
+        .map_err(|error| Error::path("detach the mount at", at, error))
+}
+
 /// Whether a device is mounted anywhere in this mount namespace.
 pub fn is_mounted(device: &Path) -> bool {
     let Ok(real) = std::fs::canonicalize(device) else {

@@ -1,0 +1,148 @@
+//! The backups that a mount shows. New ones appear while it is mounted; what was there keeps its number.
+
+use std::collections::{BTreeSet, HashSet};
+use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+
+use super::node::MOST_BACKUPS;
+use crate::record::RootRecord;
+use crate::repository::{Backup, Manifest, Repository, Result};
+
+/// The repository is looked at again after so long, when somebody lists backups.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// One backup, without its record.
+#[derive(Debug, Clone)]
+pub(super) struct Shown {
+    /// Its manifest's key.
+    pub key: String,
+    pub time: jiff::Timestamp,
+    pub host: String,
+    /// `<time>-<first digits of the id>`.
+    pub name: String,
+    /// Its roots' original paths without the leading slash, in the record's order.
+    pub roots: Vec<Vec<u8>>,
+    /// Its manifest is still there.
+    pub there: bool,
+}
+
+/// All of them, by number.
+pub(super) struct Catalogue {
+    repository: Repository,
+    host: Option<String>,
+    messages: Sender<String>,
+    shown: Vec<Shown>,
+    seen: HashSet<String>,
+    looked: Instant,
+}
+
+impl Catalogue {
+    pub fn open(repository: &Repository, host: Option<String>, messages: Sender<String>) -> Result<Catalogue> {
+        let mut catalogue = Catalogue {
+            repository: repository.clone(),
+            host,
+            messages,
+            shown: Vec::new(),
+            seen: HashSet::new(),
+            looked: Instant::now(),
+        };
+        for listed in repository.list()? {
+            catalogue.add(listed.key, listed.manifest);
+        }
+        Ok(catalogue)
+    }
+
+    pub fn len(&self) -> u64 {
+        self.shown.len() as u64
+    }
+
+    pub fn get(&self, number: u32) -> Option<&Shown> {
+        self.shown.get(number as usize)
+    }
+
+    /// The hosts, sorted.
+    pub fn hosts(&self) -> BTreeSet<&str> {
+        self.there().map(|(_, shown)| shown.host.as_str()).collect()
+    }
+
+    /// Backups that are there, with their numbers, in the order in which they were seen.
+    pub fn there(&self) -> impl DoubleEndedIterator<Item = (u32, &Shown)> {
+        let all = self.shown.iter().enumerate();
+        all.filter(|(_, shown)| shown.there)
+            .map(|(number, shown)| (number as u32, shown))
+    }
+
+    /// A host's newest backup.
+    pub fn latest(&self, host: &str) -> Option<&Shown> {
+        let own = self.there().filter(|(_, shown)| shown.host == host);
+        own.map(|(_, shown)| shown).max_by_key(|shown| shown.time)
+    }
+
+    /// Looks for new backups and for those that are gone, unless that was done just now. A store that cannot be listed changes nothing.
+    pub fn refresh(&mut self) {
+        if self.looked.elapsed() < FRESH {
+            return;
+        }
+        self.looked = Instant::now();
+        let keys = match self.repository.manifest_keys() {
+            Ok(keys) => keys,
+            Err(error) => return self.say(format!("the repository cannot be listed: {error}")),
+        };
+        for key in &keys {
+            if !self.seen.contains(key) {
+                let manifest = self.repository.open_manifest(key);
+                self.add(key.clone(), manifest.map(|backup: Backup| backup.manifest().clone()));
+            }
+        }
+        let keys: HashSet<String> = keys.into_iter().collect();
+        self.shown
+            .iter_mut()
+            .for_each(|shown| shown.there = keys.contains(&shown.key));
+    }
+
+    fn add(&mut self, key: String, manifest: Result<Manifest>) {
+        self.seen.insert(key.clone());
+        let manifest = match manifest {
+            Ok(manifest) => manifest,
+            Err(error) => return self.say(format!("a backup is not shown: {error}")),
+        };
+        if self.host.as_ref().is_some_and(|host| *host != manifest.host) {
+            return;
+        }
+        if self.shown.len() >= MOST_BACKUPS {
+            return self.say(format!(
+                "{key} is not shown: there are more than {MOST_BACKUPS} backups"
+            ));
+        }
+        let roots = serde_json::from_value::<Vec<RootRecord>>(manifest.record["roots"].clone());
+        let Ok(roots) = roots else {
+            return self.say(format!("{key} is not shown: its record has no roots"));
+        };
+        let time = manifest.time.strftime("%Y%m%dT%H%M%SZ");
+        self.shown.push(Shown {
+            key,
+            name: format!("{time}-{}", manifest.id.short()),
+            time: manifest.time,
+            host: manifest.host,
+            roots: roots
+                .iter()
+                .map(|root| without_slashes(root.path.as_os_str().as_bytes()))
+                .collect(),
+            there: true,
+        });
+    }
+
+    fn say(&self, text: String) {
+        let _ = self.messages.try_send(text);
+    }
+}
+
+fn without_slashes(path: &[u8]) -> Vec<u8> {
+    let parts: Vec<&[u8]> = path
+        .split(|byte| *byte == b'/')
+        .filter(|part| !part.is_empty())
+        .collect();
+    parts.join(&b'/')
+}
