@@ -104,8 +104,20 @@ impl Log {
     /// Records from now on; the call number `fails_at` (from 1) and all that follow fail with `errno`. Removals succeed, as they do on
     /// a full disk.
     pub fn record(&self, directory: &Path, fails_at: Option<(usize, i32)>) -> Watch {
+        self.watch(directory, fails_at, true)
+    }
+
+    /// The same on a filesystem that has no files without names (NFS, some FUSE).
+    pub fn record_without_tmpfile(&self, directory: &Path) -> Watch {
+        self.watch(directory, None, false)
+    }
+
+    fn watch(&self, directory: &Path, fails_at: Option<(usize, i32)>, nameless: bool) -> Watch {
         let (log, mut made) = (self.clone(), 0);
         watch(directory, move |call| {
+            if !nameless && matches!(call, Call::Create { name: None, .. }) {
+                return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+            }
             made += 1;
             let is_removal = matches!(call, Call::Remove { .. });
             if let Some((_, errno)) = fails_at.filter(|(at, _)| made >= *at && !is_removal) {

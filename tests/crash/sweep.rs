@@ -187,8 +187,11 @@ fn lucks() -> Vec<Luck> {
 }
 
 /// `init`, a backup, a second one with the first as parent: the real calls.
-fn recorded(scene: &Scene) -> Vec<Step> {
-    let _watch = scene.log.record(&scene.root, None);
+fn recorded(scene: &Scene, nameless: bool) -> Vec<Step> {
+    let _watch = match nameless {
+        true => scene.log.record(&scene.root, None),
+        false => scene.log.record_without_tmpfile(&scene.root),
+    };
     // The store syncs the name of its own directory in the one above, which is not watched.
     let repository = scene.create();
     scene.log.push(Step::MakeDirectory {
@@ -206,8 +209,16 @@ fn recorded(scene: &Scene) -> Vec<Step> {
 
 #[test]
 fn a_power_cut_after_any_call_leaves_every_committed_backup_whole() {
+    for nameless in [true, false] {
+        every_power_cut(nameless);
+    }
+}
+
+/// With files that get their name by linkat(2), and with files that are renamed to it.
+fn every_power_cut(nameless: bool) {
     let scene = Scene::new();
-    let steps = recorded(&scene);
+    let steps = recorded(&scene, nameless);
+    assert_eq!(steps.iter().any(|step| matches!(step, Step::Rename { .. })), !nameless);
     let kinds = |wanted: fn(&Step) -> bool| steps.iter().filter(|step| wanted(step)).count();
     assert!(
         kinds(|step| matches!(step, Step::Link { .. } | Step::Rename { .. })) > 6,
@@ -223,7 +234,7 @@ fn a_power_cut_after_any_call_leaves_every_committed_backup_whole() {
 #[test]
 fn every_sync_that_the_store_makes_is_needed() {
     let scene = Scene::new();
-    let steps = recorded(&scene);
+    let steps = recorded(&scene, true);
     let syncs: Vec<usize> = (0..steps.len()).filter(|at| steps[*at].is_sync()).collect();
     let mut idle = Vec::new();
     for at in syncs {

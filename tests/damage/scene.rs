@@ -26,6 +26,8 @@ pub struct Scene {
     pub originals: BTreeMap<Id, PathBuf>,
     /// A pack that no backup needs.
     pub stray: String,
+    /// Which backup is restored next.
+    pub turn: std::cell::Cell<usize>,
 }
 
 impl Scene {
@@ -53,6 +55,7 @@ impl Scene {
             backups,
             originals,
             stray,
+            turn: std::cell::Cell::new(0),
         }
     }
 

@@ -128,7 +128,11 @@ impl Unpublished {
     pub fn create(directory: &Path, mode: u32) -> Result<Unpublished> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         match rustix::fs::open(directory, flags, Mode::from_raw_mode(mode)) {
-            Ok(descriptor) if can_link() => Unpublished::begun(directory, File::from(descriptor), None),
+            Ok(descriptor) if can_link() => match Unpublished::begun(directory, File::from(descriptor), None) {
+                // A test plays a filesystem without O_TMPFILE.
+                Err(error) if error.errno() == Some(libc::EOPNOTSUPP) => Unpublished::named(directory, mode),
+                begun => begun,
+            },
             Ok(_) | Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Unpublished::named(directory, mode),
             Err(error) => Err(Error::path("create a file in", directory, error)),
         }
