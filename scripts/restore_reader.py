@@ -35,6 +35,7 @@ CHUNKS = {0: 16 << 10, 1: 64 << 10, 2: 1 << 20}
 DATA, META = 1, 2
 LARGEST = {DATA: 1 << 20, META: 64 << 20}
 HEADER, LINE, TRAILER = 32, 44, 96
+DROPPED = 2
 FOOTERS_KEPT = 8
 
 
@@ -193,18 +194,34 @@ class Packs:
         self.decompressor = zstandard.ZstdDecompressor()
 
     def resolve(self, pack):
-        """Where a pack's bytes are, and its verified slot table: the only place that knows how an id becomes an object."""
+        """The objects that hold a pack, with their verified slot tables: the only place that knows how an id becomes objects.
+
+        Generation 0 alone where it is there and reads well, else the later ones, the largest first; each may have dropped slots."""
         if pack in self.kept:
             self.kept.move_to_end(pack)
             return self.kept[pack]
-        key = f"packs/{pack.hex()[:2]}/{pack.hex()}"
-        slots = self.slot_table(key, pack)
-        self.kept[pack] = slots
+        name = pack.hex()
+        directory = f"packs/{name[:2]}"
+        found, failed = [], Damaged(f"{directory}/{name}", "it is missing")
+        try:
+            found.append(self.slot_table(f"{directory}/{name}", pack, 0))
+        except Damaged as error:
+            failed = error
+            listed = os.listdir(self.repository.path(directory)) if os.path.isdir(self.repository.path(directory)) else []
+            later = [re.fullmatch(name + r"\.([1-9][0-9]*)-[0-9a-f]{16}", other) for other in listed]
+            for match in sorted(filter(None, later), key=lambda match: -int(match[1])):
+                try:
+                    found.append(self.slot_table(f"{directory}/{match[0]}", pack, int(match[1])))
+                except Damaged as error:
+                    failed = error
+        if not found:
+            raise failed
+        self.kept[pack] = found
         if len(self.kept) > FOOTERS_KEPT:
             self.kept.popitem(last=False)
-        return slots
+        return found
 
-    def slot_table(self, key, pack):
+    def slot_table(self, key, pack, expected_generation):
         def bad(reason):
             return Damaged(key, reason)
 
@@ -222,7 +239,7 @@ class Packs:
             magic, version, kind, encryption, generation, named = struct.unpack("<8sHBBI16s", header)
             if magic != b"SNAPPACK" or named != pack or kind not in LARGEST:
                 raise bad("its header does not fit")
-            if version != 1 or encryption != 0 or generation != 0:
+            if version != 1 or encryption != 0 or generation != expected_generation:
                 raise bad(f"version {version}, encryption {encryption}, generation {generation} cannot be read")
             digest, body, count, zero, end = struct.unpack("<32s32sI20s8s", trailer)
             if end != b"SNAPDONE" or zero != bytes(20) or count > 65536 or count * LINE > size - HEADER - TRAILER:
@@ -235,7 +252,9 @@ class Packs:
         for number in range(count):
             stored, plain, encoding = struct.unpack_from("<III", table, number * LINE)
             fits = stored == plain if encoding == 0 else stored < plain
-            if encoding > 1 or not fits or not 0 < plain <= LARGEST[kind]:
+            if encoding == DROPPED:
+                fits = stored == 0 and generation > 0
+            if encoding > DROPPED or not fits or not 0 < plain <= LARGEST[kind]:
                 raise bad(f"slot {number} does not fit")
             offsets.append(at)
             at += stored
@@ -243,21 +262,40 @@ class Packs:
             raise bad("its slots do not end where its slot table begins")
         return Slots(key, kind, digest, body, size, table, offsets, generation)
 
-    def line(self, pack, slot, kind, expected):
-        """The slot's line, if it is the one that is referred to."""
-        slots = self.resolve(pack)
-        if slot >= len(slots.offsets) or slots.kind != kind:
-            raise Damaged(slots.key, f"it has no slot {slot} of that kind")
-        stored, plain, encoding, digest = struct.unpack_from("<III32s", slots.table, slot * LINE)
-        if digest != expected:
-            raise Damaged(slots.key, f"slot {slot} is not the one that is referred to")
-        return slots, stored, plain, encoding, digest
+    def lines(self, pack, slot, kind, expected):
+        """The slot's line in each object that has it, if it is the one that is referred to."""
+        found, failed = [], None
+        for slots in self.resolve(pack):
+            if slot >= len(slots.offsets) or slots.kind != kind:
+                failed = Damaged(slots.key, f"it has no slot {slot} of that kind")
+                continue
+            stored, plain, encoding, digest = struct.unpack_from("<III32s", slots.table, slot * LINE)
+            if encoding == DROPPED:
+                failed = failed or Damaged(slots.key, f"slot {slot} was dropped")
+            elif digest != expected:
+                failed = Damaged(slots.key, f"slot {slot} is not the one that is referred to")
+            else:
+                found.append((slots, stored, plain, encoding, digest))
+        if not found:
+            raise failed
+        return found
 
     def read(self, pack, slot, kind, expected):
-        slots, stored, plain, encoding, digest = self.line(pack, slot, kind, expected)
-        with open(self.repository.path(slots.key), "rb") as file:
-            data = os.pread(file.fileno(), stored, slots.offsets[slot])
-        return self.plain(slots.key, slot, data, stored, plain, encoding, digest)
+        # Objects that vanish were copied before: looked for once more.
+        for last_try in (False, True):
+            failed = None
+            for slots, stored, plain, encoding, digest in self.lines(pack, slot, kind, expected):
+                try:
+                    with open(self.repository.path(slots.key), "rb") as file:
+                        data = os.pread(file.fileno(), stored, slots.offsets[slot])
+                    return self.plain(slots.key, slot, data, stored, plain, encoding, digest)
+                except FileNotFoundError:
+                    failed = Damaged(slots.key, "it is missing")
+                except Damaged as error:
+                    failed = error
+            self.kept.pop(pack, None)
+            if last_try:
+                raise failed
 
     def plain(self, key, slot, data, stored, plain, encoding, digest):
         if len(data) != stored:
@@ -276,18 +314,20 @@ class Packs:
         return data
 
     def sweep(self, pack):
-        """Reads a whole pack: every slot, and the digest of all of them."""
-        slots, hasher = self.resolve(pack), self.repository.keyed("pack")
-        with open(self.repository.path(slots.key), "rb") as file:
-            file.seek(HEADER)
-            for slot in range(len(slots.offsets)):
-                stored, plain, encoding, digest = struct.unpack_from("<III32s", slots.table, slot * LINE)
-                data = file.read(stored)
-                hasher.update(data)
-                self.plain(slots.key, slot, data, stored, plain, encoding, digest)
-        if hasher.digest() != slots.body:
-            raise Damaged(slots.key, "its slots' bytes do not fit their digest")
-        return slots
+        """Reads a pack's objects whole: every slot, and the digest of all of them."""
+        for slots in self.resolve(pack):
+            hasher = self.repository.keyed("pack")
+            with open(self.repository.path(slots.key), "rb") as file:
+                file.seek(HEADER)
+                for slot in range(len(slots.offsets)):
+                    stored, plain, encoding, digest = struct.unpack_from("<III32s", slots.table, slot * LINE)
+                    data = file.read(stored)
+                    hasher.update(data)
+                    if encoding != DROPPED:
+                        self.plain(slots.key, slot, data, stored, plain, encoding, digest)
+            if hasher.digest() != slots.body:
+                raise Damaged(slots.key, "its slots' bytes do not fit their digest")
+        return self.resolve(pack)
 
 
 # ------------------------------------------------------------------ a backup
@@ -470,9 +510,10 @@ def command_verify(repository, arguments):
         for pack, (size, digest) in needed.items():
             if (pack, digest) in swept:
                 continue
-            slots = backup.packs.sweep(pack)
-            if (slots.size, slots.digest) != (size, digest):
-                raise Damaged(slots.key, "it is not the pack that the backup refers to")
+            for slots in backup.packs.sweep(pack):
+                # Only of generation 0 the backup knows size and digest; of the others each chunk is looked up below.
+                if slots.generation == 0 and (slots.size, slots.digest) != (size, digest):
+                    raise Damaged(slots.key, "it is not the pack that the backup refers to")
             swept.add((pack, digest))
         names = 0
         for entry in backup.entries():
@@ -485,7 +526,7 @@ def command_verify(repository, arguments):
                         continue
                     if piece[0] not in needed:
                         raise Damaged(backup.key, f"the table of packs lacks {piece[0].hex()}")
-                    if backup.packs.line(piece[0], piece[1], DATA, piece[2])[2] != length:
+                    if backup.packs.lines(piece[0], piece[1], DATA, piece[2])[0][2] != length:
                         raise Damaged(backup.key, f"a chunk of {entry.path!r} has another length")
         if names != backup.manifest["sizes"]["entries"]:
             raise Damaged(backup.key, f"{names} entries, not {backup.manifest['sizes']['entries']}")

@@ -1,7 +1,7 @@
 //! A backup as a tar archive on a stream, with all metadata; each chunk is verified before it is written.
 //!
 //! Archives are POSIX (pax) with GNU's sparse files 1.0, as GNU tar, bsdtar and Python's tarfile read them. An error ends the archive in the
-//! middle of a member or of a header, so that no reader takes what was written for the whole.
+//! middle of a member, so that no reader takes what was written for the whole.
 
 mod acl;
 mod ahead;

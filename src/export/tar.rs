@@ -9,6 +9,9 @@ pub(super) const BLOCK: usize = 512;
 /// The archive's length is a multiple of this.
 const RECORD: u64 = 20 * BLOCK as u64;
 
+/// The name of a member that never comes.
+const INCOMPLETE: &[u8] = b"THIS-ARCHIVE-IS-INCOMPLETE";
+
 /// A member's kind, as the header says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -133,10 +136,12 @@ impl<'o> Archive<'o> {
         self.out.flush()
     }
 
-    /// Leaves an archive that no reader takes for whole: a member that is too short, or, between members, a part of a header.
+    /// Leaves an archive that no reader takes for whole: a member that is too short. Between members one is begun for that, since GNU tar and
+    /// Python's tarfile read over a part of a header at the end.
     pub fn cut(&mut self) {
         if self.left == 0 {
-            let _ = self.put(&[b'!'; BLOCK / 2]);
+            let block = block(INCOMPLETE, b'0', &[], BLOCK as u64, 0o600, (0, 0), 0, (0, 0));
+            let _ = self.put(&block);
         }
         let _ = self.out.flush();
     }
@@ -290,6 +295,6 @@ mod tests {
         archive.data(&[1; 600]).unwrap();
         assert!(archive.data(&[1]).is_err());
         archive.cut();
-        assert_eq!(out.len(), 512 + 1024 + 256);
+        assert_eq!(out.len(), 512 + 1024 + 512);
     }
 }

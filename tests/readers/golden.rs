@@ -214,3 +214,51 @@ fn a_manifest_with_an_unknown_feature_is_named_and_the_others_are_read() {
         "{errors:?}"
     );
 }
+
+/// Packs of which only later generations are there, each without half of the slots: what prune and repair leave, at its worst.
+#[test]
+fn the_independent_reader_reads_later_generations_of_packs() {
+    if !rustix::process::geteuid().is_root() {
+        return missing("root");
+    }
+    let (expected, dir) = (expected(), tempfile::tempdir().unwrap());
+    let copy = dir.path().join("repository");
+    let copied = Command::new("cp")
+        .arg("-r")
+        .arg(golden("repository"))
+        .arg(&copy)
+        .status()
+        .unwrap();
+    assert!(copied.success());
+    for pack in crate::scene::files(&copy.join("packs")) {
+        for (generation, parity) in [(9, 0), (10, 1)] {
+            let name = format!(
+                "{}.{generation}-00112233445566aa",
+                pack.file_name().unwrap().to_str().unwrap()
+            );
+            std::fs::write(
+                pack.with_file_name(name),
+                make::later_generation(&copy, &pack, generation, parity),
+            )
+            .unwrap();
+        }
+        std::fs::remove_file(&pack).unwrap();
+    }
+    let Some(verified) = reader(&copy, &["verify"]) else {
+        return;
+    };
+    assert!(verified.status.success(), "{}", said(&verified));
+    let (id, target) = (&expected.listed[1][..32], dir.path().join("out"));
+    let output = reader(&copy, &["restore", id, &text(&target)]).unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    for ((_, root), tree) in expected.trees.iter().filter(|((of, _), _)| of == id) {
+        tree::assert_same(&tree::listing(&target.join(root.trim_start_matches('/'))), tree);
+    }
+    // What is dropped everywhere is lost.
+    for pack in crate::scene::files(&copy.join("packs")) {
+        if pack.to_string_lossy().contains(".10-") {
+            std::fs::remove_file(pack).unwrap();
+        }
+    }
+    assert_eq!(reader(&copy, &["verify"]).unwrap().status.code(), Some(4));
+}

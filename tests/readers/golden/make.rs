@@ -462,3 +462,34 @@ fn make() {
         .unwrap();
     }
 }
+
+/// A pack's later generation, by docs/repository-format.md: the slots of one parity are dropped.
+pub fn later_generation(repository: &Path, pack: &Path, generation: u32, parity: usize) -> Vec<u8> {
+    let config = std::fs::read_to_string(repository.join("config")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&config[..config.len() - 66]).unwrap();
+    let key = blake3::Hash::from_hex(config["hash_key"].as_str().unwrap()).unwrap();
+    let key = blake3::derive_key("snapback 1 pack", key.as_bytes());
+    let old = std::fs::read(pack).unwrap();
+    let word = |at: usize| u32::from_le_bytes(old[at..at + 4].try_into().unwrap()) as usize;
+    let count = word(old.len() - 32);
+    let table = old.len() - 96 - 44 * count;
+    let mut header = old[..32].to_vec();
+    header[12..16].copy_from_slice(&generation.to_le_bytes());
+    let (mut body, mut lines, mut at) = (Vec::new(), Vec::new(), 32);
+    for slot in 0..count {
+        let (begin, stored) = (table + 44 * slot, word(table + 44 * slot));
+        let mut line = old[begin..begin + 44].to_vec();
+        if slot % 2 == parity {
+            line[..4].fill(0);
+            line[8] = 2;
+        } else {
+            body.extend_from_slice(&old[at..at + stored]);
+        }
+        lines.extend(line);
+        at += stored;
+    }
+    let body_digest = *blake3::keyed_hash(&key, &body).as_bytes();
+    let digest = *blake3::keyed_hash(&key, &[&header[..], &lines, &body_digest].concat()).as_bytes();
+    let tail = &old[old.len() - 32..];
+    [&header[..], &body, &lines, &digest, &body_digest, tail].concat()
+}
