@@ -100,9 +100,8 @@ fn lost(lost: &Lost) {
         output::line(format_args!("  and {} more files", lost.files.len() - NAMED));
     }
     for table in &lost.tables {
-        let at = |path: &Option<PathBuf>, end: &str| {
-            path.as_ref().map_or(end.to_owned(), |path| path.display().to_string())
-        };
+        let at =
+            |path: &Option<PathBuf>, end: &str| path.as_ref().map_or(end.to_owned(), |path| path.display().to_string());
         output::line(format_args!(
             "  whatever lay between {} and {}: {}: {}",
             at(&table.after, "the beginning"),
@@ -112,7 +111,10 @@ fn lost(lost: &Lost) {
         ));
     }
     if lost.entries > 0 {
-        output::line(format_args!("  {} files, directories and links in all are not known any more", lost.entries));
+        output::line(format_args!(
+            "  {} files, directories and links in all are not known any more",
+            lost.entries
+        ));
     }
     for directory in lost.bare_directories.iter().take(NAMED) {
         output::line(format_args!("  {}: owner and mode are lost", directory.display()));

@@ -76,8 +76,7 @@ fn damaged(damage: &Damage) {
     }
     for lost in &damage.tables {
         let at = |path: &Option<std::path::PathBuf>, end: &str| {
-            path.as_ref()
-                .map_or(end.to_owned(), |path| path.display().to_string())
+            path.as_ref().map_or(end.to_owned(), |path| path.display().to_string())
         };
         output::line(format_args!(
             "  lost: whatever lay between {} and {} (backup {})",

@@ -1,6 +1,7 @@
 //! The commit: packs durable, references checked once more, then the manifest.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use super::keys::{manifest_key, pack_key};
 use super::manifest::{FORMAT, Root};
@@ -11,6 +12,29 @@ use super::writer::{Writer, compress, compressor};
 use super::{Digest, Draft, Error, Manifest, Result, is_valid_host};
 use crate::units::Id;
 
+/// How long after the check of its references a manifest may appear. A prune's grace is longer.
+pub(super) const COMMIT_WINDOW: Duration = Duration::from_secs(3600);
+
+/// Time that has passed, by the clock that says more: the monotonic one stands still while a machine sleeps, the other may be set.
+struct Stopwatch {
+    monotonic: Instant,
+    wall: jiff::Timestamp,
+}
+
+impl Stopwatch {
+    fn start() -> Stopwatch {
+        Stopwatch {
+            monotonic: Instant::now(),
+            wall: jiff::Timestamp::now(),
+        }
+    }
+
+    fn elapsed(&self) -> Duration {
+        let wall = jiff::Timestamp::now().duration_since(self.wall);
+        self.monotonic.elapsed().max(wall.try_into().unwrap_or_default())
+    }
+}
+
 impl Writer {
     /// Makes everything durable, checks once more that what it refers to is there, and publishes the manifest.
     /// All workers were closed and the table finished before.
@@ -18,6 +42,10 @@ impl Writer {
     /// # Errors
     /// Nothing was published; or, when only the last sync failed, it is not certain to be on disk.
     pub fn commit(self, draft: Draft) -> Result<Manifest> {
+        self.commit_within(draft, COMMIT_WINDOW)
+    }
+
+    fn commit_within(self, draft: Draft, window: Duration) -> Result<Manifest> {
         if !is_valid_host(&draft.host) {
             return Err(Error::Unusable(format!(
                 "`{}` cannot be a host's name in a repository: letters, digits, `.`, `_`, `-`",
@@ -30,18 +58,27 @@ impl Writer {
             .take()
             .ok_or_else(|| Error::Unusable("the file table was not finished".to_owned()))?;
         let own = self.finisher_so_far()?;
-        let referenced = self.referenced(&own)?;
-        let root = self.write_root(&blocks, open, &referenced)?;
+        let mut packs = self.referenced(&own)?;
+        let root = self.write_root(&blocks, open, &packs)?;
         let all_own = self.finisher.wait()?;
+        packs.push(root.finished());
 
         // Everything that the manifest will refer to is durable from here.
         self.repository.store.sync()?;
         crate::failpoint!("repository.packs-durable");
-        self.check_references(referenced.iter().chain([&root.finished()]))?;
-
         let manifest = self.manifest(draft, root, &all_own);
         let key = manifest_key(&manifest.host, manifest.time, manifest.id);
         let sealed = sealed::seal(&manifest, |json| self.repository.keys.manifest(json))?;
+
+        // A prune relies on it: a manifest appears at most so long after its references were checked.
+        let checked = Stopwatch::start();
+        self.check_references(&packs)?;
+        if checked.elapsed() > window {
+            return Err(Error::Unusable(format!(
+                "looking at the packs that the backup refers to took {} s, longer than a manifest may wait: run the backup again",
+                checked.elapsed().as_secs()
+            )));
+        }
         crate::failpoint!("repository.before-manifest");
         // The manifest is the commit point. Once it may exist, nothing of this backup may be removed.
         self.state().published = true;
@@ -55,6 +92,15 @@ impl Writer {
         }
         crate::failpoint!("repository.after-manifest");
         self.repository.store.sync()?;
+        if checked.elapsed() > window
+            && let Err(error) = self.check_references(&packs)
+        {
+            // The store was slower than any prune waits: what a prune did meanwhile did not count with this backup. Its packs stay,
+            // since another backup may have compared with it already; they are unreferenced now.
+            self.repository.store.delete(&key)?;
+            self.repository.store.sync()?;
+            return Err(error);
+        }
         Ok(manifest)
     }
 
@@ -71,10 +117,10 @@ impl Writer {
     /// Size and digest of each pack that is referred to, sorted by id.
     fn referenced(&self, own: &HashMap<Id, Finished>) -> Result<Vec<Finished>> {
         let usable = self.parent.as_ref().map(|parent| &parent.usable);
-        let known = |id: &Id| own.get(id).or_else(|| usable?.get(id)).copied();
+        let known = |id: &Id| own.get(id).or_else(|| Some(&usable?.get(id)?.pack)).copied();
         let state = self.state();
-        let mut packs = Vec::with_capacity(state.referenced.len());
-        for id in &state.referenced {
+        let mut packs = Vec::new();
+        for (id, _) in state.referenced.packs() {
             let missing = || Error::Unusable(format!("the pack {id} was referred to and never closed"));
             packs.push(known(id).ok_or_else(missing)?);
         }
@@ -106,10 +152,15 @@ impl Writer {
     }
 
     /// A prune may have marked packs since the backup began; a backup that refers to one of them must not appear.
-    fn check_references<'p>(&self, packs: impl Iterator<Item = &'p Finished>) -> Result<()> {
+    fn check_references(&self, packs: &[Finished]) -> Result<()> {
+        // Marks first: a mark goes after its object, so an object that has none now and is there afterwards was not about to go.
         let doomed = self.repository.doomed()?;
+        let state = self.state();
         for pack in packs {
-            if doomed.contains(&pack.id) || !self.repository.is_there(pack)? {
+            let known = self.parent.as_ref().and_then(|parent| parent.usable.get(&pack.id));
+            let known = known.map(|usable| usable.object);
+            let slots = state.referenced.of(pack.id);
+            if !self.repository.still_has(pack, slots, known, &doomed)? {
                 let reason = "it is gone, or about to be pruned, since this backup began: run the backup again";
                 return Err(Error::damaged(pack_key(pack.id), reason));
             }

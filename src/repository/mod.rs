@@ -3,23 +3,37 @@
 
 mod begin;
 mod commit;
+mod damaged;
+mod doomed;
 mod entry;
+mod hold;
 mod keys;
+mod live;
 mod manifest;
+mod note;
 mod pack;
+pub mod prune;
 mod reader;
+mod remove;
+pub mod repair;
+mod running;
 mod sealed;
 mod section;
 mod table;
+mod used;
 pub mod verify;
 mod wire;
 mod worker;
 mod writer;
 
+pub use damaged::{Loss, LostObject};
 pub use entry::{ChunkClass, Content, Entry, EntryKind, Metadata, table_order};
+pub use hold::Hold;
 pub use keys::is_valid_host;
 pub use manifest::{Digest, Draft, Manifest, Root, SizeFigures};
+pub use note::Note;
 pub use reader::{Backup, Entries, Fetcher};
+pub use running::{Announcement, RUNNING_STALE, Running};
 pub use section::{Piece, SECTION_BYTES, Section, SectionRef};
 pub use worker::{SectionBuilder, Worker};
 pub use writer::{TableWriter, WorkerFigures, Writer, WriterOptions};

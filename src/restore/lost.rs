@@ -177,11 +177,15 @@ impl Losses {
     pub fn settle(self, spaces: &[Workspace]) -> Result<(Vec<LostFile>, Vec<PathBuf>)> {
         let mut inner = self.inner.into_inner().unwrap_or_else(PoisonError::into_inner);
         let mut files = Vec::new();
-        inner.broken.sort_by(|one, two| one.place.original.cmp(&two.place.original));
+        inner
+            .broken
+            .sort_by(|one, two| one.place.original.cmp(&two.place.original));
         for broken in inner.broken {
             let first = (broken.place.space, &broken.place.relative);
             let further = inner.links.iter().filter(|(at, link)| (link.space, at) == first);
-            let names: Vec<&Place> = std::iter::once(&broken.place).chain(further.map(|(_, link)| link)).collect();
+            let names: Vec<&Place> = std::iter::once(&broken.place)
+                .chain(further.map(|(_, link)| link))
+                .collect();
             for place in names {
                 let space = &spaces[place.space];
                 let at = if broken.some {
@@ -284,7 +288,12 @@ mod tests {
 
     #[test]
     fn neighbours_with_one_cause_are_one_range() {
-        let found = merged(vec![range(20, 10, "a"), range(0, 10, "a"), range(10, 10, "a"), range(30, 5, "b")]);
+        let found = merged(vec![
+            range(20, 10, "a"),
+            range(0, 10, "a"),
+            range(10, 10, "a"),
+            range(30, 5, "b"),
+        ]);
         assert_eq!(found, [range(0, 30, "a"), range(30, 5, "b")]);
     }
 

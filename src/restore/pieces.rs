@@ -208,7 +208,9 @@ pub(super) fn survey(
         seen += 1;
         if losses.keep_going() {
             last = Some(original_of(record, &entry));
-            survey.tables[open..].iter_mut().for_each(|lost| lost.before.clone_from(&last));
+            survey.tables[open..]
+                .iter_mut()
+                .for_each(|lost| lost.before.clone_from(&last));
             open = survey.tables.len();
         }
         let Some((index, rest)) = find(pieces, &entry) else {

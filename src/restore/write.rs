@@ -105,7 +105,9 @@ impl<'s> Names<'s> {
             let entry = match entry {
                 Ok(entry) => entry,
                 // The survey has listed it; a store that answers otherwise now is not to be gone on with.
-                Err(error) if lost_tables < self.plan.survey.tables.len() && self.shared.losses.passes(&error).is_some() => {
+                Err(error)
+                    if lost_tables < self.plan.survey.tables.len() && self.shared.losses.passes(&error).is_some() =>
+                {
                     lost_tables += 1;
                     continue;
                 }
@@ -152,7 +154,11 @@ impl<'s> Names<'s> {
             return Ok(());
         }
         // How many of the parent's last components lie in the piece, its top among them.
-        let inside = if rest.is_empty() { 0 } else { rest.split(|byte| *byte == b'/').count() };
+        let inside = if rest.is_empty() {
+            0
+        } else {
+            rest.split(|byte| *byte == b'/').count()
+        };
         let missing = |beneath: &Beneath, above: &Path| Ok::<bool, Error>(!beneath.exists(above)?);
         let mut bare = Vec::new();
         for (above, at) in parent.ancestors().zip(place.original.ancestors().skip(1)).take(inside) {
@@ -160,7 +166,9 @@ impl<'s> Names<'s> {
                 bare.push((above, at));
             }
         }
-        let outer = bare.last().map_or(parent, |(above, _)| above.parent().unwrap_or(Path::new("")));
+        let outer = bare
+            .last()
+            .map_or(parent, |(above, _)| above.parent().unwrap_or(Path::new("")));
         if !outer.as_os_str().is_empty() {
             beneath.make_directories(outer, 0o755)?;
         }

@@ -247,9 +247,15 @@ impl Store for DirectoryStore {
     }
 
     fn delete(&self, key: &str) -> Result<()> {
-        match std::fs::remove_file(self.path(key)?) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.io("delete", key, error)),
-            _ => Ok(()),
+        let path = self.path(key)?;
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(self.io("delete", key, error)),
+            // A deletion is durable with the next sync, as a new name is: a prune counts on their order.
+            Ok(()) => {
+                self.unsynced().insert(path.parent().unwrap_or(&self.root).to_owned());
+                Ok(())
+            }
         }
     }
 

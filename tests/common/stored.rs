@@ -69,7 +69,7 @@ pub fn try_restore(repository: &Repository, which: &str, dir: &Path, target: &Pa
         force: false,
         workers: 2,
         keep_uuid: false,
-            keep_going: false,
+        keep_going: false,
     };
     restore(repository, which, &request, &Silent, &Cancel::new())?;
     Ok(target.join(dir.strip_prefix("/").unwrap()))

@@ -71,12 +71,7 @@ struct Check<'c> {
 }
 
 impl Check<'_> {
-    fn lost_tables(
-        &mut self,
-        lost: &mut Vec<super::super::Error>,
-        after: &Option<Place>,
-        before: &Option<Place>,
-    ) {
+    fn lost_tables(&mut self, lost: &mut Vec<super::super::Error>, after: &Option<Place>, before: &Option<Place>) {
         for error in lost.drain(..) {
             let lost = LostTable {
                 backup: self.id,
@@ -150,7 +145,9 @@ impl Check<'_> {
 pub(super) fn packs_of(backup: &Backup) -> super::super::Result<BTreeSet<Id>> {
     let (mut packs, mut fetcher) = (BTreeSet::new(), backup.fetcher()?);
     for entry in backup.entries()?.flatten() {
-        let EntryKind::File(content) = &entry.kind else { continue };
+        let EntryKind::File(content) = &entry.kind else {
+            continue;
+        };
         for (index, at) in content.sections.iter().enumerate() {
             if let SectionRef::Stored { pack, .. } = at {
                 packs.insert(*pack);
