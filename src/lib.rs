@@ -9,6 +9,7 @@ pub mod cli;
 pub mod backup;
 pub mod check;
 pub mod cleanup;
+pub mod forget;
 pub mod restore;
 pub mod verify;
 
@@ -25,6 +26,7 @@ pub mod finding;
 pub mod journal;
 pub mod monitor;
 pub mod record;
+pub mod retention;
 pub mod sys;
 pub mod timeline;
 pub mod units;

@@ -7,10 +7,14 @@ mod check;
 mod cleanup;
 mod completions;
 mod exit;
+mod forget;
+mod hold;
 mod init;
 mod list;
 mod output;
 mod progress;
+mod prune;
+mod repair;
 mod restore;
 mod show;
 mod timeline;
@@ -67,6 +71,10 @@ fn run(command: Command, global: &Global, cancel: &Cancel) -> Result<Exit> {
         Command::Show(arguments) => show::run(&arguments, &context),
         Command::Restore(arguments) => restore::run(&arguments, &context),
         Command::Verify(arguments) => verify::run(&arguments, &context),
+        Command::Forget(arguments) => forget::run(&arguments, &context),
+        Command::Hold(arguments) => hold::run(&arguments, &context),
+        Command::Prune(arguments) => prune::run(&arguments, &context),
+        Command::Repair(arguments) => repair::run(&arguments, &context),
         Command::Cleanup(arguments) => cleanup::run(&arguments, &context),
         Command::Completions(arguments) => completions::completions(&arguments),
         Command::Man(arguments) => completions::man(&arguments),
