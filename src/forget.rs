@@ -72,7 +72,7 @@ pub struct Line {
 pub fn forget(repository: &Repository, request: &Request, cancel: &Cancel) -> Result<Report> {
     if request.ids.is_empty() && request.policy.is_empty() {
         return Err(Error::usage(
-            "no rule keeps anything, so nothing is forgotten: set `retention:` in the configuration, or give rules such as --keep-daily 14",
+            "no rule keeps anything (tags alone are not enough), so nothing is forgotten: set `retention:` in the configuration, or give rules such as --keep-daily 14",
         ));
     }
     let mut report = Report {
@@ -86,10 +86,11 @@ pub fn forget(repository: &Repository, request: &Request, cancel: &Cancel) -> Re
             Err(_) => report.unreadable.push(listed.key),
         }
     }
+    let standing = Standing::look(repository, request.now)?;
     if request.ids.is_empty() {
-        by_policy(repository, &manifests, request, &mut report)?;
+        by_policy(&standing, &manifests, request, &mut report);
     } else {
-        by_name(repository, &manifests, request, &mut report)?;
+        by_name(repository, &standing, &manifests, request, &mut report)?;
     }
     if !request.dry_run {
         // Oldest first: whatever stops it, what is left is the newer part.
@@ -101,12 +102,12 @@ pub fn forget(repository: &Repository, request: &Request, cancel: &Cancel) -> Re
     Ok(report)
 }
 
-fn by_policy(repository: &Repository, manifests: &[Manifest], request: &Request, report: &mut Report) -> Result<()> {
+fn by_policy(standing: &Standing, manifests: &[Manifest], request: &Request, report: &mut Report) {
     for ((host, job), members) in groups(manifests, request.policy.group_by) {
         if request.host.as_ref().is_some_and(|wanted| *wanted != host) {
             continue;
         }
-        let candidates = candidates(repository, &members, request.now)?;
+        let candidates = standing.of(&members);
         let verdicts = request.policy.decide(&candidates, request.now);
         report.forgotten.extend(
             verdicts
@@ -125,10 +126,15 @@ fn by_policy(repository: &Repository, manifests: &[Manifest], request: &Request,
             backups: lines.collect(),
         });
     }
-    Ok(())
 }
 
-fn by_name(repository: &Repository, manifests: &[Manifest], request: &Request, report: &mut Report) -> Result<()> {
+fn by_name(
+    repository: &Repository,
+    standing: &Standing,
+    manifests: &[Manifest],
+    request: &Request,
+    report: &mut Report,
+) -> Result<()> {
     let mut damaged = Vec::new();
     for name in &request.ids {
         if request.damaged
@@ -140,7 +146,7 @@ fn by_name(repository: &Repository, manifests: &[Manifest], request: &Request, r
         report.forgotten.push(repository.find(name)?.manifest().id);
     }
     for (_, members) in groups(manifests, GroupBy::Job) {
-        let candidates = candidates(repository, &members, request.now)?;
+        let candidates = standing.of(&members);
         let stay: Vec<&Candidate> = candidates
             .iter()
             .filter(|one| !report.forgotten.contains(&one.id))
@@ -164,6 +170,7 @@ fn by_name(repository: &Repository, manifests: &[Manifest], request: &Request, r
         if !request.dry_run {
             repository.remove_damaged(&key)?;
         }
+        report.unreadable.retain(|unreadable| *unreadable != key);
         report
             .forgotten
             .extend(key.rsplit('-').next().and_then(|id| id.parse::<Id>().ok()));
@@ -206,31 +213,45 @@ fn job_of(manifest: &Manifest) -> String {
         .unwrap_or_else(|| paths(RootRole::Files))
 }
 
-fn candidates(repository: &Repository, members: &[&Manifest], now: Timestamp) -> Result<Vec<Candidate>> {
-    let unfit = unfit(repository)?;
-    let mut bound: HashMap<Id, String> = HashMap::new();
-    for running in repository.running(now)? {
-        if let Some(parent) = running.parent {
-            bound.insert(
-                parent,
-                format!("a backup of {} that is running compares with it", running.host),
-            );
+/// What is noted about backups beside their manifests.
+struct Standing {
+    unfit: HashMap<Id, String>,
+    bound: HashMap<Id, String>,
+}
+
+impl Standing {
+    fn look(repository: &Repository, now: Timestamp) -> Result<Standing> {
+        let mut bound: HashMap<Id, String> = HashMap::new();
+        for running in repository.running(now)? {
+            if let Some(parent) = running.parent {
+                bound.insert(
+                    parent,
+                    format!("a backup of {} that is running compares with it", running.host),
+                );
+            }
         }
+        for hold in repository.holds()? {
+            let reason = hold
+                .reason
+                .map_or_else(|| "held".to_owned(), |reason| format!("held: {reason}"));
+            bound.insert(hold.backup, reason);
+        }
+        Ok(Standing {
+            unfit: unfit(repository)?,
+            bound,
+        })
     }
-    for hold in repository.holds()? {
-        let reason = hold
-            .reason
-            .map_or_else(|| "held".to_owned(), |reason| format!("held: {reason}"));
-        bound.insert(hold.backup, reason);
+
+    fn of(&self, members: &[&Manifest]) -> Vec<Candidate> {
+        let candidate = |manifest: &&Manifest| Candidate {
+            id: manifest.id,
+            time: manifest.time,
+            tags: manifest.tags.clone(),
+            unfit: self.unfit.get(&manifest.id).cloned(),
+            bound: self.bound.get(&manifest.id).cloned(),
+        };
+        members.iter().map(candidate).collect()
     }
-    let candidate = |manifest: &&Manifest| Candidate {
-        id: manifest.id,
-        time: manifest.time,
-        tags: manifest.tags.clone(),
-        unfit: unfit.get(&manifest.id).cloned(),
-        bound: bound.get(&manifest.id).cloned(),
-    };
-    Ok(members.iter().map(candidate).collect())
 }
 
 /// Backups that are known not to be good, and why.

@@ -58,10 +58,27 @@ pub(super) fn print(report: &Report) {
             ));
         }
     };
+    let going = [
+        report.unreferenced,
+        report.deleted,
+        report.waiting,
+        report.replaced,
+        report.running,
+    ];
     output::line(format_args!(
-        "{} backups need {} of {} packs, {} stored",
+        "{} {} {} of {} packs; {} stored",
         report.backups,
-        report.stored.objects - report.unreferenced.objects - report.deleted.objects,
+        if report.backups == 1 {
+            "backup needs"
+        } else {
+            "backups need"
+        },
+        report.stored.objects
+            - going
+                .iter()
+                .map(|amount| amount.objects)
+                .sum::<u64>()
+                .min(report.stored.objects),
         report.stored.objects,
         Bytes::b(report.stored.bytes)
     ));

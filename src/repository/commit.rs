@@ -74,10 +74,16 @@ impl Writer {
         let checked = Stopwatch::start();
         self.check_references(&packs)?;
         if checked.elapsed() > window {
-            return Err(Error::Unusable(format!(
-                "looking at the packs that the backup refers to took {} s, longer than a manifest may wait: run the backup again",
+            let took = format!(
+                "it took {} s, longer than a manifest may wait after it: run the backup again",
                 checked.elapsed().as_secs()
-            )));
+            );
+            return Err(Error::Store(crate::store::Error::Io {
+                operation: "look at all packs for",
+                key,
+                store: self.repository.store.name(),
+                source: std::io::Error::new(std::io::ErrorKind::TimedOut, took),
+            }));
         }
         crate::failpoint!("repository.before-manifest");
         // The manifest is the commit point. Once it may exist, nothing of this backup may be removed.
@@ -184,5 +190,131 @@ impl Writer {
             root,
             record: draft.record,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::{Repository, WriterOptions};
+    use crate::store::memory::MemoryStore;
+    use crate::store::{Store, Upload};
+    use std::sync::Arc;
+
+    /// A store in which a manifest takes long to appear, while somebody marks every pack.
+    struct Slow {
+        below: MemoryStore,
+        takes: Duration,
+    }
+
+    struct SlowUpload {
+        upload: Box<dyn Upload>,
+        below: MemoryStore,
+        takes: Duration,
+    }
+
+    impl Upload for SlowUpload {
+        fn append(&mut self, bytes: &[u8]) -> crate::store::Result<()> {
+            self.upload.append(bytes)
+        }
+
+        fn finish(self: Box<Self>) -> crate::store::Result<()> {
+            for pack in self.below.list("packs/")? {
+                let name = pack.rsplit('/').next().unwrap_or_default();
+                self.below.tamper(&format!("doomed/{name}"), Vec::new());
+            }
+            std::thread::sleep(self.takes);
+            self.upload.finish()
+        }
+    }
+
+    impl Store for Slow {
+        fn name(&self) -> String {
+            self.below.name()
+        }
+
+        fn put_new(&self, key: &str) -> crate::store::Result<Box<dyn Upload>> {
+            let upload = self.below.put_new(key)?;
+            if !key.starts_with("manifests/") {
+                return Ok(upload);
+            }
+            Ok(Box::new(SlowUpload {
+                upload,
+                below: self.below.clone(),
+                takes: self.takes,
+            }))
+        }
+
+        fn sync(&self) -> crate::store::Result<()> {
+            self.below.sync()
+        }
+
+        fn get_range(&self, key: &str, offset: u64, into: &mut [u8]) -> crate::store::Result<usize> {
+            self.below.get_range(key, offset, into)
+        }
+
+        fn size(&self, key: &str) -> crate::store::Result<u64> {
+            self.below.size(key)
+        }
+
+        fn list(&self, prefix: &str) -> crate::store::Result<Vec<String>> {
+            self.below.list(prefix)
+        }
+
+        fn delete(&self, key: &str) -> crate::store::Result<()> {
+            self.below.delete(key)
+        }
+    }
+
+    fn commit(window: Duration, takes: Duration) -> (MemoryStore, Result<Manifest>) {
+        let below = MemoryStore::default();
+        Repository::create(Arc::new(below.clone())).unwrap();
+        let slow = Slow {
+            below: below.clone(),
+            takes,
+        };
+        let repository = Repository::open(Arc::new(slow)).unwrap();
+        let options = WriterOptions {
+            id: Id::random(),
+            parent: None,
+            level: 1,
+        };
+        let writer = repository.begin(options).unwrap();
+        writer.table().unwrap().finish().unwrap();
+        let draft = Draft {
+            time: jiff::Timestamp::now(),
+            host: "h".to_owned(),
+            tags: Default::default(),
+            record: serde_json::Value::Null,
+        };
+        (below, writer.commit_within(draft, window))
+    }
+
+    #[test]
+    fn a_manifest_that_comes_later_than_a_prune_waits_for_is_checked_again_and_taken_back() {
+        let (below, late) = commit(Duration::from_millis(500), Duration::from_millis(800));
+        let late = late.unwrap_err().to_string();
+        assert!(late.contains("run the backup again"), "{late}");
+        assert!(below.list("manifests/").unwrap().is_empty(), "the manifest stayed");
+        assert!(
+            !below.list("packs/").unwrap().is_empty(),
+            "packs went that another backup may refer to"
+        );
+        // In time, a mark that came after the check is the prune's affair: it copies.
+        let (below, in_time) = commit(Duration::from_secs(60), Duration::ZERO);
+        in_time.unwrap();
+        assert_eq!(below.list("manifests/").unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_check_that_takes_too_long_publishes_nothing() {
+        let (below, refused) = commit(Duration::ZERO, Duration::ZERO);
+        assert!(
+            refused
+                .unwrap_err()
+                .to_string()
+                .contains("longer than a manifest may wait")
+        );
+        assert!(below.list("manifests/").unwrap().is_empty() && below.list("packs/").unwrap().is_empty());
     }
 }

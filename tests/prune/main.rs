@@ -4,6 +4,7 @@
 mod alone;
 mod cuts;
 mod hooked;
+mod order;
 mod races;
 mod repair;
 mod scene;
