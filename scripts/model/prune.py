@@ -135,7 +135,7 @@ def decide(who, run, objects, doomed, aged, manifests, rules):
     for _, slots in manifests:
         need |= slots
     fresh = [(name, slots) for name, slots in objects if name not in doomed]
-    copies, marks, deletes = [], [], []
+    copies, marks, deletes, late = [], [], [], []
     keeper = None
     if need:
         lost = need
@@ -160,9 +160,9 @@ def decide(who, run, objects, doomed, aged, manifests, rules):
             deletes += [("delete", name), ("unmark", name)] if rules["mark-last"] else [("unmark", name), ("delete", name)]
     if not rules["relist"]:
         # Deletes on the strength of the listing that the marks were made by, as soon as they have aged.
-        deletes += [("delete when aged", name) for _, name in marks]
+        late = [("delete when aged", name) for _, name in marks]
     gone = [("unmark if gone", name) for name in sorted(doomed) if not slots_of(objects, name)]
-    return tuple(copies + marks + deletes + gone)
+    return tuple(copies + deletes + marks + late + gone)
 
 
 def step_prune(state, number, rules):

@@ -142,7 +142,9 @@ pub(super) fn run(arguments: &Forget, context: &Context<'_>) -> Result<Exit> {
         } else {
             prune::print(&pruned);
         }
-        exit = Exit::Done;
+        if exit == Exit::Done {
+            exit = prune::exit(&pruned);
+        }
     }
     Ok(exit)
 }

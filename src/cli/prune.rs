@@ -33,11 +33,18 @@ pub(super) fn run(arguments: &Prune, context: &Context<'_>) -> Result<Exit> {
     } else {
         print(&report);
     }
-    Ok(if report.damaged.is_empty() && report.uncertain.is_empty() {
+    Ok(exit(&report))
+}
+
+pub(super) fn exit(report: &Report) -> Exit {
+    if !report.failed.is_empty() {
+        return Exit::Failed;
+    }
+    if report.damaged.is_empty() && report.uncertain.is_empty() {
         Exit::Done
     } else {
         Exit::Damaged
-    })
+    }
 }
 
 pub(super) fn print(report: &Report) {
@@ -121,6 +128,12 @@ pub(super) fn print(report: &Report) {
             output::red("damaged"),
             one.backup.short(),
             one.reason
+        ));
+    }
+    if let Some(first) = report.failed.first() {
+        output::line(format_args!(
+            "{} copies of mostly unused packs could not be written ({first}); what was deleted and marked is, and the next prune tries again",
+            report.failed.len()
         ));
     }
     match report.next {

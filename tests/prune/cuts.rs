@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use snapback::monitor::Silent;
 use snapback::repository::Repository;
+use snapback::store::Error;
 use snapback::store::memory::MemoryStore;
 use snapback::sys::signal::Cancel;
 
-use super::hooked::Hooked;
+use super::hooked::{Hooked, Step};
 use super::scene::{Scene, assert_good};
 
 /// A repository in which a prune deletes, copies and marks at once.
@@ -99,4 +100,29 @@ fn a_wish_to_end_is_heeded_and_harms_nothing() {
     let ended = scene.repository.prune(&scene.options(), &Silent, &cancel).unwrap_err();
     assert!(matches!(ended, snapback::Error::Interrupted(15)), "{ended}");
     scene.assert_good("after a cancelled prune");
+}
+
+#[test]
+fn without_room_for_copies_the_rest_is_done_all_the_same() {
+    let scene = busy();
+    let full = Hooked::new(&scene.store, |step, key| match step {
+        Step::Put if key.starts_with("packs/") => Err(Error::Io {
+            operation: "write",
+            key: key.to_owned(),
+            store: "full".to_owned(),
+            source: std::io::Error::from(std::io::ErrorKind::StorageFull),
+        }),
+        _ => Ok(()),
+    });
+    let before = scene.bytes();
+    let repository = Repository::open(Arc::new(full)).unwrap();
+    let report = repository.prune(&scene.options(), &Silent, &Cancel::new()).unwrap();
+    assert!(report.failed.len() == 1 && report.copied.objects == 0, "{report:?}");
+    assert!(
+        report.deleted.objects > 0 && scene.bytes() < before,
+        "nothing was given back"
+    );
+    assert!(report.damaged.is_empty(), "what could not be copied was called damaged");
+    scene.assert_good("without room");
+    assert_eq!(scene.prune().copied.objects, 1, "the next one did not go on");
 }

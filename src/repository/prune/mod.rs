@@ -152,19 +152,9 @@ impl Repository {
         monitor: &dyn Monitor,
         cancel: &Cancel,
     ) -> crate::Result<()> {
-        // Copies are durable before what they were made of is marked or deleted.
+        // Copies are durable before what they were made of is marked or deleted. Deletions come before marks, since these need room.
         self.store.sync().map_err(Error::from)?;
         crate::failpoint!("prune.copied");
-        monitor.phase("mark");
-        for (object, _, why) in decisions.iter().flat_map(|decision| &decision.mark) {
-            cancel.check()?;
-            self.doom(*object, *why, view.options.now)?;
-        }
-        for object in decisions.iter().flat_map(|decision| &decision.mark_again) {
-            self.doom_again(*object, view.options.now)?;
-        }
-        self.store.sync().map_err(Error::from)?;
-        crate::failpoint!("prune.marked");
         monitor.phase("delete");
         let delete: Vec<&PackName> = decisions
             .iter()
@@ -184,6 +174,16 @@ impl Repository {
         {
             self.store.delete(key).map_err(Error::from)?;
         }
+        monitor.phase("mark");
+        for (object, _, why) in decisions.iter().flat_map(|decision| &decision.mark) {
+            cancel.check()?;
+            self.doom(*object, *why, view.options.now)?;
+        }
+        for object in decisions.iter().flat_map(|decision| &decision.mark_again) {
+            self.doom_again(*object, view.options.now)?;
+        }
+        self.store.sync().map_err(Error::from)?;
+        crate::failpoint!("prune.marked");
         Ok(())
     }
 

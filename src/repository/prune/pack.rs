@@ -22,6 +22,8 @@ pub(super) struct Decision {
     pub copied: Vec<u64>,
     pub unused: u64,
     pub damaged: Vec<String>,
+    /// Why something that should be copied was not.
+    pub failed: Option<String>,
 }
 
 impl Decision {
@@ -102,23 +104,40 @@ impl Repository {
             to_copy = others().any(|other| is_readable(&self.store, &self.keys, other.name, *slot));
             lost |= others().next().is_some() && !to_copy;
         }
+        // Whether the base is to be copied and cannot be, because something needed in it is damaged.
+        let mut rotten = false;
         let mut keeper = base.map(|base| base.name);
         if to_copy && !need.is_empty() {
             // Whatever is damaged: a copy never has less than what it replaces.
             let allowed = base.map_or(need.len(), missing);
-            let copied = self.copy(objects, &need, allowed, view.options.dry_run)?;
-            lost |= copied.missing > 0;
+            let copied = match self.copy(objects, &need, allowed, view.options.dry_run) {
+                // No room for a copy must not keep others from being deleted.
+                Err(Error::Store(error @ store::Error::Io { .. })) => {
+                    decision.failed = Some(error.to_string());
+                    Copy::default()
+                }
+                copied => copied?,
+            };
+            lost |= copied.missing > 0 || copied.name.is_none();
             if let Some(name) = copied.name {
                 decision.copied.push(copied.size);
                 keeper = Some(name);
-            } else if let Some(base) = base {
-                decision.damaged.push(base.name.key());
+            } else {
+                rotten = true;
             }
+        }
+        if lost {
+            // Another prune may be ahead: what is gone was not damaged, and the next prune looks again.
+            objects
+                .iter()
+                .try_for_each(|object| self.store.size(&object.name.key()).map(|_| ()))?;
         }
         let unreadable = |object: &Object| object.footer.is_none();
         for object in objects {
             match (object.doomed, object.aged) {
-                _ if Some(object.name) == keeper => {}
+                // Nothing is wrong with what could only not be copied.
+                _ if decision.failed.is_some() => {}
+                _ if Some(object.name) == keeper && !rotten => {}
                 // What is needed and cannot be copied may be read one day.
                 _ if lost || unreadable(object) => decision.damaged.push(object.name.key()),
                 (false, _) => decision.mark.push(replaced(object.name, object.size)),
@@ -161,6 +180,7 @@ impl Repository {
 }
 
 /// A new generation.
+#[derive(Default)]
 struct Copy {
     name: Option<PackName>,
     size: u64,

@@ -57,6 +57,8 @@ pub struct Report {
     pub unused_bytes: u64,
     /// Damaged objects that stay, because something in them is needed and cannot be copied.
     pub damaged: Vec<String>,
+    /// Copies that could not be written, and why (no room): the packs stay as they are.
+    pub failed: Vec<String>,
     /// Backups whose packs are kept as a whole.
     pub uncertain: Vec<Uncertain>,
     /// Notes (drills, holds, damage) about backups that are gone.
@@ -83,6 +85,7 @@ impl Report {
             running: Amount::default(),
             unused_bytes: 0,
             damaged: Vec::new(),
+            failed: Vec::new(),
             uncertain: uncertain.collect(),
             notes_removed: 0,
             next: None,
@@ -97,6 +100,7 @@ impl Report {
         decision.copied.iter().for_each(|size| self.copied.add(*size));
         self.unused_bytes += decision.unused;
         self.damaged.extend(decision.damaged.iter().cloned());
+        self.failed.extend(decision.failed.iter().cloned());
         let options = view.options;
         let mut next = |since: jiff::Timestamp| {
             let end = since.checked_add(options.grace).unwrap_or(jiff::Timestamp::MAX);
