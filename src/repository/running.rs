@@ -133,7 +133,7 @@ mod tests {
         let repository = Repository::create(Arc::new(store.clone())).unwrap();
         let (now, first) = (jiff::Timestamp::now(), of("x"));
         let alive = repository.announce(first.clone()).unwrap();
-        assert_eq!(repository.running(now).unwrap(), [first.clone()]);
+        assert_eq!(repository.running(now).unwrap(), std::slice::from_ref(&first));
         std::mem::forget(alive);
         let other = repository.announce(of("y")).unwrap();
         let second = repository.announce(of("x")).unwrap();

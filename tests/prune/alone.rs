@@ -23,7 +23,7 @@ fn a_forgotten_backups_room_comes_back_after_the_grace_and_not_before() {
     scene.remove(&first);
 
     let marked = scene.prune();
-    assert!(marked.unreferenced.bytes > 3 * 64 << 10, "{marked:?}");
+    assert!(marked.unreferenced.bytes > 3 * (64 << 10), "{marked:?}");
     assert_eq!(marked.deleted.objects, 0, "deleted what was marked just now");
     scene.later(23);
     let waiting = scene.prune();
@@ -31,7 +31,7 @@ fn a_forgotten_backups_room_comes_back_after_the_grace_and_not_before() {
     scene.later(1);
     assert_eq!(scene.prune().deleted, marked.unreferenced);
     assert!(scene.keys("doomed/").is_empty());
-    assert!(scene.bytes() < 4 * 64 << 10, "{} bytes are left", scene.bytes());
+    assert!(scene.bytes() < 4 * (64 << 10), "{} bytes are left", scene.bytes());
     scene.assert_good("after the prune");
     scene.assert_restores(second.id, &expected);
 }
@@ -54,7 +54,7 @@ fn a_pack_that_is_mostly_unused_is_copied_without_that() {
     let report = scene.prune();
     assert_eq!((report.copied.objects, report.replaced.objects), (1, 1), "{report:?}");
     assert_eq!((dry.copied.objects, dry.replaced), (1, report.replaced));
-    assert!(report.copied.bytes < 4 * 64 << 10 && report.copied.bytes.abs_diff(dry.copied.bytes) < 4096);
+    assert!(report.copied.bytes < 4 * (64 << 10) && report.copied.bytes.abs_diff(dry.copied.bytes) < 4096);
     scene.later(25);
     scene.prune();
     let later = scene
@@ -101,7 +101,7 @@ fn the_share_that_may_be_unused_is_the_users() {
         scene.repository.prune(&options, &Silent, &Cancel::new()).unwrap()
     };
     assert_eq!(copied(50).copied.objects, 0);
-    assert!(copied(50).unused_bytes > 5 * 64 << 10);
+    assert!(copied(50).unused_bytes > 5 * (64 << 10));
     assert_eq!(copied(25).copied.objects, 1);
 }
 

@@ -117,7 +117,7 @@ fn a_backup_that_begins_after_the_mark_stores_again_and_the_mark_is_obeyed() {
     let second = scene.back_up_over(hooked, Some(&first)).unwrap();
     // Its data is doomed now, though it is needed.
     let third = scene.back_up(Some(&second));
-    assert!(third.sizes.stored > 20 * 64 << 10, "it referred to what is doomed");
+    assert!(third.sizes.stored > 20 * (64 << 10), "it referred to what is doomed");
     let expected = stored::fingerprint(&scene.tree());
     scene.remove(&second);
     scene.later(25);

@@ -93,7 +93,7 @@ fn a_prune_never_deletes_a_damaged_object_that_is_needed() {
     for round in 0..3 {
         scene.later(25);
         let report = scene.prune();
-        assert_eq!(report.damaged, [key.clone()], "round {round}");
+        assert_eq!(report.damaged, std::slice::from_ref(&key), "round {round}");
         assert_eq!((report.copied.objects, report.deleted.objects), (0, 0), "round {round}");
         assert!(scene.store.size(&key).is_ok());
     }
@@ -110,7 +110,7 @@ fn a_missing_pack_is_noted_and_stored_again() {
     assert_eq!((report.packs[0].lost_slots, &report.packs[0].saved_to), (None, &None));
     assert_eq!(report.backups[0].backup, first.id);
     let second = scene.back_up(Some(&first));
-    assert!(second.sizes.stored > 10 * 64 << 10);
+    assert!(second.sizes.stored > 10 * (64 << 10));
     let expected = stored::fingerprint(&scene.tree());
     scene.assert_restores(second.id, &expected);
 }
