@@ -23,6 +23,9 @@ pub mod volume;
 pub mod config;
 pub mod error;
 pub mod finding;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod journal;
 pub mod monitor;
 pub mod record;

@@ -125,7 +125,7 @@ pub fn restore(
         request,
     };
     let written = write_all(&plan, &notes, monitor, cancel)
-        .and_then(|()| lost(repository, losses, &survey, &pieces, &spaces))
+        .and_then(|()| lost(repository, losses, &survey, &pieces))
         .and_then(|lost| after::rewrite_indexes(&record, &pieces, &spaces, request).map(|()| lost))
         .and_then(|lost| make_durable(lost, &backup, &spaces, monitor));
     let lost = match written {
@@ -191,15 +191,9 @@ fn write_all(plan: &Plan<'_>, notes: &Notes<'_>, monitor: &dyn Monitor, cancel: 
     Ok(written?)
 }
 
-/// What could not be brought back; files that are not whole get their other name.
-fn lost(
-    repository: &Repository,
-    losses: Losses,
-    survey: &Survey,
-    pieces: &[Piece],
-    spaces: &[Workspace],
-) -> Result<Lost> {
-    let (files, mut bare_directories) = losses.settle(spaces)?;
+/// What could not be brought back.
+fn lost(repository: &Repository, losses: Losses, survey: &Survey, pieces: &[Piece]) -> Result<Lost> {
+    let (files, mut bare_directories) = losses.into_lists();
     let topless = survey.topless.iter().map(|index| pieces[*index].original.clone());
     bare_directories.extend(topless);
     bare_directories.sort();

@@ -190,6 +190,9 @@ impl Entry {
         if !path.is_empty() {
             safe_path(path)?;
         }
+        if flags & SPARSE != 0 && !matches!(kind, EntryKind::File(_)) {
+            return Err("only a file can be sparse".to_owned());
+        }
         Ok(Entry {
             root,
             path: path.to_vec(),

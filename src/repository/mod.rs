@@ -6,6 +6,8 @@ mod commit;
 mod damaged;
 mod doomed;
 mod entry;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod hold;
 mod keys;
 mod live;

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::workspace::Workspace;
 use crate::repository::Error as Repository;
+use crate::sys;
 use crate::units::Id;
 use crate::{Error, Result};
 
@@ -20,6 +21,8 @@ use crate::{Error, Result};
 pub const DAMAGED: &str = ".snapback-damaged";
 /// What the name of the list of losses ends with; it lies beside the destination.
 pub const LIST: &str = ".snapback-lost.json";
+/// What a person does when a restore stops at damage.
+pub(super) const REMEDY: &str = "`--keep-going` restores what is intact";
 /// The longest name of a file, in bytes (NAME_MAX).
 const LONGEST_NAME: usize = 255;
 
@@ -118,6 +121,8 @@ struct Inner {
     /// Further names: the first one's place in the workspace, and their own.
     links: Vec<(PathBuf, Place)>,
     bare: Vec<PathBuf>,
+    /// What is not whole, once it has its other name.
+    files: Vec<LostFile>,
 }
 
 impl Losses {
@@ -170,53 +175,56 @@ impl Losses {
         self.inner().bare.push(original);
     }
 
-    /// Gives what is not whole its other name, in all workspaces.
+    /// Gives what is not whole its other name, in all workspaces. All files are filled by then, and no directory has its time yet.
     ///
     /// # Errors
     /// A rename failed.
-    pub fn settle(self, spaces: &[Workspace]) -> Result<(Vec<LostFile>, Vec<PathBuf>)> {
-        let mut inner = self.inner.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let mut files = Vec::new();
-        inner
-            .broken
-            .sort_by(|one, two| one.place.original.cmp(&two.place.original));
-        for broken in inner.broken {
+    pub fn settle(&self, spaces: &[Workspace]) -> sys::Result<()> {
+        let mut inner = self.inner();
+        let (mut broken, links) = (std::mem::take(&mut inner.broken), std::mem::take(&mut inner.links));
+        broken.sort_by(|one, two| one.place.original.cmp(&two.place.original));
+        for broken in broken {
             let first = (broken.place.space, &broken.place.relative);
-            let further = inner.links.iter().filter(|(at, link)| (link.space, at) == first);
-            let names: Vec<&Place> = std::iter::once(&broken.place)
-                .chain(further.map(|(_, link)| link))
-                .collect();
-            for place in names {
+            let further = links.iter().filter(|(at, link)| (link.space, at) == first);
+            for place in std::iter::once(&broken.place).chain(further.map(|(_, link)| link)) {
                 let space = &spaces[place.space];
-                let at = if broken.some {
-                    Some(space.final_path(&rename(space, &place.relative)?))
-                } else {
-                    // A further name whose first name is lost was never made.
-                    if space.beneath().exists(&place.relative)? {
-                        space.beneath().remove_file(&place.relative)?;
-                    }
-                    None
-                };
-                files.push(LostFile {
+                inner.files.push(LostFile {
                     original: place.original.clone(),
-                    at,
+                    at: match broken.some {
+                        true => Some(space.final_path(&rename(space, &place.relative)?)),
+                        false => remove(space, &place.relative)?,
+                    },
                     size: broken.size,
                     ranges: broken.ranges.clone(),
                 });
             }
         }
-        Ok((files, inner.bare))
+        Ok(())
+    }
+
+    /// Files that are not whole, and directories whose own entry is lost.
+    pub fn into_lists(self) -> (Vec<LostFile>, Vec<PathBuf>) {
+        let inner = self.inner.into_inner().unwrap_or_else(PoisonError::into_inner);
+        (inner.files, inner.bare)
     }
 }
 
+/// A further name whose first name is lost was never made.
+fn remove(space: &Workspace, relative: &Path) -> sys::Result<Option<PathBuf>> {
+    if space.beneath().exists(relative)? {
+        space.beneath().remove_file(relative)?;
+    }
+    Ok(None)
+}
+
 /// Gives a file in a workspace the name of one that is not whole; one that has that name already keeps it.
-fn rename(space: &Workspace, relative: &Path) -> Result<PathBuf> {
+fn rename(space: &Workspace, relative: &Path) -> sys::Result<PathBuf> {
     let mut number = 1;
     loop {
         let to = relative.with_file_name(damaged_name(relative, number));
         match space.beneath().rename(relative, &to) {
             Err(error) if error.errno() == Some(libc::EEXIST) && number < 1000 => number += 1,
-            answer => return Ok(answer.map(|()| to)?),
+            answer => return answer.map(|()| to),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::lost::{Losses, LostTable};
+use super::lost::{Losses, LostTable, REMEDY};
 use super::{Destination, Request};
 use crate::record::{Record, RootRole};
 use crate::repository::{Backup, Entry, EntryKind};
@@ -195,7 +195,9 @@ pub(super) fn survey(
         let entry = match entry {
             Ok(entry) => entry,
             Err(error) => {
-                let (object, reason) = losses.passes(&error).ok_or(error)?;
+                let Some((object, reason)) = losses.passes(&error) else {
+                    return Err(with_remedy(error).into());
+                };
                 survey.tables.push(LostTable {
                     object,
                     reason,
@@ -238,12 +240,29 @@ pub(super) fn survey(
     }
     survey.lost = backup.manifest().sizes.entries.saturating_sub(seen);
     survey.topless = (0..pieces.len()).filter(|index| !found[*index]).collect();
+    if let Some(lost) = survey.tables.first().filter(|_| survey.entries == 0) {
+        let reason = format!(
+            "{}; all that is known of what was asked for was in it: nothing of it can be restored",
+            lost.reason
+        );
+        return Err(crate::repository::Error::damaged(&lost.object, reason).into());
+    }
     match survey.topless.first() {
         Some(missing) if survey.tables.is_empty() => Err(Error::usage(format!(
             "{} is not in this backup",
             pieces[*missing].original.display()
         ))),
         _ => Ok(survey),
+    }
+}
+
+/// A damaged part of the table.
+fn with_remedy(error: crate::repository::Error) -> crate::repository::Error {
+    match error {
+        crate::repository::Error::Damaged { object, reason } => {
+            crate::repository::Error::damaged(object, format!("{reason}; {REMEDY}"))
+        }
+        other => other,
     }
 }
 

@@ -159,7 +159,8 @@ impl Workspace {
     /// The name in the workspace of what is `relative` to the destination.
     pub fn inside(&self, relative: &Path) -> PathBuf {
         match self.how {
-            Publish::Single => Path::new(self.destination.file_name().unwrap_or_default()).join(relative),
+            // The one file; joined with an empty path it would be taken for a directory.
+            Publish::Single => PathBuf::from(self.destination.file_name().unwrap_or_default()),
             _ => relative.to_owned(),
         }
     }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::Plan;
-use super::lost::{Losses, LostRange, Place};
+use super::lost::{Losses, LostRange, Place, REMEDY};
 use super::pieces::{Borrowed, Piece, find, in_space, is_dropped};
 use crate::copy::notes::Notes;
 use crate::copy::stop::Stop;
@@ -69,6 +69,10 @@ pub(super) fn write(plan: &Plan<'_>, notes: &Notes<'_>, monitor: &dyn Monitor, c
         stop.guard(|| names.make());
         // The sender goes with `names`: the workers end when no more jobs can come.
         names.directories
+    });
+    stop.guard(|| {
+        stop.check()?;
+        Ok(plan.losses.settle(plan.spaces)?)
     });
     // Directories get their times when all files are in them.
     stop.guard(|| {
@@ -339,7 +343,7 @@ impl Filling<'_> {
             let original = self.place.original.display();
             return Err(match error {
                 crate::repository::Error::Damaged { object, reason } => {
-                    crate::repository::Error::damaged(object, format!("{reason}; needed for {original}"))
+                    crate::repository::Error::damaged(object, format!("{reason}; needed for {original}; {REMEDY}"))
                 }
                 other => other,
             }

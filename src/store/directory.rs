@@ -121,22 +121,19 @@ impl DirectoryStore {
         }
     }
 
-    /// Makes the directories above an object; those that are new are synced with their names by [`Store::sync`].
+    /// Makes the directories above an object. [`Store::sync`] syncs the names of all of them, also of those that were there: who made
+    /// them may be a writer that has not synced them yet, or died before it did.
     fn make_way(&self, key: &str, path: &Path) -> Result<PathBuf> {
         let parent = path.parent().unwrap_or(&self.root);
-        let mut missing: Vec<&Path> = parent
-            .ancestors()
-            .take_while(|above| above.starts_with(&self.root) && !above.is_dir())
-            .collect();
-        while let Some(directory) = missing.pop() {
-            match std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(directory) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(self.io("make the directory of", key, error));
-                }
-                _ => self
-                    .unsynced()
-                    .insert(directory.parent().unwrap_or(&self.root).to_owned()),
-            };
+        let below = |above: &&Path| above.starts_with(&self.root) && **above != self.root;
+        let mut way: Vec<&Path> = parent.ancestors().take_while(below).collect();
+        while let Some(directory) = way.pop() {
+            if !directory.is_dir() {
+                sys::fs::make_directory(directory, 0o700)
+                    .map_err(|error| self.io("make the directory of", key, error.into_io()))?;
+            }
+            let above = directory.parent().unwrap_or(&self.root);
+            self.unsynced().insert(above.to_owned());
         }
         Ok(parent.to_owned())
     }
@@ -167,7 +164,7 @@ impl DirectoryStore {
             if entry.file_type()?.is_dir() {
                 self.clean(&path, cleaned)?;
             } else if name.starts_with(".snapback-") && name.ends_with(".tmp") && is_abandoned(&path)? {
-                std::fs::remove_file(&path)?;
+                sys::fs::remove_file(&path).map_err(sys::Error::into_io)?;
                 *cleaned += 1;
             }
         }
@@ -248,10 +245,10 @@ impl Store for DirectoryStore {
 
     fn delete(&self, key: &str) -> Result<()> {
         let path = self.path(key)?;
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(self.io("delete", key, error)),
-            // A deletion is durable with the next sync, as a new name is: a prune counts on their order.
+        match sys::fs::remove_file(&path) {
+            Err(error) if error.is(io::ErrorKind::NotFound) => Ok(()),
+            Err(error) => Err(self.io("delete", key, error.into_io())),
+            // A prune counts on the order of deletions, too.
             Ok(()) => {
                 self.unsynced().insert(path.parent().unwrap_or(&self.root).to_owned());
                 Ok(())

@@ -2,6 +2,8 @@
 
 mod attributes;
 mod beneath;
+#[doc(hidden)]
+pub mod calls;
 mod durable;
 mod locks;
 mod ranges;
@@ -15,7 +17,10 @@ use super::{Error, Result};
 
 pub use attributes::{Xattr, link_xattrs, no_such_attribute, xattrs};
 pub use beneath::{Beneath, Special};
-pub use durable::{Unpublished, create_durably, make_directory_durably, replace_durably, sync_directory, sync_file};
+pub use durable::{
+    Unpublished, create_durably, make_directory, make_directory_durably, remove_file, replace_durably, sync_directory,
+    sync_file,
+};
 pub use locks::locked_by;
 pub use ranges::{forget_cached, next_data, read_up_to, start_writing};
 

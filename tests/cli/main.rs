@@ -5,6 +5,8 @@ mod keep;
 #[path = "../common/stored.rs"]
 mod stored;
 
+mod processes;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 

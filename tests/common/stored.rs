@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use snapback::copy::{CopyOptions, Tree, copy};
 use snapback::monitor::Silent;
-use snapback::repository::{Draft, Manifest, Repository, WriterOptions};
-use snapback::restore::{Destination, Request, restore};
+use snapback::repository::{ChunkClass, Draft, Manifest, Repository, WriterOptions};
+use snapback::restore::{Destination, Report, Request, restore};
 use snapback::store::Store;
 use snapback::sys::signal::Cancel;
 use snapback::units::Id;
@@ -27,6 +27,15 @@ pub fn record(root: &Path) -> serde_json::Value {
 }
 
 pub fn try_back_up(repository: &Repository, dir: &Path, parent: Option<Id>) -> snapback::Result<Manifest> {
+    back_up_in_chunks(repository, dir, parent, ChunkClass::default())
+}
+
+pub fn back_up_in_chunks(
+    repository: &Repository,
+    dir: &Path,
+    parent: Option<Id>,
+    class: ChunkClass,
+) -> snapback::Result<Manifest> {
     let (cancel, tree) = (
         Cancel::new(),
         Tree {
@@ -45,6 +54,7 @@ pub fn try_back_up(repository: &Repository, dir: &Path, parent: Option<Id>) -> s
     let options = CopyOptions {
         workers: 2,
         idle_priority: false,
+        class,
         ..CopyOptions::default()
     };
     copy(&[tree], &writer, &options, &|| Ok(()), &Silent, &cancel)?;
@@ -63,32 +73,60 @@ pub fn back_up(repository: &Repository, dir: &Path, parent: Option<Id>) -> Manif
 
 /// Restores everything below `target` and returns where the root is.
 pub fn try_restore(repository: &Repository, which: &str, dir: &Path, target: &Path) -> snapback::Result<PathBuf> {
+    restore_with(repository, which, dir, target, false).map(|(root, _)| root)
+}
+
+/// The same, going on over damage.
+pub fn rescue(repository: &Repository, which: &str, dir: &Path, target: &Path) -> snapback::Result<(PathBuf, Report)> {
+    restore_with(repository, which, dir, target, true)
+}
+
+fn restore_with(
+    repository: &Repository,
+    which: &str,
+    dir: &Path,
+    target: &Path,
+    keep_going: bool,
+) -> snapback::Result<(PathBuf, Report)> {
     let request = Request {
         destination: Destination::Target(target.into()),
         include: Vec::new(),
         force: false,
         workers: 2,
         keep_uuid: false,
-        keep_going: false,
+        keep_going,
     };
-    restore(repository, which, &request, &Silent, &Cancel::new())?;
-    Ok(target.join(dir.strip_prefix("/").unwrap()))
+    let report = restore(repository, which, &request, &Silent, &Cancel::new())?;
+    Ok((target.join(dir.strip_prefix("/").unwrap()), report))
+}
+
+/// A directory in memory where the machine has one: nothing waits for a disk.
+pub fn scratch() -> tempfile::TempDir {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("snapback-test-");
+    let in_memory = Path::new("/dev/shm");
+    if in_memory.is_dir() {
+        return builder.tempdir_in(in_memory).unwrap();
+    }
+    builder.tempdir().unwrap()
+}
+
+/// Bytes that look random and do not compress.
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 24) as u8
+    };
+    (0..length).map(next).collect()
 }
 
 /// A tree with every kind of file that needs no root.
 pub fn sample(dir: &Path) {
     use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
     std::fs::create_dir_all(dir.join("deep/er")).unwrap();
-    let noise = |seed: u64, length: usize| -> Vec<u8> {
-        let mut state = seed | 1;
-        let next = |_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state as u8
-        };
-        (0..length).map(next).collect()
-    };
     std::fs::write(dir.join("small"), "hello").unwrap();
     std::fs::write(dir.join("empty"), "").unwrap();
     std::fs::write(dir.join("noise"), noise(7, 300_000)).unwrap();
@@ -114,6 +152,8 @@ pub fn fingerprint(dir: &Path) -> BTreeMap<PathBuf, String> {
             "directory".to_owned()
         } else if meta.is_symlink() {
             std::fs::read_link(&at).unwrap().display().to_string()
+        } else if !meta.is_file() {
+            format!("special {:?}", meta.file_type())
         } else {
             format!("{} links={}", blake3::hash(&std::fs::read(&at).unwrap()), meta.nlink())
         };

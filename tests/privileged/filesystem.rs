@@ -4,6 +4,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "full_disk.rs"]
+mod full_disk;
 
 use std::fs::File;
 use std::io::Write;

@@ -158,6 +158,17 @@ enum Line<'a> {
     Option { key: &'a str, value: Option<String> },
 }
 
+/// Parses each line by itself, for fuzzing.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn read_lines(text: &str) {
+    for line in text.lines() {
+        if let Ok(Line::Option { key, .. }) = parse_line(line) {
+            let normal = normalise(key);
+            assert_eq!(normalise(&normal), normal);
+        }
+    }
+}
+
 fn parse_line(line: &str) -> std::result::Result<Line<'_>, String> {
     let text = line.trim();
     if text.is_empty() || text.starts_with(['#', ';']) {

@@ -151,6 +151,25 @@ fn trailer(slots: usize, digest: &Hash, body: &Hash) -> [u8; TRAILER] {
     trailer
 }
 
+/// The bytes of a pack with this id and a digest that fits them, whatever they are.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn with_fitting_digest(bytes: &[u8], id: crate::units::Id, keys: &Keys) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let size = bytes.len();
+    if size < HEADER + TRAILER {
+        return bytes;
+    }
+    bytes[16..HEADER].copy_from_slice(&id.0);
+    let count = u32::from_le_bytes([bytes[size - 32], bytes[size - 31], bytes[size - 30], bytes[size - 29]]) as usize;
+    let table = size.saturating_sub(TRAILER + count.saturating_mul(SLOT)).max(HEADER);
+    let (mut header, mut body) = ([0; HEADER], [0; 32]);
+    header.copy_from_slice(&bytes[..HEADER]);
+    body.copy_from_slice(&bytes[size - 64..size - 32]);
+    let digest = digest(keys, &header, &bytes[table..size - TRAILER], &body);
+    bytes[size - TRAILER..size - 64].copy_from_slice(&digest);
+    bytes
+}
+
 /// Reads the slot table; the pack's own length must come out exactly.
 fn parse_table(bytes: &[u8], kind: Kind, generation: u32, end: u64) -> Result<Vec<Slot>, String> {
     let mut offset = HEADER as u64;

@@ -13,6 +13,9 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::super::{Error, Result};
+#[cfg(feature = "failpoints")]
+use super::calls::Call;
+use super::calls::told;
 use crate::units::Id;
 
 /// Creates `path` with these bytes and permission bits, durably. Nothing is there before all of it is.
@@ -41,12 +44,39 @@ pub fn replace_durably(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
 /// # Errors
 /// The parent is missing or not writable, or something else has the name.
 pub fn make_directory_durably(path: &Path, mode: u32) -> Result<bool> {
+    let made = make_directory(path, mode)?;
+    if made {
+        sync_directory(parent(path))?;
+    }
+    Ok(made)
+}
+
+/// Makes a directory with these permission bits. Its name is durable after [`sync_directory`] of its parent, which must be there.
+/// `Ok(false)` when it is there already.
+///
+/// # Errors
+/// As [`make_directory_durably`].
+pub fn make_directory(path: &Path, mode: u32) -> Result<bool> {
     use std::os::unix::fs::DirBuilderExt;
+    told!(Call::MakeDirectory { path }, |error| Error::path(
+        "make the directory",
+        path,
+        error
+    ));
     match std::fs::DirBuilder::new().mode(mode).create(path) {
-        Ok(()) => sync_directory(parent(path)).map(|()| true),
+        Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(false),
         Err(error) => Err(Error::path("make the directory", path, error)),
     }
+}
+
+/// Removes a file's name. That it is gone is durable after [`sync_directory`] of its directory.
+///
+/// # Errors
+/// It is not there, or not ours to remove.
+pub fn remove_file(path: &Path) -> Result<()> {
+    told!(Call::Remove { path }, |error| Error::path("remove", path, error));
+    std::fs::remove_file(path).map_err(|error| Error::path("remove", path, error))
 }
 
 /// Makes the names in a directory durable (fsync of the directory).
@@ -59,6 +89,11 @@ pub fn sync_directory(path: &Path) -> Result<()> {
         path,
         Errno::IO
     ));
+    told!(Call::SyncDirectory { path }, |error| Error::path(
+        "sync the directory",
+        path,
+        error
+    ));
     let directory = super::open_directory(path)?;
     rustix::fs::fsync(directory).map_err(|error| Error::path("sync the directory", path, error))
 }
@@ -69,6 +104,7 @@ pub fn sync_directory(path: &Path) -> Result<()> {
 /// Durability is not certain: after a failed fsync what was written must be taken as lost.
 pub fn sync_file(file: &File, path: &Path) -> Result<()> {
     crate::failpoint!("fs.sync-file", || Error::path("sync", path, Errno::IO));
+    told!(Call::SyncFile { file, path }, |error| Error::path("sync", path, error));
     file.sync_all().map_err(|error| Error::path("sync", path, error))
 }
 
@@ -79,6 +115,9 @@ pub struct Unpublished {
     file: File,
     /// The temporary name, where there must be one.
     temporary: Option<PathBuf>,
+    /// For which directory it was made.
+    #[cfg(feature = "failpoints")]
+    near: PathBuf,
 }
 
 impl Unpublished {
@@ -89,10 +128,7 @@ impl Unpublished {
     pub fn create(directory: &Path, mode: u32) -> Result<Unpublished> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         match rustix::fs::open(directory, flags, Mode::from_raw_mode(mode)) {
-            Ok(descriptor) if can_link() => Ok(Unpublished {
-                file: File::from(descriptor),
-                temporary: None,
-            }),
+            Ok(descriptor) if can_link() => Unpublished::begun(directory, File::from(descriptor), None),
             Ok(_) | Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Unpublished::named(directory, mode),
             Err(error) => Err(Error::path("create a file in", directory, error)),
         }
@@ -107,10 +143,26 @@ impl Unpublished {
             .mode(mode)
             .open(&path)
             .map_err(|error| Error::path("create", &path, error))?;
-        Ok(Unpublished {
+        Unpublished::begun(directory, file, Some(path))
+    }
+
+    #[cfg_attr(not(feature = "failpoints"), allow(unused_variables, clippy::unnecessary_wraps))]
+    fn begun(directory: &Path, file: File, temporary: Option<PathBuf>) -> Result<Unpublished> {
+        let unpublished = Unpublished {
             file,
-            temporary: Some(path),
-        })
+            temporary,
+            #[cfg(feature = "failpoints")]
+            near: directory.to_owned(),
+        };
+        told!(
+            Call::Create {
+                directory,
+                file: &unpublished.file,
+                name: unpublished.temporary.as_deref()
+            },
+            |error| Error::path("create a file in", directory, error)
+        );
+        Ok(unpublished)
     }
 
     /// The file, for positioned writes and the like.
@@ -127,10 +179,24 @@ impl Unpublished {
         sync_file(&self.file, path)?;
         crate::failpoint!("fs.publish", || Error::path("publish", path, Errno::NOSPC));
         let Some(temporary) = &self.temporary else {
+            told!(
+                Call::Link {
+                    file: &self.file,
+                    to: path
+                },
+                |error| Error::path("create", path, error)
+            );
             let descriptor = format!("/proc/self/fd/{}", self.file.as_raw_fd());
             return rustix::fs::linkat(CWD, descriptor, CWD, path, AtFlags::SYMLINK_FOLLOW)
                 .map_err(|error| Error::path("create", path, error));
         };
+        told!(
+            Call::Rename {
+                from: temporary,
+                to: path
+            },
+            |error| Error::path("create", path, error)
+        );
         match rustix::fs::renameat_with(CWD, temporary, CWD, path, RenameFlags::NOREPLACE) {
             // Filesystems without RENAME_NOREPLACE (NFS, some FUSE): a hard link refuses a taken name as well; the
             // temporary name goes when `self` is dropped.
@@ -150,6 +216,13 @@ impl Unpublished {
         sync_file(&self.file, path)?;
         crate::failpoint!("fs.publish", || Error::path("publish", path, Errno::NOSPC));
         if let Some(temporary) = &self.temporary {
+            told!(
+                Call::Rename {
+                    from: temporary,
+                    to: path
+                },
+                |error| Error::path("replace", path, error)
+            );
             std::fs::rename(temporary, path).map_err(|error| Error::path("replace", path, error))?;
         }
         self.temporary = None;
@@ -159,6 +232,14 @@ impl Unpublished {
 
 impl Write for Unpublished {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        told!(
+            Call::Write {
+                file: &self.file,
+                near: &self.near,
+                bytes
+            },
+            |error| error
+        );
         self.file.write(bytes)
     }
 
@@ -170,7 +251,7 @@ impl Write for Unpublished {
 impl Drop for Unpublished {
     fn drop(&mut self) {
         if let Some(temporary) = &self.temporary {
-            let _ = std::fs::remove_file(temporary);
+            let _ = remove_file(temporary);
         }
     }
 }

@@ -35,6 +35,26 @@ pub fn position(flavour: Flavour, index: &Path, dir: &Path) -> Result<Position> 
     Err(wrong(index, "none of its last two logs has a complete header"))
 }
 
+/// The checksum of an event, for the seeds of fuzzing.
+#[cfg(test)]
+pub(crate) fn checksum(event: &[u8]) -> u32 {
+    let mut crc = crc32::Crc32::new();
+    crc.update(event);
+    crc.value()
+}
+
+/// The end of the last complete group of a log with these bytes, for fuzzing.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn end_of(name: &Path, bytes: &[u8], flavour: Flavour) -> Result<Option<u64>> {
+    let file = tempfile::NamedTempFile::new().map_err(|error| sys::Error::path("make", name, error))?;
+    std::fs::write(file.path(), bytes).map_err(|error| sys::Error::path("write", file.path(), error))?;
+    let scan = Scan::of(file.path(), flavour)?;
+    Ok(scan.map(|scan| {
+        let _ = scan.gtids.to_text();
+        scan.end
+    }))
+}
+
 /// File names in an index, without their directories: those are the live server's.
 fn names(index: &Path) -> Result<Vec<String>> {
     let text = std::fs::read_to_string(index).map_err(|error| sys::Error::path("read", index, error))?;

@@ -1,8 +1,6 @@
 //! One flipped bit, or one missing or cut object, anywhere in a repository: `verify` names it, and no restore gives it out as good.
-#![allow(missing_docs)]
 
-#[path = "common/stored.rs"]
-mod stored;
+use super::stored;
 
 use snapback::monitor::Silent;
 use snapback::repository::Repository;
@@ -19,7 +17,7 @@ struct Scene {
 
 impl Scene {
     fn new() -> Scene {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = stored::scratch();
         let tree = dir.path().join("tree");
         stored::sample(&tree);
         let store = MemoryStore::default();
@@ -31,7 +29,7 @@ impl Scene {
             _dir: dir,
             tree,
             store,
-            scratch: tempfile::tempdir().unwrap(),
+            scratch: stored::scratch(),
         }
     }
 
@@ -148,34 +146,4 @@ fn missing_and_cut_objects_are_named_by_the_quick_check_as_well() {
         );
         scene.store.tamper(&key, bytes.to_vec());
     }
-}
-
-#[test]
-fn damage_names_the_files_and_the_backups_that_need_it() {
-    let scene = Scene::new();
-    let objects = scene.store.objects();
-    // The largest object is the pack with the data of both backups.
-    let (key, bytes) = objects.iter().max_by_key(|(_, bytes)| bytes.len()).unwrap();
-    let mut damaged = bytes.to_vec();
-    let middle = damaged.len() / 2;
-    damaged[middle] ^= 1;
-    scene.store.tamper(key, damaged);
-    let repository = Repository::open(std::sync::Arc::new(scene.store.clone())).unwrap();
-    let report = snapback::verify::verify(
-        &repository,
-        &snapback::verify::Which::All,
-        Level::Data,
-        2,
-        &Silent,
-        &Cancel::new(),
-    )
-    .unwrap();
-    let damage = report.damage.iter().find(|damage| damage.object == *key).unwrap();
-    assert_eq!(damage.backups.len(), 2, "{damage:?}");
-    assert!(
-        damage.files.iter().any(|file| file.path.starts_with(&scene.tree)),
-        "{damage:?}"
-    );
-    let error = stored::try_restore(&repository, "latest", &scene.tree, &scene.scratch.path().join("x")).unwrap_err();
-    assert_eq!(error.kind(), snapback::error::Kind::Damaged, "{error}");
 }

@@ -1,8 +1,6 @@
-//! Power cuts and full disks at every step of a backup: the repository stays good, and a backup is whole or is not there.
-#![allow(missing_docs)]
+//! The repository's own order of steps, over a store in memory.
 
-#[path = "common/stored.rs"]
-mod stored;
+use super::stored;
 
 use std::sync::Arc;
 
