@@ -148,11 +148,16 @@ impl Footers {
         })
     }
 
-    /// Asks every object of a pack, the newest first, until one answers; the store is listed anew.
-    fn elsewhere<T>(&self, id: Id, mut ask: impl FnMut(&Arc<Located>) -> Result<T>) -> Option<(Arc<Located>, T)> {
+    /// Asks every other object of a pack, the newest first, until one answers; the store is listed anew.
+    fn elsewhere<T>(
+        &self,
+        tried: PackName,
+        mut ask: impl FnMut(&Arc<Located>) -> Result<T>,
+    ) -> Option<(Arc<Located>, T)> {
         for _ in 0..ROUNDS {
             let mut vanished = false;
-            for name in objects_of(&*self.store, id).ok()? {
+            let objects = objects_of(&*self.store, tried.id).ok()?;
+            for name in objects.into_iter().filter(|name| *name != tried) {
                 let answer = self.read(name).and_then(|located| {
                     let located = Arc::new(located);
                     ask(&located).map(|answer| (located, answer))
@@ -223,11 +228,13 @@ impl PackReader {
             };
             source.read(decompressor, window, number, kind, expected, into)
         };
-        let first = match footers.get(id).and_then(|located| read(&located)) {
+        let found = footers.get(id);
+        let tried = found.as_ref().map_or(PackName::first(id), |located| located.name);
+        let first = match found.and_then(|located| read(&located)) {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
-        let (located, ()) = footers.elsewhere(id, read).ok_or(first)?;
+        let (located, ()) = footers.elsewhere(tried, read).ok_or(first)?;
         footers.keep(located);
         Ok(())
     }
@@ -238,11 +245,13 @@ impl PackReader {
     /// None has.
     pub fn look_up(&mut self, id: Id, number: u32, kind: Kind, expected: &[u8; 32]) -> Result<()> {
         let look = |located: &Arc<Located>| located.slot(number, kind, expected).map(|_| ());
-        let first = match self.footers.get(id).and_then(|located| look(&located)) {
+        let found = self.footers.get(id);
+        let tried = found.as_ref().map_or(PackName::first(id), |located| located.name);
+        let first = match found.and_then(|located| look(&located)) {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
-        let (located, ()) = self.footers.elsewhere(id, look).ok_or(first)?;
+        let (located, ()) = self.footers.elsewhere(tried, look).ok_or(first)?;
         self.footers.keep(located);
         Ok(())
     }
