@@ -10,6 +10,8 @@ mod snapshots;
 mod store;
 pub(crate) mod trees;
 
+pub(crate) use store::host_name;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

@@ -45,6 +45,8 @@ pub struct Config {
     pub scratch: Scratch,
     /// Where run journals are kept.
     pub state_dir: PathBuf,
+    /// Which backups stay.
+    pub retention: crate::retention::Policy,
     /// Tags for every backup.
     pub tags: std::collections::BTreeMap<String, String>,
 }
@@ -173,6 +175,7 @@ impl Default for Config {
             lvm: Lvm::default(),
             scratch: Scratch::default(),
             state_dir: PathBuf::from("/var/lib/snapback"),
+            retention: crate::retention::Policy::default(),
             tags: std::collections::BTreeMap::new(),
         }
     }
@@ -319,6 +322,9 @@ impl Config {
             "must not be longer than an hour",
         )?;
         require(lock.attempts >= 1, "lock.attempts", "must be at least 1")?;
+        if let Some((key, what)) = self.retention.wrong() {
+            require(false, key, what)?;
+        }
         let chunk = self.copy.chunk_size.as_u64();
         require(
             ChunkClass::of(chunk).is_some(),
@@ -403,6 +409,10 @@ mod tests {
             ("host: a/b", "host"),
             ("server: nothing", "none"),
             ("copy: {bandwidth: fast}", "fast"),
+            ("retention: {keep_tags: [release]}", "retention.keep_tags"),
+            ("retention: {keep_within: -3d}", "retention.keep_within"),
+            ("retention: {after_backup: true}", "retention.after_backup"),
+            ("retention: {keep_dayly: 3}", "keep_dayly"),
             ("lvm: {cow_size: plenty}", "plenty"),
             ("lvm: {cow_size: 0%}", "0%"),
             ("scratch: {dir: here}", "scratch.dir"),

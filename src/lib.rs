@@ -1,7 +1,7 @@
 //! snapback backs up a live MySQL or MariaDB host from a storage snapshot.
 //!
 //! This file is the table of contents. Arrows point one way:
-//! `cli -> backup, restore, verify, drill, export, mount, cleanup -> detect, database, volume, copy, repository -> store -> sys`.
+//! `cli -> backup, forget, restore, verify, drill, export, mount, cleanup -> detect, database, volume, copy, repository -> store -> sys`.
 //! Only [`cli`] prints or exits; only [`sys`] holds `unsafe` or starts programs.
 
 pub mod cli;
@@ -11,6 +11,7 @@ pub mod check;
 pub mod cleanup;
 pub mod drill;
 pub mod export;
+pub mod forget;
 pub mod mount;
 pub mod restore;
 pub mod verify;
@@ -31,6 +32,7 @@ pub mod fuzzing;
 pub mod journal;
 pub mod monitor;
 pub mod record;
+pub mod retention;
 pub mod sys;
 pub mod timeline;
 pub mod units;

@@ -102,6 +102,9 @@ pub fn restore(
 ) -> Result<Report> {
     let begun = Instant::now();
     let backup = repository.find(which)?;
+    if !request.keep_going && request.include.is_empty() {
+        refuse_known_loss(repository, backup.manifest().id)?;
+    }
     let backup = if request.keep_going { backup.salvaging() } else { backup };
     let losses = Losses::new(request.keep_going);
     let record = record_of(backup.manifest())?;
@@ -246,6 +249,26 @@ fn make_durable(mut lost: Lost, backup: &Backup, spaces: &[Workspace], monitor: 
         lost::write_list(&mut lost, backup.manifest().id, first.destination())?;
     }
     Ok(lost)
+}
+
+/// What a repair wrote down: no need to find it out halfway.
+fn refuse_known_loss(repository: &Repository, id: Id) -> Result<()> {
+    let lost = repository
+        .losses_of(id)?
+        .into_iter()
+        .flat_map(|loss| loss.objects)
+        .next();
+    match lost {
+        Some(lost) => Err(crate::repository::Error::damaged(
+            format!("backup {}", id.short()),
+            format!(
+                "{}: {}; --keep-going restores what is left of it",
+                lost.object, lost.reason
+            ),
+        )
+        .into()),
+        None => Ok(()),
+    }
 }
 
 /// A server that runs on what would be replaced, or on the directory named, must be stopped first.

@@ -15,7 +15,7 @@ use crate::database::{Database, Position, Strategy};
 use crate::detect::Layout;
 use crate::finding::{Finding, Severity};
 use crate::record::{Record, VolumeRecord};
-use crate::repository::{ChunkClass, Draft, Repository, Writer, WriterOptions};
+use crate::repository::{ChunkClass, Draft, Repository, Running, Writer, WriterOptions};
 use crate::{Error, Result};
 
 /// What is stored, and where.
@@ -36,7 +36,15 @@ pub(super) fn store(run: &mut Run<'_>, mut work: Work<'_>, taken: &Taken<'_>) ->
         work.moment.coordinates.position = Some(position);
         work.moment.exact = true;
     }
-    let writer = begin(run, &work)?;
+    let parent = newest_of(work.repository, &host_name(work.config))?;
+    // Until the manifest is there: `forget` and `prune` leave alone what this run needs.
+    let _announced = work.repository.announce(Running {
+        run: run.id,
+        host: host_name(work.config),
+        parent,
+        owner: format!("{}:{}", crate::sys::host::name(), work.config.state_dir.display()),
+    })?;
+    let writer = begin(run, &work, parent)?;
     let report = run.phase("copy", |run| copy_trees(run, &work, taken, &writer))?;
     run.note(
         report
@@ -49,8 +57,7 @@ pub(super) fn store(run: &mut Run<'_>, mut work: Work<'_>, taken: &Taken<'_>) ->
 }
 
 /// A parent that cannot be read costs time, not the backup.
-fn begin(run: &mut Run<'_>, work: &Work<'_>) -> Result<Writer> {
-    let parent = newest_of(work.repository, &host_name(work.config))?;
+fn begin(run: &mut Run<'_>, work: &Work<'_>, parent: Option<crate::units::Id>) -> Result<Writer> {
     let options = WriterOptions {
         id: run.id,
         parent,
@@ -206,6 +213,6 @@ fn seen_in_snapshot(path: &Path, layout: &Layout, taken: &Taken<'_>) -> Result<P
 }
 
 /// The name under which this host's backups are kept.
-pub(super) fn host_name(config: &Config) -> String {
+pub(crate) fn host_name(config: &Config) -> String {
     config.host.clone().unwrap_or_else(crate::sys::host::name)
 }

@@ -131,6 +131,26 @@ pub(super) enum Command {
         after_help = "Stays in the foreground; Ctrl-C, SIGTERM or `umount DIR` end it. A damaged chunk reads as an input/output error and is named here.\nWhat a killed mount leaves goes with `umount DIR`.\n\nExamples:\n  snapback mount /mnt/backups\n  cp -a /mnt/backups/db1/latest/etc/mysql/my.cnf /tmp/\n  snapback mount /mnt/backups --host db1 --allow-other"
     )]
     Mount(super::mount::Mount),
+    /// Forget backups that no rule keeps, or those that are named; says why each one stays or goes
+    #[command(
+        after_help = "The newest good backup of each group, held ones, and the one that a running backup compares with always stay. Without rules the\nconfiguration's are used. What forgotten backups needed is given back by `snapback prune`. Exit status 4 when a manifest cannot be read.\n\nExamples:\n  snapback forget --dry-run\n  snapback forget --keep-daily 14 --keep-monthly 12 --prune\n  snapback forget 3f2a"
+    )]
+    Forget(super::forget::Forget),
+    /// Keep a backup, whatever the rules say
+    #[command(
+        after_help = "Examples:\n  snapback hold 3f2a --reason 'before the migration'\n  snapback hold 3f2a --release"
+    )]
+    Hold(super::hold::Hold),
+    /// Give back what no backup needs: mark it now, delete it in a prune after the grace
+    #[command(
+        after_help = "Takes no lock: backups, restores and other prunes may run meanwhile, from any host. It may be ended at any point.\nExit status 4 when something that is needed is damaged; nothing at all is pruned while a manifest cannot be read.\n\nExamples:\n  snapback prune --dry-run\n  snapback prune --max-unused 25"
+    )]
+    Prune(super::prune::Prune),
+    /// After damage: save what reads well, write down what is lost, let the next backup store it again
+    #[command(
+        after_help = "Reads every pack that a backup refers to. Removes no backup and no object. Exit status 4 when a backup lost something.\n\nExamples:\n  snapback repair --dry-run\n  snapback repair"
+    )]
+    Repair(super::repair::Repair),
     /// Remove what dead runs left on this host: snapshots, settings, unfinished files
     #[command(
         after_help = "Runs that are alive are left alone. Only what snapback wrote down before making it is touched.\n\nExamples:\n  snapback cleanup --dry-run\n  snapback cleanup"
@@ -279,12 +299,15 @@ pub(super) struct Backup {
     /// Bytes per second that are read at most, e.g. 100MB
     #[arg(long, value_name = "BYTES")]
     pub bandwidth: Option<Bytes>,
+    /// Then forget what the configured rules (`retention:`) do not keep of this host's backups
+    #[arg(long)]
+    pub forget: bool,
     /// Threads that read and compress [default: twice as many as processors, at most 16]
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,
 }
 
-fn tag(text: &str) -> std::result::Result<(String, String), String> {
+pub(super) fn tag(text: &str) -> std::result::Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("a tag is KEY=VALUE".to_owned()),

@@ -3,9 +3,9 @@
 use serde_json::json;
 
 use super::arguments::Backup;
-use super::{Context, Exit, output, show, timeline};
+use super::{Context, Exit, forget, output, show, timeline};
 use crate::Result;
-use crate::backup::{Outcome, Request, backup};
+use crate::backup::{Outcome, Request, backup, open_repository};
 
 pub(super) fn run(arguments: &Backup, context: &Context<'_>) -> Result<Exit> {
     let mut config = context.config()?;
@@ -13,17 +13,36 @@ pub(super) fn run(arguments: &Backup, context: &Context<'_>) -> Result<Exit> {
     config.copy.bandwidth = arguments.bandwidth.or(config.copy.bandwidth);
     config.copy.workers = arguments.workers.unwrap_or(config.copy.workers);
     arguments.examine.apply(&mut config)?;
+    let forgets = arguments.forget || config.retention.after_backup;
+    if forgets && config.retention.is_empty() {
+        return Err(crate::Error::usage(
+            "--forget needs rules that keep something: set `retention:` in the configuration",
+        ));
+    }
     let request = Request {
         tags: arguments.tag.iter().cloned().collect(),
     };
     let outcome = backup(&config, &request, &context.progress, context.cancel)?;
+    let forgotten = if forgets {
+        forget::after_backup(&config, &open_repository(&config)?, context)?
+    } else {
+        None
+    };
     if context.global.json {
-        output::json(&as_json(&outcome))?;
+        let mut json = as_json(&outcome);
+        if let Some(report) = &forgotten {
+            json["forgotten"] = json!(report.forgotten);
+        }
+        output::json(&json)?;
     } else {
         show::summary(&outcome.manifest, &outcome.record);
         timeline::lines(&outcome.record.phases, outcome.record.lock.as_ref())
             .iter()
             .for_each(output::line);
+        forgotten.iter().for_each(forget::print);
+    }
+    if forgets && forgotten.is_none() {
+        return Ok(Exit::Warnings);
     }
     Ok(Exit::after(&outcome.record.warnings))
 }

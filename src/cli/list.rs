@@ -1,5 +1,7 @@
 //! `snapback list`.
 
+use std::collections::HashSet;
+
 use serde_json::json;
 
 use super::arguments::List;
@@ -7,7 +9,7 @@ use super::{Context, Exit, drill, output, show};
 use crate::Result;
 use crate::backup::open_repository;
 use crate::repository::Manifest;
-use crate::units::Bytes;
+use crate::units::{Bytes, Id};
 
 pub(super) fn run(arguments: &List, context: &Context<'_>) -> Result<Exit> {
     let repository = open_repository(&context.config()?)?;
@@ -24,16 +26,42 @@ pub(super) fn run(arguments: &List, context: &Context<'_>) -> Result<Exit> {
         }
     }
     let drills = drill::last(&repository)?;
+    let held: HashSet<Id> = repository.holds()?.into_iter().map(|hold| hold.backup).collect();
+    let damaged: HashSet<Id> = repository.losses()?.into_iter().map(|loss| loss.backup).collect();
     if context.global.json {
-        let rows: Vec<_> = manifests.iter().map(|manifest| as_json(manifest, &drills)).collect();
-        output::json(&rows)?;
+        let as_json = |manifest: &Manifest| {
+            let mut json = as_json(manifest, &drills);
+            json["held"] = json!(held.contains(&manifest.id));
+            json["damaged"] = json!(damaged.contains(&manifest.id));
+            json
+        };
+        output::json(&manifests.iter().map(as_json).collect::<Vec<_>>())?;
     } else if manifests.is_empty() {
         output::say("no backups");
     } else {
-        let rows = manifests.iter().map(|manifest| row(manifest, &drills)).collect();
+        let rows = manifests.iter().map(|manifest| {
+            let mut row = row(manifest, &drills);
+            let notes = [
+                (held.contains(&manifest.id), "held"),
+                (damaged.contains(&manifest.id), "damaged"),
+            ];
+            let notes = notes.iter().filter(|(is, _)| *is).map(|(_, word)| *word);
+            row.push(notes.collect::<Vec<_>>().join(" "));
+            row
+        });
         output::line(output::table(
-            &["id", "time (UTC)", "host", "promise", "size", "stored", "drill", "tags"],
-            rows,
+            &[
+                "id",
+                "time (UTC)",
+                "host",
+                "promise",
+                "size",
+                "stored",
+                "drill",
+                "tags",
+                "notes",
+            ],
+            rows.collect(),
         ));
     }
     Ok(exit)

@@ -9,11 +9,15 @@ mod completions;
 mod drill;
 mod exit;
 mod export;
+mod forget;
+mod hold;
 mod init;
 mod list;
 mod mount;
 mod output;
 mod progress;
+mod prune;
+mod repair;
 mod restore;
 mod show;
 mod timeline;
@@ -72,6 +76,10 @@ fn run(command: Command, global: &Global, cancel: &Cancel) -> Result<Exit> {
         Command::Verify(arguments) => verify::run(&arguments, &context),
         Command::Export(arguments) => export::run(&arguments, &context),
         Command::Mount(arguments) => mount::run(&arguments, &context),
+        Command::Forget(arguments) => forget::run(&arguments, &context),
+        Command::Hold(arguments) => hold::run(&arguments, &context),
+        Command::Prune(arguments) => prune::run(&arguments, &context),
+        Command::Repair(arguments) => repair::run(&arguments, &context),
         Command::Cleanup(arguments) => cleanup::run(&arguments, &context),
         Command::Completions(arguments) => completions::completions(&arguments),
         Command::Man(arguments) => completions::man(&arguments),

@@ -29,6 +29,22 @@ pub(super) fn run(arguments: &Show, context: &Context<'_>) -> Result<Exit> {
     }
     let record = record_of(manifest)?;
     summary(manifest, &record);
+    let id = manifest.id;
+    for hold in repository.holds()?.iter().filter(|hold| hold.backup == id) {
+        output::line(format_args!(
+            "  held      {}",
+            hold.reason.as_deref().unwrap_or("no reason given")
+        ));
+    }
+    for lost in repository.losses_of(id)?.iter().flat_map(|loss| &loss.objects) {
+        let files = format_args!("{} files are not whole", lost.files).to_string();
+        output::line(format_args!(
+            "  {}   {}: {}; {files}",
+            output::red("damaged"),
+            lost.object,
+            lost.reason
+        ));
+    }
     super::drill::history(&drills);
     details(&record);
     timeline::lines(&record.phases, record.lock.as_ref())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::keys::{Keys, pack_key};
+use super::keys::{Keys, PackName};
 use super::pack::{self, Kind, PackReader};
 use super::section::Section;
 use super::wire::Encoder;
@@ -19,11 +19,18 @@ fn keys() -> Keys {
 /// A pack, with its digest made to fit: footer, sweep, and each slot by a reader that salvages.
 pub fn footer(data: &[u8]) {
     let (keys, store) = (keys(), MemoryStore::default());
-    store.tamper(&pack_key(ID), pack::with_fitting_digest(data, ID, &keys));
-    let footer = pack::read_footer(&store, &keys, ID);
+    let generation = data
+        .get(12..16)
+        .map_or(0, |g| u32::from_le_bytes([g[0], g[1], g[2], g[3]]));
+    let name = match generation {
+        0 => PackName::first(ID),
+        later => PackName::later(ID, later),
+    };
+    store.tamper(&name.key(), pack::with_fitting_digest(data, ID, &keys));
+    let footer = pack::read_footer(&store, &keys, name);
     if let Ok((footer, size)) = &footer {
         assert_eq!(*size, data.len() as u64);
-        let swept = pack::sweep(&store, &keys, ID, &mut |_| true).unwrap_or_else(|error| panic!("{error}"));
+        let swept = pack::sweep(&store, &keys, name, &mut |_| true).unwrap_or_else(|error| panic!("{error}"));
         assert!(swept.slots.len() <= footer.slots.len());
     }
     let Ok(mut reader) = PackReader::new(Arc::new(store), keys, Some(Arc::default())) else {

@@ -1,5 +1,7 @@
 //! Hashes with the repository's own key, and the names of its objects.
 
+use std::fmt;
+
 use crate::units::Id;
 
 /// A keyed BLAKE3.
@@ -12,6 +14,7 @@ pub(super) struct Keys {
     pack: Hash,
     manifest: Hash,
     drill: Hash,
+    note: Hash,
 }
 
 impl Keys {
@@ -21,6 +24,7 @@ impl Keys {
             pack: blake3::derive_key("snapback 1 pack", key),
             manifest: blake3::derive_key("snapback 1 manifest", key),
             drill: blake3::derive_key("snapback 1 drill", key),
+            note: blake3::derive_key("snapback 1 note", key),
         }
     }
 
@@ -43,6 +47,11 @@ impl Keys {
     pub fn drill(&self, bytes: &[u8]) -> Hash {
         blake3::keyed_hash(&self.drill, bytes).into()
     }
+
+    /// Of a note's JSON.
+    pub fn note(&self, bytes: &[u8]) -> Hash {
+        blake3::keyed_hash(&self.note, bytes).into()
+    }
 }
 
 /// The object that describes the repository.
@@ -51,10 +60,16 @@ pub(super) const CONFIG: &str = "config";
 pub(super) const PACKS: &str = "packs/";
 /// Below it lie the manifests.
 pub(super) const MANIFESTS: &str = "manifests/";
+/// Below it lie marks: objects of packs that a prune means to delete.
+pub(super) const DOOMED: &str = "doomed/";
+/// Below it lies a note for each backup that runs.
+pub(super) const RUNNING: &str = "running/";
+/// Below it lie notes on backups that must be kept.
+pub(super) const HOLDS: &str = "holds/";
+/// Below it lie notes on backups that lost something.
+pub(super) const DAMAGED: &str = "damaged/";
 /// Below it lie the verdicts of restore drills.
 pub(super) const DRILLS: &str = "drills/";
-/// Below it lies a mark for each pack that a prune means to delete.
-pub(super) const DOOMED: &str = "doomed/";
 
 /// `packs/<first two digits>/<id>`.
 pub(super) fn pack_key(id: Id) -> String {
@@ -62,10 +77,73 @@ pub(super) fn pack_key(id: Id) -> String {
     format!("{PACKS}{}/{id}", &id[..2])
 }
 
-/// The pack of a key, if it is one.
-pub(super) fn pack_of(key: &str) -> Option<Id> {
-    let id = key.rsplit('/').next()?.parse().ok()?;
-    (pack_key(id) == key).then_some(id)
+/// `packs/<first two digits>/`: where all generations of a pack are.
+pub(super) fn pack_prefix(id: Id) -> String {
+    format!("{PACKS}{:02x}/", id.0[0])
+}
+
+/// One object that holds a pack. Generation 0 is what its backup wrote, `<id>`; later ones are what a prune or a repair kept of it,
+/// `<id>.<generation>-<16 random digits>`. No name is ever used twice: whoever means to delete an object deletes that one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct PackName {
+    pub id: Id,
+    pub generation: u32,
+    salt: u64,
+}
+
+impl PackName {
+    /// What a backup writes.
+    pub fn first(id: Id) -> PackName {
+        PackName {
+            id,
+            generation: 0,
+            salt: 0,
+        }
+    }
+
+    /// A new name for a later generation.
+    pub fn later(id: Id, generation: u32) -> PackName {
+        let random = Id::random().0;
+        let salt = random[..8].iter().fold(0, |salt, byte| salt << 8 | u64::from(*byte));
+        PackName { id, generation, salt }
+    }
+
+    /// Its key in the store.
+    pub fn key(&self) -> String {
+        format!("{}{self}", pack_prefix(self.id))
+    }
+
+    /// The object of a key, if it is a pack's.
+    pub fn of_key(key: &str) -> Option<PackName> {
+        let name = PackName::parse(key.rsplit('/').next()?)?;
+        (name.key() == key).then_some(name)
+    }
+
+    /// The object of a name.
+    pub fn parse(text: &str) -> Option<PackName> {
+        let name = match text.split_once('.') {
+            None => PackName::first(text.parse().ok()?),
+            Some((id, rest)) => {
+                let (generation, salt) = rest.split_once('-')?;
+                PackName {
+                    id: id.parse().ok()?,
+                    generation: generation.parse().ok().filter(|generation| *generation > 0)?,
+                    salt: u64::from_str_radix(salt, 16).ok()?,
+                }
+            }
+        };
+        // Numbers have more than one spelling, names have one.
+        (name.to_string() == text).then_some(name)
+    }
+}
+
+impl fmt::Display for PackName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.generation {
+            0 => write!(f, "{}", self.id),
+            generation => write!(f, "{}.{generation}-{:016x}", self.id, self.salt),
+        }
+    }
 }
 
 /// `manifests/<host>/<time>-<id>`, the time as `20261123T182455Z`: names sort by time.
@@ -91,9 +169,26 @@ mod tests {
     #[test]
     fn a_pack_is_found_again_by_its_key() {
         let id = Id::random();
-        assert_eq!(pack_of(&pack_key(id)), Some(id));
-        assert_eq!(pack_of("packs/zz/00112233445566778899aabbccddeeff"), None);
-        assert_eq!(pack_of("packs/x"), None);
+        let (first, later) = (PackName::first(id), PackName::later(id, 3));
+        assert_eq!(first.key(), pack_key(id));
+        for name in [first, later] {
+            assert_eq!(PackName::of_key(&name.key()), Some(name));
+        }
+        assert!(
+            first < later && later < PackName::later(id, 10),
+            "not in the order of generations"
+        );
+        let id = "00112233445566778899aabbccddeeff";
+        for bad in [
+            format!("packs/zz/{id}"),
+            "packs/x".to_owned(),
+            format!("packs/00/{id}.0-0000000000000000"),
+            format!("packs/00/{id}.01-0000000000000000"),
+            format!("packs/00/{id}.1-1"),
+            format!("packs/00/{id}.1-000000000000000A"),
+        ] {
+            assert_eq!(PackName::of_key(&bad), None, "{bad}");
+        }
     }
 
     #[test]

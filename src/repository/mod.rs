@@ -3,29 +3,43 @@
 
 mod begin;
 mod commit;
+mod damaged;
+mod doomed;
 mod drills;
 mod entry;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod hold;
 mod keys;
+mod live;
 mod lookup;
 mod manifest;
+mod note;
 mod pack;
+pub mod prune;
 mod reader;
+mod remove;
+pub mod repair;
+mod running;
 mod sealed;
 mod section;
 mod table;
+mod used;
 pub mod verify;
 mod wire;
 mod worker;
 mod writer;
 
+pub use damaged::{Loss, LostObject};
 pub use drills::Drill;
 pub use entry::{ChunkClass, Content, Entry, EntryKind, Metadata, table_order};
+pub use hold::Hold;
 pub use keys::is_valid_host;
 pub use lookup::{Lookup, Place};
 pub use manifest::{Digest, Draft, Manifest, Root, SizeFigures};
+pub use note::Note;
 pub use reader::{Backup, Entries, Fetcher};
+pub use running::{Announcement, RUNNING_STALE, Running};
 pub use section::{Piece, SECTION_BYTES, Section, SectionRef};
 pub use worker::{SectionBuilder, Worker};
 pub use writer::{TableWriter, WorkerFigures, Writer, WriterOptions};

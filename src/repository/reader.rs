@@ -72,10 +72,19 @@ impl Backup {
     /// The blocks of the file table, and what reads them.
     pub(super) fn table(&self) -> Result<(PackReader, Vec<BlockRef>)> {
         let mut packs = self.reader()?;
-        let root = self.manifest.root.table();
-        let index = read_meta(&mut packs, &root)?;
-        let blocks = table::decode_index(&index).map_err(|reason| bad_slot(&root, reason))?;
+        let blocks = self.blocks_by(&mut packs)?;
         Ok((packs, blocks))
+    }
+
+    /// Where the blocks of the file table lie.
+    pub(super) fn blocks(&self) -> Result<Vec<BlockRef>> {
+        self.blocks_by(&mut self.reader()?)
+    }
+
+    fn blocks_by(&self, packs: &mut PackReader) -> Result<Vec<BlockRef>> {
+        let root = self.manifest.root.table();
+        let index = read_meta(packs, &root)?;
+        table::decode_index(&index).map_err(|reason| bad_slot(&root, reason))
     }
 
     /// The packs that the backup refers to, but for the one of its root.
@@ -219,13 +228,6 @@ impl Fetcher {
         let Piece::Data { hash, pack, slot } = piece else {
             return Ok(());
         };
-        let footer = self.packs.footers.get(*pack)?;
-        match footer.slots.get(*slot as usize) {
-            Some(found) if found.hash == *hash && footer.kind == Kind::Data => Ok(()),
-            _ => Err(Error::damaged(
-                pack_key(*pack),
-                format!("slot {slot} is not the one that is referred to"),
-            )),
-        }
+        self.packs.look_up(*pack, *slot, Kind::Data, hash)
     }
 }

@@ -183,6 +183,14 @@ impl Section {
         Ok(section)
     }
 
+    /// The slots that hold its chunks.
+    pub(super) fn slots(&self) -> impl Iterator<Item = (Id, u32)> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Data { pack, slot, .. } => Some((*pack, *slot)),
+            _ => None,
+        })
+    }
+
     /// The packs that hold its chunks.
     pub(super) fn packs(&self) -> impl Iterator<Item = Id> {
         self.pieces.iter().filter_map(|piece| match piece {

@@ -2,15 +2,16 @@
 
 mod entries;
 mod ledger;
+mod pack;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::keys::pack_key;
-use super::pack::{Finished, read_footer, sweep};
+use super::keys::{PackName, pack_key};
+use super::pack::Finished;
 use super::{Backup, Repository};
 use crate::monitor::{Monitor, Work};
 use crate::sys::signal::Cancel;
@@ -51,12 +52,14 @@ pub struct Found {
 
 /// What is known of one damaged pack.
 #[derive(Debug, Default)]
-struct BadPack {
+pub(super) struct BadPack {
     /// It does not fit as a whole; whether that costs anything its slots tell.
-    object: Option<String>,
+    pub object: Option<String>,
     /// Nothing of it can be read.
-    whole: Option<String>,
-    slots: HashMap<u32, String>,
+    pub whole: Option<String>,
+    pub slots: HashMap<u32, String>,
+    /// Nothing that stays is damaged; only who misses something need hear of it.
+    pub quiet: bool,
 }
 
 impl BadPack {
@@ -74,14 +77,14 @@ impl BadPack {
     }
 
     /// The reason that stands for all.
-    fn reason(&self) -> String {
+    pub fn reason(&self) -> String {
         let first = || Some(self.slots.iter().min()?).map(|(slot, reason)| format!("slot {slot}: {reason}"));
         let whole = self.whole.clone().or_else(|| self.object.clone());
         whole.or_else(first).unwrap_or_default()
     }
 }
 
-type BadPacks = BTreeMap<Id, BadPack>;
+pub(super) type BadPacks = BTreeMap<Id, BadPack>;
 
 /// The packs to look at: what is known of each, if any, and how many backups refer to it.
 type Needed = BTreeMap<Id, (Option<Finished>, u64)>;
@@ -106,19 +109,18 @@ impl Repository {
             ..Found::default()
         };
 
-        let mut needed = Needed::new();
-        for backup in &backups {
-            note_packs(backup, &mut needed, &mut ledger);
-        }
+        let doomed = self.doomed()?;
+        let mut needed = needed_by(&backups, &mut ledger);
         if which.is_none() {
-            for id in self.packs_in_store()? {
-                needed.entry(id).or_default();
+            // An object that a prune is about to delete is nobody's loss.
+            for name in self.packs_in_store()?.iter().filter(|name| !doomed.contains(name)) {
+                needed.entry(name.id).or_default();
             }
             found.unreferenced = needed.values().filter(|(_, backups)| *backups == 0).count() as u64;
         }
-        let bad = self.check_packs(&needed, level, workers, monitor, cancel, &mut found)?;
+        let bad = self.check_packs(&needed, &doomed, level, workers, monitor, cancel, &mut found)?;
         // Who misses what for it the entries tell: a backup may refer to a damaged pack and need only what is intact.
-        for (id, bad) in &bad {
+        for (id, bad) in bad.iter().filter(|(_, bad)| !bad.quiet) {
             ledger.note(&pack_key(*id), &bad.reason(), None);
         }
         for backup in &backups {
@@ -127,6 +129,34 @@ impl Repository {
         }
         found.damage = ledger.into_damage();
         Ok(found)
+    }
+
+    /// Every damaged pack that some backup refers to, all bytes read: what `repair` begins with.
+    pub(super) fn bad_packs(
+        &self,
+        backups: &[Backup],
+        workers: usize,
+        monitor: &dyn Monitor,
+        cancel: &Cancel,
+    ) -> crate::Result<BadPacks> {
+        let needed = needed_by(backups, &mut Ledger::default());
+        let doomed = self.doomed()?;
+        self.check_packs(
+            &needed,
+            &doomed,
+            Level::Data,
+            workers,
+            monitor,
+            cancel,
+            &mut Found::default(),
+        )
+    }
+
+    /// What one backup misses while these packs are bad.
+    pub(super) fn missed_by(&self, backup: &Backup, bad: &BadPacks, cancel: &Cancel) -> crate::Result<Vec<Damage>> {
+        let mut ledger = Ledger::default();
+        check_entries(backup, bad, &mut ledger, &mut Found::default(), cancel)?;
+        Ok(ledger.into_damage())
     }
 
     fn chosen(&self, which: Option<&str>, ledger: &mut Ledger) -> crate::Result<Vec<Backup>> {
@@ -144,9 +174,11 @@ impl Repository {
     }
 
     /// Every pack once, whoever needs it, on several threads.
+    #[allow(clippy::too_many_arguments)]
     fn check_packs(
         &self,
         needed: &Needed,
+        doomed: &HashSet<PackName>,
         level: Level,
         workers: usize,
         monitor: &dyn Monitor,
@@ -179,7 +211,7 @@ impl Repository {
                             monitor.advance(bytes, 0);
                             cancel.asked().is_none()
                         };
-                        let (bad, bytes) = self.check_pack(*id, *expected, level, &mut advance);
+                        let (bad, bytes) = self.check_pack(*id, *expected, level, doomed, &mut advance);
                         monitor.advance(0, 1);
                         let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
                         answers.1 += bytes;
@@ -195,39 +227,14 @@ impl Repository {
         found.bytes = bytes;
         Ok(bad)
     }
+}
 
-    fn check_pack(
-        &self,
-        id: Id,
-        expected: Option<Finished>,
-        level: Level,
-        advance: &mut dyn FnMut(u64) -> bool,
-    ) -> (Option<BadPack>, u64) {
-        let object = match read_footer(&*self.store, &self.keys, id) {
-            Err(error) => return (Some(BadPack::whole(describe(&error).1)), 0),
-            Ok((footer, size)) => expected
-                .filter(|pack| pack.digest != footer.digest || pack.size != size)
-                .map(|_| "it is not the pack that the backup refers to".to_owned()),
-        };
-        let mut bad = BadPack {
-            object,
-            ..BadPack::default()
-        };
-        let mut bytes = 0;
-        if level == Level::Data {
-            match sweep(&*self.store, &self.keys, id, advance) {
-                Err(error) => bad.whole = Some(describe(&error).1),
-                Ok(sweep) => {
-                    bytes = sweep.bytes;
-                    bad.slots = sweep.slots.into_iter().collect();
-                    let body = || "its slots' bytes do not fit their digest, although each slot reads well".to_owned();
-                    bad.object = bad.object.or_else(|| sweep.body.then(body));
-                }
-            }
-        }
-        let is_bad = bad.object.is_some() || bad.whole.is_some() || !bad.slots.is_empty();
-        (is_bad.then_some(bad), bytes)
-    }
+fn needed_by(backups: &[Backup], ledger: &mut Ledger) -> Needed {
+    let mut needed = Needed::new();
+    backups
+        .iter()
+        .for_each(|backup| note_packs(backup, &mut needed, ledger));
+    needed
 }
 
 fn note_packs(backup: &Backup, needed: &mut Needed, ledger: &mut Ledger) {

@@ -1,10 +1,10 @@
 //! A worker stores sections of files: chunks that the parent has at the same offset keep their place, others go into its open pack.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::pack::{Kind, PackWriter};
 use super::section::INLINE;
+use super::used::Used;
 use super::writer::{MetaPack, WorkerFigures, Writer, compress, compressor};
 use super::{ChunkClass, Error, Fetcher, Piece, Result, SECTION_BYTES, Section, SectionRef};
 use crate::units::Id;
@@ -17,8 +17,8 @@ pub struct Worker<'w> {
     parent: Option<Fetcher>,
     compressor: zstd::bulk::Compressor<'static>,
     compressed: Vec<u8>,
-    /// Packs that its sections refer to, and that hold them.
-    referenced: HashSet<Id>,
+    /// Slots that its sections refer to, and that hold them.
+    referenced: Used,
     figures: WorkerFigures,
 }
 
@@ -33,7 +33,7 @@ impl<'w> Worker<'w> {
             parent: writer.parent.as_ref().map(|_| fetcher()).transpose()?,
             compressor: compressor(writer.options.level)?,
             compressed: Vec::new(),
-            referenced: HashSet::new(),
+            referenced: Used::default(),
             figures: WorkerFigures::default(),
         })
     }
@@ -63,8 +63,7 @@ impl<'w> Worker<'w> {
     }
 
     fn parent_section(&mut self, at: &SectionRef, chunks: usize) -> Option<Section> {
-        let usable = &self.writer.parent.as_ref()?.usable;
-        if matches!(at, SectionRef::Stored { pack, .. } if !usable.contains_key(pack)) {
+        if matches!(at, SectionRef::Stored { pack, slot, .. } if !self.is_usable(*pack, *slot)) {
             return None;
         }
         match self.parent.as_mut()?.section(at, chunks) {
@@ -76,11 +75,9 @@ impl<'w> Worker<'w> {
         }
     }
 
-    fn is_usable(&self, pack: Id) -> bool {
-        self.writer
-            .parent
-            .as_ref()
-            .is_some_and(|parent| parent.usable.contains_key(&pack))
+    fn is_usable(&self, pack: Id, slot: u32) -> bool {
+        let parent = self.writer.parent.as_ref();
+        parent.is_some_and(|parent| parent.has(pack, slot))
     }
 
     fn store(&mut self, chunk: &[u8], hash: [u8; 32]) -> Result<Piece> {
@@ -116,7 +113,7 @@ impl<'w> Worker<'w> {
         self.close_data()?;
         self.meta.close()?;
         self.figures.bytes_stored += self.meta.stored;
-        self.writer.state().referenced.extend(&self.referenced);
+        self.writer.state().referenced.merge(&self.referenced);
         Ok(self.figures)
     }
 }
@@ -148,11 +145,13 @@ impl SectionBuilder<'_, '_> {
         } else {
             let hash = self.worker.writer.repository.keys.chunk(chunk);
             match self.parent.get(self.pieces.len()) {
-                Some(known @ Piece::Data { hash: before, pack, .. })
-                    if *before == hash && self.worker.is_usable(*pack) =>
-                {
-                    *known
-                }
+                Some(
+                    known @ Piece::Data {
+                        hash: before,
+                        pack,
+                        slot,
+                    },
+                ) if *before == hash && self.worker.is_usable(*pack, *slot) => *known,
                 _ => self.worker.store(chunk, hash)?,
             }
         };
@@ -184,11 +183,9 @@ impl SectionBuilder<'_, '_> {
     pub fn finish(self) -> Result<SectionRef> {
         let same = self.pieces == self.parent;
         let section = Section { pieces: self.pieces };
-        self.worker.referenced.extend(section.packs());
+        self.worker.referenced.insert_section(&section);
         if let Some(parent) = self.parent_ref.filter(|_| same) {
-            if let SectionRef::Stored { pack, .. } = &parent {
-                self.worker.referenced.insert(*pack);
-            }
+            self.worker.referenced.insert_reference(&parent);
             return Ok(parent);
         }
         let bytes = section.encode();
@@ -196,7 +193,7 @@ impl SectionBuilder<'_, '_> {
             return Ok(SectionRef::Inline(bytes));
         }
         let stored = self.worker.meta.add(&bytes)?;
-        self.worker.referenced.insert(stored.pack);
+        self.worker.referenced.insert(stored.pack, stored.slot);
         Ok(SectionRef::Stored {
             pack: stored.pack,
             slot: stored.slot,

@@ -1,15 +1,17 @@
 //! Writing a backup: workers fill packs, a table lists the entries, the manifest commits.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::begin::Parent;
 use super::entry::table_order;
-use super::keys::pack_key;
-use super::pack::{Finished, Finisher, Kind, PackWriter};
+use super::keys::{PackName, pack_key};
+use super::pack::{Finisher, Kind, PackWriter};
+use super::running;
 use super::table::{BLOCK, BlockRef};
+use super::used::Used;
 use super::wire::Encoder;
 use super::worker::Worker;
-use super::{Backup, Entries, Entry, EntryKind, Error, Repository, Result, SizeFigures};
+use super::{Entries, Entry, EntryKind, Error, Repository, Result, SizeFigures};
 use crate::units::Id;
 
 /// How a backup is written.
@@ -32,13 +34,6 @@ pub struct WorkerFigures {
     pub bytes_stored: u64,
 }
 
-/// The backup that a new one is compared with.
-pub(super) struct Parent {
-    pub backup: Backup,
-    /// Its packs that may be referred to again.
-    pub usable: HashMap<Id, Finished>,
-}
-
 /// A backup being written; shared by the workers (`Sync`). Dropped without a commit, it removes the packs that it had published.
 pub struct Writer {
     pub(super) repository: Repository,
@@ -51,8 +46,8 @@ pub struct Writer {
 /// What workers and table leave for the commit.
 #[derive(Default)]
 pub(super) struct State {
-    /// Packs that sections refer to, and that hold sections.
-    pub referenced: HashSet<Id>,
+    /// Slots that sections refer to, and that hold sections or blocks of the table.
+    pub referenced: Used,
     /// The finished table: its blocks, and the pack that is still open.
     pub table: Option<(Vec<BlockRef>, PackWriter)>,
     pub sizes: SizeFigures,
@@ -117,7 +112,8 @@ impl Writer {
     }
 
     pub(super) fn begin_pack(&self, kind: Kind) -> Result<PackWriter> {
-        PackWriter::begin(&*self.repository.store, &self.repository.keys, kind)
+        let name = PackName::first(running::pack_id(self.options.id));
+        PackWriter::begin(&*self.repository.store, &self.repository.keys, kind, name)
     }
 }
 
@@ -156,8 +152,6 @@ pub(super) struct MetaPack<'w> {
     compressed: Vec<u8>,
     /// Bytes of the packs that were closed.
     pub stored: u64,
-    /// Packs that were closed.
-    pub closed: Vec<Id>,
 }
 
 impl<'w> MetaPack<'w> {
@@ -169,7 +163,6 @@ impl<'w> MetaPack<'w> {
             compressor,
             compressed: Vec::new(),
             stored: 0,
-            closed: Vec::new(),
         })
     }
 
@@ -196,7 +189,6 @@ impl<'w> MetaPack<'w> {
         if let Some(pack) = self.open.take() {
             let finished = self.writer.finisher.finish(pack)?;
             self.stored += finished.size;
-            self.closed.push(finished.id);
         }
         Ok(())
     }
@@ -264,7 +256,8 @@ impl TableWriter<'_> {
         let mut state = self.writer.state();
         state.sizes.entries = self.sizes.entries;
         state.sizes.bytes = self.sizes.bytes;
-        state.referenced.extend(self.meta.closed.iter().copied());
+        let closed = self.blocks.iter().filter(|block| block.pack != open.id);
+        closed.for_each(|block| state.referenced.insert(block.pack, block.slot));
         state.table = Some((self.blocks, open));
         Ok(())
     }

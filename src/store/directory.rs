@@ -248,6 +248,7 @@ impl Store for DirectoryStore {
         match sys::fs::remove_file(&path) {
             Err(error) if error.is(io::ErrorKind::NotFound) => Ok(()),
             Err(error) => Err(self.io("delete", key, error.into_io())),
+            // A prune counts on the order of deletions, too.
             Ok(()) => {
                 self.unsynced().insert(path.parent().unwrap_or(&self.root).to_owned());
                 Ok(())

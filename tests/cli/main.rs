@@ -1,6 +1,7 @@
 //! What a user sees: help, errors, statuses, JSON; with files only, so that no server is needed.
 #![allow(missing_docs, clippy::print_stderr)]
 
+mod keep;
 #[path = "../common/stored.rs"]
 mod stored;
 
@@ -100,6 +101,10 @@ fn help_has_examples_and_statuses() {
         "show",
         "restore",
         "verify",
+        "forget",
+        "hold",
+        "prune",
+        "repair",
         "cleanup",
         "completions",
         "man",

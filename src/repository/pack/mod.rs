@@ -1,15 +1,16 @@
 //! A pack: header, slots, slot table, trailer. docs/repository-format.md has every byte.
 
+mod copy;
 mod reader;
 mod salvage;
 mod writer;
 
-pub(super) use reader::{PackReader, read_footer, sweep};
+pub(super) use copy::{copy_slots, is_readable};
+pub(super) use reader::{PackReader, objects_of, read_footer, sweep};
 pub(super) use salvage::Sizes;
 pub(super) use writer::{Finished, Finisher, PackWriter};
 
-use super::keys::{Hash, Keys};
-use crate::units::Id;
+use super::keys::{Hash, Keys, PackName};
 
 const MAGIC: &[u8; 8] = b"SNAPPACK";
 const END: &[u8; 8] = b"SNAPDONE";
@@ -61,6 +62,18 @@ enum Encoding {
     Raw,
     /// One zstd frame.
     Zstd,
+    /// Not any more: a later generation of the pack left it out.
+    Dropped,
+}
+
+impl Encoding {
+    fn number(self) -> u8 {
+        match self {
+            Encoding::Raw => 0,
+            Encoding::Zstd => 1,
+            Encoding::Dropped => 2,
+        }
+    }
 }
 
 /// One line of the slot table.
@@ -73,6 +86,18 @@ pub(super) struct Slot {
     encoding: Encoding,
     /// Keyed BLAKE3 of the plain bytes.
     pub hash: Hash,
+}
+
+impl Slot {
+    /// Whether its bytes are in this object.
+    pub fn is_there(&self) -> bool {
+        self.encoding != Encoding::Dropped
+    }
+
+    /// Bytes that it takes.
+    pub fn stored(&self) -> u64 {
+        u64::from(self.stored)
+    }
 }
 
 /// Header, slot table and trailer of a pack, verified.
@@ -88,13 +113,14 @@ pub(super) struct Footer {
     end: u64,
 }
 
-fn header(kind: Kind, id: Id) -> [u8; HEADER] {
+fn header(kind: Kind, name: PackName) -> [u8; HEADER] {
     let mut header = [0; HEADER];
     header[..8].copy_from_slice(MAGIC);
     header[8..10].copy_from_slice(&VERSION.to_le_bytes());
     header[10] = kind.number();
-    // [11]: encryption, 0 for none. [12..16]: generation, 0 until a prune has copied the pack.
-    header[16..].copy_from_slice(&id.0);
+    // [11]: encryption, 0 for none.
+    header[12..16].copy_from_slice(&name.generation.to_le_bytes());
+    header[16..].copy_from_slice(&name.id.0);
     header
 }
 
@@ -103,7 +129,7 @@ fn table(slots: &[Slot]) -> Vec<u8> {
     for slot in slots {
         table.extend_from_slice(&slot.stored.to_le_bytes());
         table.extend_from_slice(&slot.plain.to_le_bytes());
-        table.extend_from_slice(&[u8::from(slot.encoding == Encoding::Zstd), 0, 0, 0]);
+        table.extend_from_slice(&[slot.encoding.number(), 0, 0, 0]);
         table.extend_from_slice(&slot.hash);
     }
     table
@@ -127,7 +153,7 @@ fn trailer(slots: usize, digest: &Hash, body: &Hash) -> [u8; TRAILER] {
 
 /// The bytes of a pack with this id and a digest that fits them, whatever they are.
 #[cfg(any(test, feature = "fuzzing"))]
-pub(super) fn with_fitting_digest(bytes: &[u8], id: Id, keys: &Keys) -> Vec<u8> {
+pub(super) fn with_fitting_digest(bytes: &[u8], id: crate::units::Id, keys: &Keys) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let size = bytes.len();
     if size < HEADER + TRAILER {
@@ -145,7 +171,7 @@ pub(super) fn with_fitting_digest(bytes: &[u8], id: Id, keys: &Keys) -> Vec<u8> 
 }
 
 /// Reads the slot table; the pack's own length must come out exactly.
-fn parse_table(bytes: &[u8], kind: Kind, end: u64) -> Result<Vec<Slot>, String> {
+fn parse_table(bytes: &[u8], kind: Kind, generation: u32, end: u64) -> Result<Vec<Slot>, String> {
     let mut offset = HEADER as u64;
     let mut slots = Vec::with_capacity(bytes.len() / SLOT);
     for (number, line) in bytes.chunks_exact(SLOT).enumerate() {
@@ -154,11 +180,14 @@ fn parse_table(bytes: &[u8], kind: Kind, end: u64) -> Result<Vec<Slot>, String> 
         let encoding = match word(8) {
             0 => Encoding::Raw,
             1 => Encoding::Zstd,
+            // A backup writes no such slot.
+            2 if generation > 0 => Encoding::Dropped,
             other => return Err(format!("slot {number} has the unknown encoding {other}")),
         };
         let fits = match encoding {
             Encoding::Raw => stored == plain,
             Encoding::Zstd => stored < plain,
+            Encoding::Dropped => stored == 0,
         };
         if !fits || plain == 0 || plain as usize > kind.largest() {
             return Err(format!("slot {number} says {stored} bytes stored for {plain}"));

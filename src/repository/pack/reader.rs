@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::super::keys::{Keys, pack_key};
+use super::super::keys::{Keys, PackName, pack_prefix};
 use super::super::sealed::read_exactly;
 use super::super::{Error, Result};
 use super::salvage::{self, Sizes};
@@ -16,9 +16,21 @@ const WINDOW: usize = 1 << 20;
 /// Footers that a reader keeps. Data of one file lies in few packs; 64 KiB chunks give 60 KiB per footer.
 const KEPT: usize = 16;
 
+/// How often a slot is looked for anew when the object that had it is gone: a prune may be copying packs.
+const ROUNDS: usize = 5;
+
+/// The objects that hold a pack, the newest generation first. Generation 0, where it still is, comes last.
+pub(crate) fn objects_of(store: &dyn Store, id: Id) -> Result<Vec<PackName>> {
+    let keys = store.list(&pack_prefix(id))?;
+    let names = keys.iter().filter_map(|key| PackName::of_key(key));
+    let mut names: Vec<PackName> = names.filter(|name| name.id == id).collect();
+    names.sort_by(|a, b| b.cmp(a));
+    Ok(names)
+}
+
 /// Reads and verifies header, slot table and trailer.
-pub(crate) fn read_footer(store: &dyn Store, keys: &Keys, id: Id) -> Result<(Footer, u64)> {
-    let key = pack_key(id);
+pub(crate) fn read_footer(store: &dyn Store, keys: &Keys, name: PackName) -> Result<(Footer, u64)> {
+    let key = name.key();
     let damaged = |reason: String| Error::damaged(&key, reason);
     let size = store.size(&key)?;
     let least = (HEADER + TRAILER) as u64;
@@ -33,7 +45,7 @@ pub(crate) fn read_footer(store: &dyn Store, keys: &Keys, id: Id) -> Result<(Foo
         2 => Kind::Meta,
         other => return Err(damaged(format!("its header says the unknown kind {other}"))),
     };
-    if header != super::header(kind, id) {
+    if header != super::header(kind, name) {
         let newer = header[..8] == MAGIC[..] && header[8..10] != VERSION.to_le_bytes();
         return Err(damaged(
             if newer {
@@ -58,7 +70,7 @@ pub(crate) fn read_footer(store: &dyn Store, keys: &Keys, id: Id) -> Result<(Foo
     if super::digest(keys, &header, &table, &body) != digest {
         return Err(damaged("the digest of its slot table does not fit".to_owned()));
     }
-    let slots = super::parse_table(&table, kind, end).map_err(damaged)?;
+    let slots = super::parse_table(&table, kind, name.generation, end).map_err(damaged)?;
     Ok((
         Footer {
             kind,
@@ -71,14 +83,20 @@ pub(crate) fn read_footer(store: &dyn Store, keys: &Keys, id: Id) -> Result<(Foo
     ))
 }
 
-/// The footers read last.
+/// An object of a pack, and what its footer says.
+pub(crate) struct Located {
+    pub name: PackName,
+    pub footer: Footer,
+}
+
+/// The footers read last: of each pack the object that serves.
 pub(crate) struct Footers {
     store: Arc<dyn Store>,
     keys: Keys,
     /// Read what is left of packs whose footer does not verify.
     salvage: Option<Arc<Sizes>>,
     /// The one used last comes first.
-    kept: VecDeque<(Id, Arc<Footer>)>,
+    kept: VecDeque<Arc<Located>>,
 }
 
 impl Footers {
@@ -91,25 +109,71 @@ impl Footers {
         }
     }
 
-    pub fn get(&mut self, id: Id) -> Result<Arc<Footer>> {
-        if let Some(at) = self.kept.iter().position(|(known, _)| *known == id) {
+    /// Generation 0 while it is there: it has every slot, and is found without a listing. Else the newest.
+    pub fn get(&mut self, id: Id) -> Result<Arc<Located>> {
+        if let Some(at) = self.kept.iter().position(|known| known.name.id == id) {
             if let Some(found) = self.kept.remove(at) {
                 self.kept.push_front(found);
             }
-        } else {
-            let footer = Arc::new(self.read(id)?);
-            self.kept.truncate(KEPT - 1);
-            self.kept.push_front((id, footer));
+            return Ok(Arc::clone(&self.kept[0]));
         }
-        Ok(Arc::clone(&self.kept[0].1))
+        let located = self.read(PackName::first(id)).or_else(|first| {
+            let later = objects_of(&*self.store, id).unwrap_or_default();
+            let later = later.into_iter().filter(|name| name.generation > 0);
+            later
+                .map(|name| self.read(name))
+                .find(Result::is_ok)
+                .unwrap_or(Err(first))
+        });
+        self.keep(Arc::new(located.or_else(|error| self.salvaged(id).ok_or(error))?));
+        Ok(Arc::clone(&self.kept[0]))
     }
 
-    fn read(&self, id: Id) -> Result<Footer> {
-        let read = read_footer(&*self.store, &self.keys, id).map(|(footer, _)| footer);
-        let sizes = self.salvage.as_ref().filter(|_| read.is_err());
-        sizes
-            .and_then(|sizes| salvage::footer(&*self.store, id, sizes))
-            .map_or(read, Ok)
+    fn keep(&mut self, located: Arc<Located>) {
+        self.kept.retain(|known| known.name.id != located.name.id);
+        self.kept.truncate(KEPT - 1);
+        self.kept.push_front(located);
+    }
+
+    fn read(&self, name: PackName) -> Result<Located> {
+        let (footer, _) = read_footer(&*self.store, &self.keys, name)?;
+        Ok(Located { name, footer })
+    }
+
+    fn salvaged(&self, id: Id) -> Option<Located> {
+        let footer = salvage::footer(&*self.store, id, self.salvage.as_ref()?)?;
+        Some(Located {
+            name: PackName::first(id),
+            footer,
+        })
+    }
+
+    /// Asks every other object of a pack, the newest first, until one answers; the store is listed anew.
+    fn elsewhere<T>(
+        &self,
+        tried: PackName,
+        mut ask: impl FnMut(&Arc<Located>) -> Result<T>,
+    ) -> Option<(Arc<Located>, T)> {
+        for _ in 0..ROUNDS {
+            let mut vanished = false;
+            let objects = objects_of(&*self.store, tried.id).ok()?;
+            for name in objects.into_iter().filter(|name| *name != tried) {
+                let answer = self.read(name).and_then(|located| {
+                    let located = Arc::new(located);
+                    ask(&located).map(|answer| (located, answer))
+                });
+                match answer {
+                    Ok(answer) => return Some(answer),
+                    // Deleted since it was listed: what it held was copied before.
+                    Err(Error::Store(crate::store::Error::Absent { .. })) => vanished = true,
+                    Err(_) => {}
+                }
+            }
+            if !vanished {
+                break;
+            }
+        }
+        None
     }
 }
 
@@ -117,9 +181,15 @@ impl Footers {
 pub(crate) struct PackReader {
     pub footers: Footers,
     decompressor: zstd::bulk::Decompressor<'static>,
-    window: Vec<u8>,
-    /// Which part of which pack the window holds.
-    held: Option<(Id, u64)>,
+    window: Window,
+}
+
+/// A part of an object that was read at once.
+#[derive(Default)]
+struct Window {
+    bytes: Vec<u8>,
+    /// Which part of which object it holds.
+    held: Option<(PackName, u64)>,
 }
 
 impl PackReader {
@@ -129,35 +199,95 @@ impl PackReader {
         Ok(PackReader {
             footers: Footers::new(store, keys, salvage),
             decompressor,
-            window: Vec::new(),
-            held: None,
+            window: Window::default(),
         })
     }
 
-    /// Reads one slot into `into` (cleared first) and verifies it against the hash that the referrer expects.
+    /// Reads one slot into `into` (cleared first) and verifies it against the hash that the referrer expects. Any object of the pack
+    /// that has the slot will do.
     ///
     /// # Errors
     /// The pack or the slot is missing or damaged.
     pub fn read(&mut self, id: Id, number: u32, kind: Kind, expected: &[u8; 32], into: &mut Vec<u8>) -> Result<()> {
-        let footer = self.footers.get(id)?;
-        let damaged = |reason: String| Error::damaged(pack_key(id), reason);
+        let PackReader {
+            footers,
+            decompressor,
+            window,
+        } = self;
+        let (store, keys, salvage) = (
+            Arc::clone(&footers.store),
+            footers.keys.clone(),
+            footers.salvage.is_some(),
+        );
+        let mut read = |located: &Arc<Located>| {
+            let source = Source {
+                store: &*store,
+                keys: &keys,
+                salvage,
+                located,
+            };
+            source.read(decompressor, window, number, kind, expected, into)
+        };
+        let found = footers.get(id);
+        let tried = found.as_ref().map_or(PackName::first(id), |located| located.name);
+        let first = match found.and_then(|located| read(&located)) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        let (located, ()) = footers.elsewhere(tried, read).ok_or(first)?;
+        footers.keep(located);
+        Ok(())
+    }
+
+    /// Whether some object of the pack has the slot with that hash, without reading its bytes.
+    ///
+    /// # Errors
+    /// None has.
+    pub fn look_up(&mut self, id: Id, number: u32, kind: Kind, expected: &[u8; 32]) -> Result<()> {
+        let look = |located: &Arc<Located>| located.slot(number, kind, expected).map(|_| ());
+        let found = self.footers.get(id);
+        let tried = found.as_ref().map_or(PackName::first(id), |located| located.name);
+        let first = match found.and_then(|located| look(&located)) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        let (located, ()) = self.footers.elsewhere(tried, look).ok_or(first)?;
+        self.footers.keep(located);
+        Ok(())
+    }
+
+    /// The bytes of a slot as they are stored, verified: what a copy of the pack takes over.
+    pub(super) fn stored(&mut self, located: &Arc<Located>, number: u32, plain: &mut Vec<u8>) -> Result<&[u8]> {
+        let damaged = |reason: String| Error::damaged(located.name.key(), reason);
+        let slot = *located
+            .footer
+            .slots
+            .get(number as usize)
+            .filter(|slot| slot.is_there())
+            .ok_or_else(|| damaged(format!("it has no slot {number}")))?;
+        let (kind, hash) = (located.footer.kind, slot.hash);
+        let source = Source {
+            store: &*self.footers.store,
+            keys: &self.footers.keys,
+            salvage: false,
+            located,
+        };
+        source.read(&mut self.decompressor, &mut self.window, number, kind, &hash, plain)?;
+        let start = self
+            .window
+            .fill(&*self.footers.store, located.name, &slot, located.footer.end)?;
+        Ok(&self.window.bytes[start..start + slot.stored as usize])
+    }
+}
+
+impl Located {
+    fn slot(&self, number: u32, kind: Kind, expected: &[u8; 32]) -> Result<Slot> {
+        let damaged = |reason: String| Error::damaged(self.name.key(), reason);
+        let footer = &self.footer;
         let slot = *footer
             .slots
             .get(number as usize)
             .ok_or_else(|| damaged(format!("it has no slot {number}")))?;
-        if self.footers.salvage.is_some() {
-            let start = self.fill(id, &slot, footer.end)?;
-            let stored = &self.window[start..start + slot.stored as usize];
-            return match salvage::plain(
-                &mut self.decompressor,
-                &self.footers.keys,
-                (stored, kind, expected),
-                into,
-            ) {
-                true => Ok(()),
-                false => Err(damaged(format!("slot {number}: its content does not fit its hash"))),
-            };
-        }
         if footer.kind != kind {
             return Err(damaged(format!(
                 "it is a {:?} pack where a {kind:?} pack is expected",
@@ -167,39 +297,82 @@ impl PackReader {
         if slot.hash != *expected {
             return Err(damaged(format!("slot {number} is not the one that is referred to")));
         }
-        let start = self.fill(id, &slot, footer.end)?;
-        let stored = &self.window[start..start + slot.stored as usize];
-        unpack(&mut self.decompressor, &slot, stored, into)
-            .map_err(|reason| damaged(format!("slot {number}: {reason}")))?;
-        if self.footers.keys.chunk(into) != slot.hash {
+        if !slot.is_there() {
+            return Err(damaged(format!(
+                "slot {number} was lost: a repair or a prune left it out"
+            )));
+        }
+        Ok(slot)
+    }
+}
+
+/// One object that a slot is read from.
+struct Source<'s> {
+    store: &'s dyn Store,
+    keys: &'s Keys,
+    salvage: bool,
+    located: &'s Located,
+}
+
+impl Source<'_> {
+    fn read(
+        &self,
+        decompressor: &mut zstd::bulk::Decompressor<'_>,
+        window: &mut Window,
+        number: u32,
+        kind: Kind,
+        expected: &[u8; 32],
+        into: &mut Vec<u8>,
+    ) -> Result<()> {
+        let Located { name, footer } = self.located;
+        let damaged = |reason: String| Error::damaged(name.key(), reason);
+        if self.salvage {
+            let slot = *footer
+                .slots
+                .get(number as usize)
+                .ok_or_else(|| damaged(format!("it has no slot {number}")))?;
+            let start = window.fill(self.store, *name, &slot, footer.end)?;
+            let stored = &window.bytes[start..start + slot.stored as usize];
+            return match salvage::plain(decompressor, self.keys, (stored, kind, expected), into) {
+                true => Ok(()),
+                false => Err(damaged(format!("slot {number}: its content does not fit its hash"))),
+            };
+        }
+        let slot = self.located.slot(number, kind, expected)?;
+        let start = window.fill(self.store, *name, &slot, footer.end)?;
+        let stored = &window.bytes[start..start + slot.stored as usize];
+        unpack(decompressor, &slot, stored, into).map_err(|reason| damaged(format!("slot {number}: {reason}")))?;
+        if self.keys.chunk(into) != slot.hash {
             into.clear();
             return Err(damaged(format!("slot {number}: its content does not fit its hash")));
         }
         Ok(())
     }
+}
 
-    /// Makes the window hold the slot; returns where in the window it begins.
-    fn fill(&mut self, id: Id, slot: &Slot, end: u64) -> Result<usize> {
+impl Window {
+    /// Makes the window hold the slot; returns where in it the slot begins.
+    fn fill(&mut self, store: &dyn Store, name: PackName, slot: &Slot, end: u64) -> Result<usize> {
         if let Some((held, from)) = self.held {
-            let inside = slot.offset.checked_sub(from).filter(|_| held == id);
-            if let Some(start) = inside.filter(|start| start + u64::from(slot.stored) <= self.window.len() as u64) {
+            let inside = slot.offset.checked_sub(from).filter(|_| held == name);
+            if let Some(start) = inside.filter(|start| start + u64::from(slot.stored) <= self.bytes.len() as u64) {
                 return Ok(start as usize);
             }
         }
         let length = (end - slot.offset).min((slot.stored as usize).max(WINDOW) as u64);
         self.held = None;
-        self.window.clear();
-        self.window.resize(length as usize, 0);
-        let key = pack_key(id);
-        if let Err(error) = read_exactly(&*self.footers.store, &key, slot.offset, &mut self.window) {
-            if self.window.len() <= slot.stored as usize {
+        self.bytes.clear();
+        self.bytes.resize(length as usize, 0);
+        let key = name.key();
+        if let Err(error) = read_exactly(store, &key, slot.offset, &mut self.bytes) {
+            if self.bytes.len() <= slot.stored as usize {
                 return Err(error);
             }
             // Neighbours on a bad sector must not cost the slot itself.
-            self.window.truncate(slot.stored as usize);
-            read_exactly(&*self.footers.store, &key, slot.offset, &mut self.window)?;
+            self.bytes.truncate(slot.stored as usize);
+            read_exactly(store, &key, slot.offset, &mut self.bytes)?;
         }
-        self.held = Some((id, slot.offset));
+        self.held = Some((name, slot.offset));
         Ok(0)
     }
 }
@@ -217,6 +390,7 @@ fn unpack(
     into.clear();
     match slot.encoding {
         Encoding::Raw => into.extend_from_slice(stored),
+        Encoding::Dropped => return Err("it was left out".to_owned()),
         Encoding::Zstd => {
             // The capacity bounds what a hostile frame can blow up to.
             into.reserve_exact(slot.plain as usize);
@@ -243,9 +417,14 @@ pub(crate) struct Sweep {
 }
 
 /// Reads every byte of a pack once and checks all of it. `advance` hears of bytes read; false ends the sweep early.
-pub(crate) fn sweep(store: &dyn Store, keys: &Keys, id: Id, advance: &mut dyn FnMut(u64) -> bool) -> Result<Sweep> {
-    let (footer, _) = read_footer(store, keys, id)?;
-    let (key, mut decompressor) = (pack_key(id), decompressor()?);
+pub(crate) fn sweep(
+    store: &dyn Store,
+    keys: &Keys,
+    name: PackName,
+    advance: &mut dyn FnMut(u64) -> bool,
+) -> Result<Sweep> {
+    let (footer, _) = read_footer(store, keys, name)?;
+    let (key, mut decompressor) = (name.key(), decompressor()?);
     let (mut hasher, mut stored, mut plain) = (keys.pack(), Vec::new(), Vec::new());
     let mut sweep = Sweep {
         slots: Vec::new(),
@@ -265,7 +444,7 @@ pub(crate) fn sweep(store: &dyn Store, keys: &Keys, id: Id, advance: &mut dyn Fn
         stored.resize(length as usize, 0);
         read_exactly(store, &key, first.offset, &mut stored)?;
         hasher.update(&stored);
-        for (further, slot) in group.iter().enumerate() {
+        for (further, slot) in group.iter().enumerate().filter(|(_, slot)| slot.is_there()) {
             let start = (slot.offset - first.offset) as usize;
             let answer = unpack(
                 &mut decompressor,

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use super::super::keys::{Hash, Keys, pack_key};
+use super::super::keys::{Hash, Keys, PackName};
 use super::super::{Error, Result};
 use super::{Encoding, HEADER, Kind, MOST_SLOTS, SLOT, Slot, TARGET, TRAILER};
 use crate::store::{Store, Upload};
@@ -25,6 +25,7 @@ pub(crate) struct Finished {
 /// One pack that is being filled.
 pub(crate) struct PackWriter {
     pub id: Id,
+    name: PackName,
     kind: Kind,
     upload: Box<dyn Upload>,
     slots: Vec<Slot>,
@@ -34,12 +35,12 @@ pub(crate) struct PackWriter {
 }
 
 impl PackWriter {
-    pub fn begin(store: &dyn Store, keys: &Keys, kind: Kind) -> Result<PackWriter> {
-        let id = Id::random();
-        let mut upload = store.put_new(&pack_key(id))?;
-        upload.append(&super::header(kind, id))?;
+    pub fn begin(store: &dyn Store, keys: &Keys, kind: Kind, name: PackName) -> Result<PackWriter> {
+        let mut upload = store.put_new(&name.key())?;
+        upload.append(&super::header(kind, name))?;
         Ok(PackWriter {
-            id,
+            id: name.id,
+            name,
             kind,
             upload,
             slots: Vec::new(),
@@ -77,10 +78,32 @@ impl PackWriter {
         Ok(number)
     }
 
+    /// Adds a slot of another generation as it is stored there.
+    pub(super) fn add_stored(&mut self, slot: &Slot, stored: &[u8]) -> Result<()> {
+        self.upload.append(stored)?;
+        self.body.update(stored);
+        self.slots.push(Slot {
+            offset: self.offset,
+            ..*slot
+        });
+        self.offset += stored.len() as u64;
+        Ok(())
+    }
+
+    /// Leaves out a slot of another generation; its number, hash and plain length stay.
+    pub(super) fn add_dropped(&mut self, slot: &Slot) {
+        self.slots.push(Slot {
+            offset: self.offset,
+            stored: 0,
+            encoding: Encoding::Dropped,
+            ..*slot
+        });
+    }
+
     /// Writes the slot table; the object appears when the finisher has published it.
-    fn close(mut self) -> Result<(Box<dyn Upload>, Finished)> {
+    pub(super) fn close(mut self) -> Result<(Box<dyn Upload>, Finished)> {
         let (table, body) = (super::table(&self.slots), self.body.finalize().into());
-        let digest = super::digest(&self.keys, &super::header(self.kind, self.id), &table, &body);
+        let digest = super::digest(&self.keys, &super::header(self.kind, self.name), &table, &body);
         self.upload.append(&table)?;
         self.upload.append(&super::trailer(self.slots.len(), &digest, &body))?;
         let size = self.offset + (self.slots.len() * SLOT + TRAILER) as u64;
