@@ -126,3 +126,39 @@ fn without_room_for_copies_the_rest_is_done_all_the_same() {
     scene.assert_good("without room");
     assert_eq!(scene.prune().copied.objects, 1, "the next one did not go on");
 }
+
+/// The worst of power cuts: deletions reach the disk, names that were not synced do not.
+#[test]
+fn a_copy_is_durable_before_what_it_was_made_of_goes() {
+    let mut scene = Scene::new();
+    scene.write("a", &(0..20).collect::<Vec<_>>());
+    let first = scene.back_up(None);
+    let (repository, options, gone) = (scene.repository.clone(), scene.options(), first.clone());
+    let hooked = Hooked::once(&scene.store, Step::Put, "manifests/", move || {
+        repository.remove(&gone).unwrap();
+        repository.prune(&options, &Silent, &Cancel::new()).unwrap();
+    });
+    scene.back_up_over(hooked, Some(&first)).unwrap();
+    scene.later(25);
+    for steps in 0.. {
+        let store = MemoryStore::default();
+        let before = scene.store.objects();
+        before.iter().for_each(|(key, bytes)| store.tamper(key, bytes.to_vec()));
+        snapback::store::Store::sync(&store).unwrap();
+        let (dying, _) = Hooked::dying(&store, steps);
+        let repository = Repository::open(Arc::new(dying)).unwrap();
+        let done = repository.prune(&scene.options(), &Silent, &Cancel::new()).is_ok();
+        let (now, after) = (store.objects(), store.after_crash(|_| false));
+        for key in after.objects().into_keys().filter(|key| !now.contains_key(key)) {
+            snapback::store::Store::delete(&after, &key).unwrap();
+        }
+        assert_good(&Repository::open(Arc::new(after)).unwrap(), &format!("step {steps}"));
+        if done {
+            assert!(
+                steps > 4 && now.keys().any(|key| key.contains(".1-")),
+                "nothing was copied"
+            );
+            return;
+        }
+    }
+}
