@@ -256,6 +256,13 @@ impl Standing {
 
 /// Backups that are known not to be good, and why.
 fn unfit(repository: &Repository) -> Result<HashMap<Id, String>> {
+    let drills = repository.last_drills()?.into_iter();
+    // A verdict that cannot be read says nothing against its backup.
+    let failed = drills.filter(|(_, drill)| drill.as_ref().is_ok_and(|drill| drill.verdict["result"] == "failed"));
+    let mut unfit: HashMap<Id, String> = failed
+        .map(|(backup, _)| (backup, "its last drill failed".to_owned()))
+        .collect();
     let losses = repository.losses()?.into_iter();
-    Ok(losses.map(|loss| (loss.backup, "damaged".to_owned())).collect())
+    unfit.extend(losses.map(|loss| (loss.backup, "damaged".to_owned())));
+    Ok(unfit)
 }

@@ -216,3 +216,21 @@ fn a_manifest_that_cannot_be_read_stops_prune_and_is_given_up_by_name_only() {
     cli.ok(&["prune"]);
     assert_eq!(cli.ids(), ids[1..]);
 }
+
+#[test]
+fn a_backup_whose_drill_failed_is_not_the_good_one_that_stays() {
+    let cli = Cli::with_files();
+    let ids: Vec<String> = (0..3).map(|seed| cli.changed(seed)).collect();
+    let store = Arc::new(DirectoryStore::open(&cli.path("repository")).unwrap());
+    let repository = Repository::open(store).unwrap();
+    let failed = ids[2].parse().unwrap();
+    let verdict = serde_json::json!({"result": "failed", "reasons": ["the server does not come up"]});
+    repository
+        .keep_drill(snapback::units::Id::random(), failed, jiff::Timestamp::now(), verdict)
+        .unwrap();
+    let report = cli.json(&["forget", "--keep-last", "1", "--dry-run"]);
+    // The newest stays by the rule, the one before it because it is the newest good one.
+    assert_eq!(report["forgotten"], serde_json::json!([ids[0]]), "{report}");
+    let table = cli.ok(&["forget", "--keep-last", "1", "--dry-run"]);
+    assert!(table.contains("its last drill failed"), "{table}");
+}

@@ -2,14 +2,18 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
 
+use snapback::monitor::Silent;
+use snapback::repository::prune::Options;
 use snapback::repository::{Draft, Entry, EntryKind, Metadata, Repository, WriterOptions};
 use snapback::store::DirectoryStore;
+use snapback::sys::signal::Cancel;
 use snapback::units::Id;
 
 use crate::common::missing;
 use crate::scene::{Scene, said};
-use crate::stored;
+use crate::{stored, tree};
 
 /// Runs the reader; `None` when it cannot run here.
 pub fn reader(repository: &Path, args: &[&str]) -> Option<Output> {
@@ -69,6 +73,41 @@ fn the_independent_reader_restores_what_snapback_restores() {
             said(&output)
         );
     }
+}
+
+/// What a prune has copied into later generations, both readers find.
+#[test]
+fn a_pruned_repository_is_read_by_both() {
+    let Some(mut scene) = Scene::new() else { return };
+    let noise = tree::noise(78, 1 << 20);
+    std::fs::write(scene.path("first/added"), &noise).unwrap();
+    scene.back_up();
+    std::fs::write(scene.path("first/added"), &noise[..300_000]).unwrap();
+    scene.back_up();
+    for id in &scene.ids[..3] {
+        scene.ok(&["forget", id]);
+    }
+    let repository = Repository::open(Arc::new(DirectoryStore::open(&scene.path("repository")).unwrap())).unwrap();
+    for hours in [0, 25] {
+        let options = Options {
+            max_unused: 0,
+            now: jiff::Timestamp::now() + jiff::SignedDuration::from_hours(hours),
+            ..Options::default()
+        };
+        repository.prune(&options, &Silent, &Cancel::new()).unwrap();
+    }
+    let packs = tree::listing(&scene.path("repository/packs"));
+    assert!(format!("{packs:?}").contains(".1-"), "nothing was copied: {packs:?}");
+    scene.ok(&["verify", "--all", "--level", "data"]);
+    scene.ok(&["restore", "latest", "--target", &scene.text("by-snapback")]);
+    scene.assert_whole(&scene.path("by-snapback"));
+    for args in [vec!["verify"], vec!["restore", "latest", &scene.text("by-python")]] {
+        let Some(output) = reader(&scene.path("repository"), &args) else {
+            return;
+        };
+        assert!(output.status.success(), "{args:?}: {}", said(&output));
+    }
+    scene.assert_whole(&scene.path("by-python"));
 }
 
 #[test]

@@ -38,7 +38,7 @@ impl Scene {
         Some(scene)
     }
 
-    fn back_up(&mut self) {
+    pub fn back_up(&mut self) {
         // Live trees give a warning (status 5).
         let output = self.run(&["--json", "backup"]);
         assert!(matches!(output.status.code(), Some(0 | 5)), "{output:?}");
