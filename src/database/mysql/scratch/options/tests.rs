@@ -1,6 +1,9 @@
 use super::super::tests::facts;
 use super::*;
-use crate::database::ServerFacts;
+use std::path::PathBuf;
+
+use crate::database::mysql::place::Place;
+use crate::database::{PathRole, ServerFacts, WrittenPath};
 
 fn made(
     facts: &ServerFacts,
