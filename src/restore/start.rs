@@ -1,9 +1,9 @@
 //! How a server is started on restored data.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::database::mysql::place::{Place, engine_libraries, path_options};
-use crate::database::{Flavour, Result};
+use crate::database::{Flavour, PathRole, Result};
 use crate::record::Record;
 use crate::sys::host;
 
@@ -38,24 +38,66 @@ pub(super) fn in_place(record: &Record, flavour: Flavour) -> String {
 
 /// For a server on a copy, perhaps beside the one that it was taken from: it shares no option file, no socket, no port and no identity with that.
 pub(super) fn elsewhere(record: &Record, copy: &Place<'_>, owner: Option<(u32, u32)>) -> String {
-    match command(record, copy, owner) {
+    let mounts = mounts(copy);
+    let seen = match mounts.is_empty() {
+        true => "",
+        false => {
+            ". As root, and no other way while the old server's files are there: its redo log names tables outside the datadir by their old \
+             paths, so it is shown the copies there"
+        }
+    };
+    match command(record, copy, owner, &mounts) {
         Ok(words) => format!(
-            "start a server on it, with its own socket and no network (no option file is read: add what you need of the old one):\n  {}",
+            "start a server on it, with its own socket and no network (no option file is read: add what you need of the old one){seen}:\n  {}",
             words.join(" \\\n    ")
         ),
         Err(error) => format!("no command to start a server on it can be given: {error}"),
     }
 }
 
-fn command(record: &Record, copy: &Place<'_>, owner: Option<(u32, u32)>) -> Result<Vec<String>> {
+/// Copies of tables outside the datadir, each with the original that MariaDB's recovery would open instead, where it is there.
+fn mounts<'p>(copy: &Place<'p>) -> Vec<&'p (PathBuf, PathBuf)> {
+    let external = |path: &Path| {
+        let mut paths = copy.paths.iter();
+        paths.any(|written| written.role == PathRole::External && written.path.starts_with(path))
+    };
+    let mut mounts: Vec<_> = copy
+        .trees
+        .iter()
+        .filter(|(original, at)| {
+            copy.facts.flavour == Flavour::MariaDb && at != copy.datadir && original.exists() && external(original)
+        })
+        .collect();
+    mounts.sort();
+    mounts
+}
+
+fn command(
+    record: &Record,
+    copy: &Place<'_>,
+    owner: Option<(u32, u32)>,
+    mounts: &[&(PathBuf, PathBuf)],
+) -> Result<Vec<String>> {
     let flavour = copy.facts.flavour;
     let program = match flavour {
         Flavour::MariaDb => "mariadbd",
         Flavour::MySql => "mysqld",
     };
-    let mut words = vec![format!("{program} --no-defaults")];
+    let mut words = Vec::new();
+    if !mounts.is_empty() {
+        let mount = |(original, at): &&(PathBuf, PathBuf)| {
+            let (at, original) = (at.display().to_string(), original.display().to_string());
+            format!("mount --bind {} {} && ", quoted(&at), quoted(&original))
+        };
+        let script: String = mounts.iter().map(mount).collect();
+        words.push(format!(
+            "unshare --mount sh -c {} sh",
+            quoted(&format!("{script}exec \"$@\""))
+        ));
+    }
+    words.push(format!("{program} --no-defaults"));
     let mut add = |name: &str, value: &str| words.push(quoted(&format!("--{name}={value}")));
-    if let Some((uid, _)) = owner.filter(|_| host::is_root()) {
+    if let Some((uid, _)) = owner.filter(|_| host::is_root() || !mounts.is_empty()) {
         add("user", &host::user_name(uid));
     }
     for (name, value) in path_options(copy)? {

@@ -286,6 +286,11 @@ impl Workspace {
     }
 
     fn rename(&mut self, from: &Path, to: &Path) -> Result<()> {
+        crate::failpoint!("restore.rename", || cannot_move(
+            from,
+            to,
+            &std::io::Error::other("a test said so")
+        ));
         std::fs::rename(from, to).map_err(|error| cannot_move(from, to, &error))?;
         self.renamed.push((from.to_owned(), to.to_owned()));
         Ok(())

@@ -4,6 +4,7 @@
 #[path = "../common/stored.rs"]
 mod stored;
 
+mod in_place;
 mod processes;
 
 use std::path::{Path, PathBuf};
