@@ -104,7 +104,15 @@ fn command(
         add(name, &value);
     }
     add("socket", &beside(copy, "mysqld.sock"));
-    add("pid-file", &beside(copy, "mysqld.pid"));
+    // MariaDB names its relay logs by this file, unless told otherwise.
+    let pid_file = copy
+        .facts
+        .variables
+        .get("pid_file")
+        .map(Path::new)
+        .and_then(Path::file_name);
+    let pid_file = pid_file.and_then(std::ffi::OsStr::to_str).unwrap_or("mysqld.pid");
+    add("pid-file", &beside(copy, pid_file));
     for (name, usual) in OF_THE_DATA {
         if let Some(value) = copy.facts.variables.get(name).filter(|value| *value != usual) {
             add(&name.replace('_', "-"), value);

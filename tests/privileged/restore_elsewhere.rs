@@ -344,3 +344,77 @@ fn a_restored_replica_does_not_replicate_by_itself() {
         );
     }
 }
+
+/// A filesystem in memory, gone with the test.
+struct Memory(PathBuf);
+
+impl Memory {
+    fn mount(at: &Path, size: &str) -> Memory {
+        run(
+            "mount",
+            &["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs", &text(at)],
+        );
+        Memory(at.to_owned())
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).output();
+    }
+}
+
+#[test]
+fn trees_on_several_filesystems_have_room_each_and_appear_together() {
+    if !rustix::process::geteuid().is_root() {
+        crate::common::missing("root");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (small, large) = (dir.path().join("a"), dir.path().join("b"));
+    for tree in [&small, &large] {
+        std::fs::create_dir(tree).unwrap();
+        std::fs::write(tree.join("own"), "old").unwrap();
+    }
+    let content: Vec<u8> = (0..3_000_000_u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
+    std::fs::write(large.join("content"), &content).unwrap();
+    let tool = Tool::bare(dir.path(), "server: none\n");
+    tool.ok(&["init"]);
+    tool.json(&["backup", "--files", &text(&small), "--files", &text(&large)]);
+    std::fs::remove_dir_all(&large).unwrap();
+    std::fs::create_dir(&large).unwrap();
+    std::fs::write(small.join("own"), "newer").unwrap();
+    let restore = ["restore", "latest", "--in-place", "--force"];
+
+    let mounted = Memory::mount(&large, "1m");
+    let said = both(&tool.run(&restore));
+    assert!(
+        said.contains(&format!("{} has", text(&large))) && said.contains("make room"),
+        "{said}"
+    );
+    drop(mounted);
+
+    // The mount is filled, entry by entry: two go aside, two appear, after the two renames of the other tree.
+    let mounted = Memory::mount(&large, "20m");
+    for name in ["own", "content"] {
+        std::fs::write(large.join(name), "newer").unwrap();
+    }
+    for at in 3..=6 {
+        let said = both(&tool.with_failpoint(&format!("restore.rename=error@{at}"), &restore));
+        assert!(said.contains("nothing has changed"), "rename {at}: {said}");
+        for file in [small.join("own"), large.join("own"), large.join("content")] {
+            assert_eq!(
+                std::fs::read(&file).unwrap(),
+                b"newer",
+                "rename {at}: {}",
+                file.display()
+            );
+        }
+    }
+    tool.json(&restore);
+    assert_eq!(std::fs::read(large.join("content")).unwrap(), content);
+    assert_eq!(std::fs::read(small.join("own")).unwrap(), b"old");
+    drop(mounted);
+}

@@ -1,5 +1,6 @@
 //! The options that tell a server where everything of a copy is.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::{Place, is_log};
@@ -27,23 +28,19 @@ pub fn path_options(place: &Place<'_>) -> Result<Vec<(&'static str, String)>> {
         (PathRole::AriaLog, "aria-log-dir-path"),
     ] {
         if let Some(written) = place.paths.iter().find(|written| written.role == role) {
-            // MySQL's own directory for redo is named below its home.
+            let at = place.known(&written.path, option)?;
+            // MySQL's own directory for redo is named by its home, of which only that directory may be in the copy.
             let is_inner = written.path.ends_with("#innodb_redo");
-            let home = if is_inner {
-                written.path.parent().unwrap_or(&written.path)
-            } else {
-                &written.path
-            };
-            options.push((option, text(&place.known(home, option)?)?));
+            let home = if is_inner { at.parent().unwrap_or(&at) } else { &at };
+            options.push((option, text(home)?));
         }
     }
     if facts.flavour == Flavour::MySql {
-        let externals = place.trees.iter().map(|(_, at)| at.as_path());
-        let externals = externals.filter(|at| *at != place.datadir).map(text);
-        let externals = externals.collect::<Result<Vec<_>>>()?;
-        if !externals.is_empty() {
+        let directories = place.tablespace_directories();
+        let directories = directories.into_iter().map(text).collect::<Result<Vec<_>>>()?;
+        if !directories.is_empty() {
             // Given twice, the last one counts.
-            options.push(("innodb-directories", externals.join(";")));
+            options.push(("innodb-directories", directories.join(";")));
         }
     }
     if let Some(basename) = variable("log_bin_basename").filter(|_| facts.log_bin) {
@@ -92,6 +89,26 @@ impl Place<'_> {
             None => self.facts.datadir.join(value),
         };
         self.known(&absolute, setting)
+    }
+
+    /// The directories outside the datadir that hold tablespaces, each once and none inside another.
+    fn tablespace_directories(&self) -> BTreeSet<&Path> {
+        let holds = |original: &Path| {
+            let mut paths = self.paths.iter();
+            paths.any(|written| written.role == PathRole::External && written.path.starts_with(original))
+        };
+        let outside = self
+            .trees
+            .iter()
+            .filter(|(original, at)| at != self.datadir && holds(original));
+        let all: BTreeSet<&Path> = outside
+            .map(|(_, at)| match at.is_file() {
+                true => at.parent().unwrap_or(at),
+                false => at,
+            })
+            .collect();
+        let nested = |one: &Path| all.iter().any(|other| one != *other && one.starts_with(other));
+        all.iter().copied().filter(|one| !nested(one)).collect()
     }
 
     fn known(&self, original: &Path, setting: &str) -> Result<PathBuf> {

@@ -63,7 +63,7 @@ fn what_the_data_needs_is_carried_and_every_path_is_ours() {
     ];
     let trees = [
         ("/live", "/scratch/data"),
-        ("/redo", "/scratch/data.external/redo"),
+        ("/redo/#innodb_redo", "/scratch/data.external/redo/#innodb_redo"),
         ("/ib", "/scratch/data.external/ib"),
         ("/logs", "/scratch/data.external/logs"),
     ];
