@@ -36,7 +36,7 @@ impl Printed {
                 1,
             ),
         };
-        println!("{step}");
+        eprintln!("{step}");
         let to = std::fs::File::create(log).unwrap();
         let child = Command::new("sh")
             .arg("-c")
