@@ -3,19 +3,24 @@
 mod after;
 mod lost;
 mod pieces;
+mod relocate;
 mod running;
+mod start;
 mod workspace;
 mod write;
 
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Serialize;
 
 use crate::copy::notes::Notes;
+use crate::database::mysql::place::Place;
 use crate::finding::Finding;
 use crate::monitor::{Monitor, Work};
-use crate::record::Record;
+use crate::record::{Record, RootRole};
 use crate::repository::{Backup, Manifest, Repository};
 use crate::sys::signal::Cancel;
 use crate::units::{Bytes, Id};
@@ -111,22 +116,28 @@ pub fn restore(
     let pieces = pieces::choose(&record, request)?;
     monitor.phase("survey");
     let survey = pieces::survey(&backup, &record, &pieces, request, &losses, cancel)?;
-    refuse_running(&pieces, request)?;
+    refuse_running(&record, &pieces, request)?;
     let mut spaces = workspace::open(&pieces, &survey, request, backup.manifest().id)?;
     refuse_too_little_room(&spaces, &survey)?;
 
     let notes = Notes::new(monitor);
+    let trees = relocate::trees(&pieces);
+    let copy = relocate::copy(&record, &request.destination, &pieces, &trees);
     let plan = Plan {
         backup: &backup,
         pieces: &pieces,
         survey: &survey,
         spaces: &spaces,
         losses: &losses,
+        copy: copy.as_ref(),
         request,
     };
     let written = write_all(&plan, &notes, monitor, cancel)
         .and_then(|()| lost(repository, losses, &survey, &pieces))
-        .and_then(|lost| after::rewrite_indexes(&record, &pieces, &spaces, request).map(|()| lost))
+        .and_then(|lost| {
+            let rewrite = |copy| relocate::rewrite(copy, &record, &pieces, &survey, &spaces, &notes);
+            copy.as_ref().map_or(Ok(()), rewrite).map(|()| lost)
+        })
         .and_then(|lost| make_durable(lost, &backup, &spaces, monitor));
     let lost = match written {
         Ok(lost) => lost,
@@ -137,18 +148,14 @@ pub fn restore(
         }
     };
     monitor.phase("publish");
-    let placed = spaces
-        .iter_mut()
-        .map(|space| space.publish(&pieces))
-        .collect::<Result<Vec<_>>>()?
-        .concat();
+    let placed = workspace::publish(&mut spaces, &pieces)?;
     let (_, findings) = notes.into_lists();
     Ok(Report {
         id: backup.manifest().id,
         files: survey.entries,
         bytes: survey.bytes,
         seconds: begun.elapsed().as_secs_f64(),
-        next_steps: after::next_steps(&record, &placed, request, &lost),
+        next_steps: after::next_steps(&record, &placed, request, copy.as_ref(), survey.owner, &lost),
         placed,
         warnings: findings,
         lost,
@@ -205,6 +212,8 @@ struct Plan<'p> {
     survey: &'p Survey,
     spaces: &'p [Workspace],
     losses: &'p Losses,
+    /// Where a server is to start on a copy.
+    copy: Option<&'p Place<'p>>,
     request: &'p Request,
 }
 
@@ -271,16 +280,26 @@ fn refuse_known_loss(repository: &Repository, id: Id) -> Result<()> {
     }
 }
 
-/// A server that runs on what would be replaced, or on the directory named, must be stopped first.
-fn refuse_running(pieces: &[Piece], request: &Request) -> Result<()> {
+/// A server that runs on what would be replaced, or on the directory named, must be stopped first. What a part of a database would replace is
+/// older than the redo log beside it: a server takes that for corruption, or makes it one.
+fn refuse_running(record: &Record, pieces: &[Piece], request: &Request) -> Result<()> {
+    let roots = || record.roots.iter().filter(|root| root.role != RootRole::Files);
     let directories: Vec<&Path> = match &request.destination {
         Destination::Datadir(directory) => vec![directory],
         Destination::Target(_) => Vec::new(),
-        Destination::InPlace => pieces
-            .iter()
-            .filter(|piece| piece.database)
-            .map(|piece| piece.original.as_path())
-            .collect(),
+        Destination::InPlace if !pieces.iter().any(|piece| piece.database) => Vec::new(),
+        Destination::InPlace => {
+            let whole = |path: &Path| pieces.iter().any(|piece| piece.database && piece.original == path);
+            if let Some(part) = roots().find(|root| !whole(&root.path)) {
+                return Err(Error::usage(format!(
+                    "--in-place restores a database as a whole or not at all, and {} was not wholly chosen: older files beside a newer redo log \
+                     are corruption. Restore the part with --target, start a server on a --datadir, and take over what you need",
+                    part.path.display()
+                )));
+            }
+            let datadir = record.server.iter().map(|server| server.datadir.as_path());
+            datadir.chain(roots().map(|root| root.path.as_path())).collect()
+        }
     };
     for directory in directories {
         if let Some(how) = running::server_on(directory) {
@@ -293,17 +312,26 @@ fn refuse_running(pieces: &[Piece], request: &Request) -> Result<()> {
     Ok(())
 }
 
+/// Each filesystem needs room for all the trees that go there.
 fn refuse_too_little_room(spaces: &[Workspace], survey: &Survey) -> Result<()> {
-    // Workspaces of one restore nearly always share a filesystem; where they do not, the first one counts for all.
-    let Some(space) = spaces.first() else { return Ok(()) };
-    let room = crate::sys::fs::room(space.path())?;
-    if room.available < survey.allocated {
-        return Err(Error::failed(format!(
-            "{} has {} free, the backup needs {}: make room, or restore elsewhere",
-            space.destination().display(),
-            Bytes::b(room.available),
-            Bytes::b(survey.allocated)
-        )));
+    let mut needed: BTreeMap<u64, (&Workspace, u64)> = BTreeMap::new();
+    for space in spaces {
+        let device = std::fs::metadata(space.path())
+            .map_err(|error| crate::sys::Error::path("look at", space.path(), error))?
+            .dev();
+        let bytes = survey.allocated_in.get(space.destination()).copied().unwrap_or(0);
+        needed.entry(device).or_insert((space, 0)).1 += bytes;
+    }
+    for (space, bytes) in needed.into_values() {
+        let room = crate::sys::fs::room(space.path())?;
+        if room.available < bytes {
+            return Err(Error::failed(format!(
+                "{} has {} free, the backup needs {}: make room, or restore elsewhere",
+                space.destination().display(),
+                Bytes::b(room.available),
+                Bytes::b(bytes)
+            )));
+        }
     }
     Ok(())
 }

@@ -173,6 +173,9 @@ pub struct ReplicaChannel {
     /// The executed GTID set where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gtid: Option<String>,
+    /// Whether the channel goes by GTIDs (`Using_Gtid`, `Auto_Position`), not by file and offset.
+    #[serde(default)]
+    pub uses_gtid: bool,
     /// Whether the applier was running.
     pub running: bool,
 }

@@ -1,107 +1,55 @@
-//! What is left to do with restored data: log indexes that hold old paths, and what a person does next.
+//! What a person does next with restored data.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::lost::{DAMAGED, Lost};
-use super::pieces::{Piece, moved_to};
-use super::workspace::Workspace;
-use super::{Destination, Placed, Request};
-use crate::database::{Flavour, PathRole};
+use super::{Destination, Placed, Request, start};
+use crate::database::mysql::place::Place;
+use crate::database::{Flavour, ReplicaChannel};
 use crate::record::Record;
-use crate::{Error, Result};
-
-/// The largest log index that is rewritten, in bytes.
-const LARGEST_INDEX: u64 = 16 << 20;
-
-/// The indexes of binary and relay logs hold the live paths (trap 19): a server that starts elsewhere must not find them.
-pub(super) fn rewrite_indexes(
-    record: &Record,
-    pieces: &[Piece],
-    spaces: &[Workspace],
-    request: &Request,
-) -> Result<()> {
-    let (Some(server), Destination::Datadir(_)) = (&record.server, &request.destination) else {
-        return Ok(());
-    };
-    for variable in ["log_bin_index", "relay_log_index"] {
-        let Some(index) = server.variables.get(variable).filter(|value| !value.is_empty()) else {
-            continue;
-        };
-        let live = server.datadir.join(index);
-        let Some(at) = moved_to(pieces, &live) else { continue };
-        let Some(space) = spaces.iter().find(|space| at.starts_with(space.destination())) else {
-            continue;
-        };
-        let inside = space.inside(at.strip_prefix(space.destination()).unwrap_or(&at));
-        rewrite(space, &inside, &server.datadir, pieces)?;
-    }
-    Ok(())
-}
-
-fn rewrite(space: &Workspace, index: &Path, datadir: &Path, pieces: &[Piece]) -> Result<()> {
-    use std::io::{Read, Seek, Write};
-    let fail = |error: std::io::Error| Error::Sys(crate::sys::Error::path("rewrite", space.path().join(index), error));
-    if !space.beneath().exists(index)? {
-        return Ok(());
-    }
-    let mut file = space.beneath().open_file(index)?;
-    let mut text = String::new();
-    if file.metadata().map_err(fail)?.len() > LARGEST_INDEX
-        || (&file).take(LARGEST_INDEX).read_to_string(&mut text).is_err()
-    {
-        return Ok(());
-    }
-    let new: String = text
-        .lines()
-        .map(|line| relocated(line, datadir, pieces) + "\n")
-        .collect();
-    if new != text {
-        file.set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| file.write_all(new.as_bytes()))
-            .map_err(fail)?;
-        file.sync_all().map_err(fail)?;
-    }
-    Ok(())
-}
-
-/// A relative name means the datadir, and still does.
-fn relocated(line: &str, datadir: &Path, pieces: &[Piece]) -> String {
-    let path = Path::new(line);
-    if !path.is_absolute() {
-        return line.to_owned();
-    }
-    let moved = moved_to(pieces, path).unwrap_or_else(|| path.to_owned());
-    let own = moved_to(pieces, datadir);
-    match own.and_then(|own| Some(moved.strip_prefix(own).ok()?.to_owned())) {
-        Some(below) => format!("./{}", below.display()),
-        None => moved.display().to_string(),
-    }
-}
+use crate::sys::host;
 
 /// What a person does now.
-pub(super) fn next_steps(record: &Record, placed: &[Placed], request: &Request, lost: &Lost) -> Vec<String> {
+pub(super) fn next_steps(
+    record: &Record,
+    placed: &[Placed],
+    request: &Request,
+    copy: Option<&Place<'_>>,
+    owner: Option<(u32, u32)>,
+    lost: &Lost,
+) -> Vec<String> {
     if !lost.is_empty() {
         return lost_steps(record, lost);
     }
     let mut steps = Vec::new();
     let Some(server) = &record.server else { return steps };
-    let at = |original: &Path| {
-        placed
-            .iter()
-            .find(|placed| placed.original == original)
-            .map(|placed| placed.at.clone())
-    };
-    let Some(datadir) = at(&server.datadir) else {
+    let Some(datadir) = placed.iter().find(|placed| placed.original == server.datadir) else {
         return steps;
     };
-    if !crate::sys::host::is_root() {
-        steps.push(format!("as root: chown -R mysql:mysql {}", datadir.display()));
+    if let Some((uid, _)) = owner.filter(|(uid, _)| !host::is_root() && *uid != host::user_id()) {
+        let user = host::user_name(uid);
+        steps.push(format!("as root: chown -R {user}: {}", datadir.at.display()));
     }
-    steps.push(start(record, &datadir, placed, request));
-    if server.flavour == Flavour::MySql && matches!(request.destination, Destination::Datadir(_)) && !request.keep_uuid
-    {
-        steps.push("the copy has no auto.cnf: the server makes itself a new server_uuid; give it its own server_id beside the old server".to_owned());
+    let mut database = placed.iter().filter(|placed| !is_beside(record, placed));
+    let copied = matches!(request.destination, Destination::Datadir(_));
+    if database.all(|placed| start::is_same(&placed.at, &placed.original)) {
+        steps.push(start::in_place(record, server.flavour));
+    } else if let Some(copy) = copy {
+        steps.push(start::elsewhere(record, copy, owner));
+    } else {
+        steps.push(
+            "do not start a server on it beside the old one: links and log indexes are as they were and lead to that one's files; \
+             `restore --datadir` turns them to the copy"
+                .to_owned(),
+        );
+    }
+    if copied {
+        steps.push(match server.flavour {
+            Flavour::MySql if !request.keep_uuid => {
+                "the copy has no auto.cnf: the server makes itself a new server_uuid; give it its own server_id beside the old server".to_owned()
+            }
+            _ => "give it its own server_id beside the old server".to_owned(),
+        });
     }
     if let Some(position) = &record.position {
         let exact = if record.exact {
@@ -156,51 +104,14 @@ fn lost_steps(record: &Record, lost: &Lost) -> Vec<String> {
     steps
 }
 
-fn start(record: &Record, datadir: &Path, placed: &[Placed], request: &Request) -> String {
-    let flavour = record.server.as_ref().map(|server| server.flavour);
-    let (program, unit) = match flavour {
-        Some(Flavour::MariaDb) => ("mariadbd", "mariadb"),
-        _ => ("mysqld", "mysql"),
-    };
-    if request.destination == Destination::InPlace {
-        return format!("start the server: systemctl start {unit}");
-    }
-    let mut options = vec![format!("--datadir={}", datadir.display())];
-    for placed in placed.iter().filter(|placed| placed.at != datadir) {
-        let roles = record
-            .paths
-            .iter()
-            .filter(|written| written.path.starts_with(&placed.original));
-        options.extend(roles.filter_map(|written| option(written.role, &place(written, placed))));
-    }
-    options.dedup();
-    format!("start a server on it: {program} --user=mysql {}", options.join(" "))
-}
-
-fn place(written: &crate::database::WrittenPath, placed: &Placed) -> PathBuf {
-    match written.path.strip_prefix(&placed.original) {
-        Ok(rest) if !rest.as_os_str().is_empty() => placed.at.join(rest),
-        _ => placed.at.clone(),
-    }
-}
-
-/// The option that tells a server where this is.
-fn option(role: PathRole, at: &Path) -> Option<String> {
-    let name = match role {
-        PathRole::Redo => "innodb-log-group-home-dir",
-        PathRole::Undo => "innodb-undo-directory",
-        PathRole::Doublewrite => "innodb-doublewrite-dir",
-        PathRole::AriaLog => "aria-log-dir-path",
-        PathRole::BinaryLog => {
-            return Some(format!(
-                "--log-bin={}/NAME",
-                at.parent().filter(|_| at.extension().is_some()).unwrap_or(at).display()
-            ));
-        }
-        PathRole::InnodbDirectory | PathRole::External => "innodb-directories",
-        _ => return None,
-    };
-    Some(format!("--{name}={}", at.display()))
+/// Whether a restored tree is no part of the server's.
+fn is_beside(record: &Record, placed: &Placed) -> bool {
+    let of_files = |root: &&crate::record::RootRecord| root.role == crate::record::RootRole::Files;
+    record
+        .roots
+        .iter()
+        .filter(of_files)
+        .any(|root| placed.original.starts_with(&root.path))
 }
 
 fn source_statements(record: &Record) -> String {
@@ -228,14 +139,11 @@ fn source_statements(record: &Record) -> String {
     }
 }
 
-fn channel_statements(flavour: Flavour, channel: &crate::database::ReplicaChannel) -> String {
-    let (host, port, file, at, name) = (
-        &channel.source_host,
-        channel.source_port,
-        &channel.file,
-        channel.position,
-        &channel.channel,
-    );
+/// The source's address and, in the restored tables, its user and password are known already. A channel that goes by GTIDs goes on with
+/// them: the server knows from its data what it has executed, and refuses (MySQL) or forgets GTIDs (MariaDB) when it is told a file.
+fn channel_statements(flavour: Flavour, channel: &ReplicaChannel) -> String {
+    let (host, port, name) = (&channel.source_host, channel.source_port, &channel.channel);
+    let (file, at) = (&channel.file, channel.position);
     match flavour {
         Flavour::MariaDb => {
             let quoted = if name.is_empty() {
@@ -243,9 +151,12 @@ fn channel_statements(flavour: Flavour, channel: &crate::database::ReplicaChanne
             } else {
                 format!(" '{name}'")
             };
+            let from = match channel.uses_gtid {
+                true => "MASTER_USE_GTID=slave_pos".to_owned(),
+                false => format!("MASTER_LOG_FILE='{file}', MASTER_LOG_POS={at}"),
+            };
             format!(
-                "  CHANGE MASTER{quoted} TO MASTER_HOST='{host}', MASTER_PORT={port}, MASTER_LOG_FILE='{file}', MASTER_LOG_POS={at};\n  \
-                 START SLAVE{quoted};"
+                "  CHANGE MASTER{quoted} TO MASTER_HOST='{host}', MASTER_PORT={port}, {from};\n  START SLAVE{quoted};"
             )
         }
         Flavour::MySql => {
@@ -254,9 +165,12 @@ fn channel_statements(flavour: Flavour, channel: &crate::database::ReplicaChanne
             } else {
                 format!(" FOR CHANNEL '{name}'")
             };
+            let from = match channel.uses_gtid {
+                true => "SOURCE_AUTO_POSITION=1".to_owned(),
+                false => format!("SOURCE_LOG_FILE='{file}', SOURCE_LOG_POS={at}"),
+            };
             format!(
-                "  CHANGE REPLICATION SOURCE TO SOURCE_HOST='{host}', SOURCE_PORT={port}, SOURCE_LOG_FILE='{file}', \
-                 SOURCE_LOG_POS={at}{quoted};\n  START REPLICA{quoted};"
+                "  CHANGE REPLICATION SOURCE TO SOURCE_HOST='{host}', SOURCE_PORT={port}, {from}{quoted};\n  START REPLICA{quoted};"
             )
         }
     }
@@ -264,16 +178,38 @@ fn channel_statements(flavour: Flavour, channel: &crate::database::ReplicaChanne
 
 #[cfg(test)]
 mod tests {
-    use super::super::pieces::moved;
     use super::*;
 
     #[test]
-    fn an_index_line_follows_the_log() {
-        let pieces = [moved("/db", "/new"), moved("/logs", "/new.external/logs")];
-        let line = |line: &str| relocated(line, Path::new("/db"), &pieces);
-        assert_eq!(line("./bin.000001"), "./bin.000001");
-        assert_eq!(line("/db/bin.000001"), "./bin.000001");
-        assert_eq!(line("/logs/bin.000001"), "/new.external/logs/bin.000001");
-        assert_eq!(line("/elsewhere/bin.000001"), "/elsewhere/bin.000001");
+    fn a_channel_goes_on_as_it_went() {
+        let channel = |uses_gtid| ReplicaChannel {
+            channel: "c".to_owned(),
+            source_host: "h".to_owned(),
+            source_port: 3306,
+            file: "b.2".to_owned(),
+            position: 4,
+            gtid: Some("0-1-7".to_owned()),
+            uses_gtid,
+            running: true,
+        };
+        let said = |flavour, uses_gtid| channel_statements(flavour, &channel(uses_gtid));
+        let by_gtid = said(Flavour::MariaDb, true);
+        assert!(
+            by_gtid.contains("USE_GTID=slave_pos") && !by_gtid.contains("LOG_FILE"),
+            "{by_gtid}"
+        );
+        let by_gtid = said(Flavour::MySql, true);
+        assert!(
+            by_gtid.contains("AUTO_POSITION=1 FOR CHANNEL 'c'") && !by_gtid.contains("LOG_FILE"),
+            "{by_gtid}"
+        );
+        for flavour in [Flavour::MariaDb, Flavour::MySql] {
+            let by_file = said(flavour, false);
+            assert!(
+                by_file.contains("LOG_FILE='b.2'") && !by_file.contains("GTID"),
+                "{by_file}"
+            );
+            assert!(!by_file.contains("AUTO_POSITION"), "{by_file}");
+        }
     }
 }

@@ -165,8 +165,12 @@ pub(super) struct Survey {
     pub single: HashSet<usize>,
     /// User and group of the datadir.
     pub owner: Option<(u32, u32)>,
-    /// First names of hard links that are not restored while a further name is.
+    /// The same, by the tree that appears as a whole.
+    pub allocated_in: HashMap<PathBuf, u64>,
+    /// First names of hard links that are not restored while a further name is, or in another tree: its content is written again.
     pub borrowed: HashSet<(u32, Vec<u8>)>,
+    /// Files whose content is a path of the server's (`.isl`), in a copy: the piece, and the path in it.
+    pub links: Vec<(usize, Vec<u8>)>,
     /// Parts of the file table that are lost.
     pub tables: Vec<LostTable>,
     /// Entries in them.
@@ -189,7 +193,8 @@ pub(super) fn survey(
 ) -> Result<Survey> {
     let mut survey = Survey::default();
     let mut found = vec![false; pieces.len()];
-    let mut restored_links: HashSet<(u32, Vec<u8>)> = HashSet::new();
+    let mut first_names: HashMap<(u32, Vec<u8>), usize> = HashMap::new();
+    let copied = matches!(request.destination, Destination::Datadir(_));
     let (mut seen, mut last): (u64, Option<PathBuf>) = (0, None);
     let mut open = 0;
     for entry in backup.entries().map_err(nothing_left)? {
@@ -234,11 +239,22 @@ pub(super) fn survey(
         match &entry.kind {
             EntryKind::File(content) => {
                 survey.bytes += content.size;
-                survey.allocated += if content.sparse { 0 } else { content.size };
-                restored_links.insert((entry.root, entry.path.clone()));
+                let allocated = if content.sparse { 0 } else { content.size };
+                survey.allocated += allocated;
+                *survey.allocated_in.entry(pieces[index].space.clone()).or_default() += allocated;
+                first_names.insert((entry.root, entry.path.clone()), index);
+                if copied && pieces[index].database && rest.ends_with(b".isl") {
+                    survey.links.push((index, rest.to_vec()));
+                }
             }
-            EntryKind::HardLink(first) if !restored_links.contains(&(entry.root, first.clone())) => {
-                survey.borrowed.insert((entry.root, first.clone()));
+            EntryKind::HardLink(first) => {
+                let first = (entry.root, first.clone());
+                let near = first_names
+                    .get(&first)
+                    .is_some_and(|at| pieces[*at].space == pieces[index].space);
+                if !near {
+                    survey.borrowed.insert(first);
+                }
             }
             _ => {}
         }
@@ -308,20 +324,6 @@ pub(super) fn is_dropped(piece: &Piece, rest: &[u8], request: &Request) -> bool 
     piece.datadir && rest == b"auto.cnf" && !request.keep_uuid && matches!(request.destination, Destination::Datadir(_))
 }
 
-/// Where an original path of the server is after the restore.
-pub(super) fn moved_to(pieces: &[Piece], original: &Path) -> Option<PathBuf> {
-    let piece = pieces
-        .iter()
-        .filter(|piece| original.starts_with(&piece.original))
-        .max_by_key(|piece| piece.original.as_os_str().len())?;
-    let rest = original.strip_prefix(&piece.original).ok()?;
-    Some(if rest.as_os_str().is_empty() {
-        piece.destination.clone()
-    } else {
-        piece.destination.join(rest)
-    })
-}
-
 /// Where a piece's entry goes in its workspace.
 pub(super) fn in_space(piece: &Piece, rest: &[u8]) -> PathBuf {
     let top = piece.destination.strip_prefix(&piece.space).unwrap_or(Path::new(""));
@@ -329,23 +331,6 @@ pub(super) fn in_space(piece: &Piece, rest: &[u8]) -> PathBuf {
         top.to_owned()
     } else {
         top.join(OsStr::from_bytes(rest))
-    }
-}
-
-/// Contents of files that are not restored themselves, for further names of theirs.
-pub(super) type Borrowed = HashMap<(u32, Vec<u8>), Entry>;
-
-/// A whole root that goes elsewhere, for tests.
-#[cfg(test)]
-pub(super) fn moved(original: &str, destination: &str) -> Piece {
-    Piece {
-        root: 0,
-        below: Vec::new(),
-        original: original.into(),
-        destination: destination.into(),
-        space: destination.into(),
-        database: true,
-        datadir: false,
     }
 }
 
@@ -365,16 +350,5 @@ mod tests {
         assert_eq!(parts(&["/srv"]), [PathBuf::new()]);
         assert_eq!(parts(&["/srv/www/a", "/srv/www/a/b", "/etc"]), [PathBuf::from("a")]);
         assert!(parts(&["/srv/wwwx"]).is_empty());
-    }
-
-    #[test]
-    fn an_external_path_is_found_where_it_went() {
-        let pieces = [moved("/db", "/new"), moved("/db/logs", "/new.external/db/logs")];
-        assert_eq!(
-            moved_to(&pieces, Path::new("/db/logs/bin")),
-            Some("/new.external/db/logs/bin".into())
-        );
-        assert_eq!(moved_to(&pieces, Path::new("/db")), Some("/new".into()));
-        assert_eq!(moved_to(&pieces, Path::new("/other")), None);
     }
 }

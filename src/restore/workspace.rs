@@ -35,6 +35,8 @@ pub(super) struct Workspace {
     beneath: Beneath,
     /// A server that runs as its own user passes through the top to what is its own below.
     passable: bool,
+    /// Where things are, once it is being published: what was renamed, from and to, in order.
+    renamed: Vec<(PathBuf, PathBuf)>,
     published: bool,
     /// Held so that another restore leaves it alone.
     _lock: File,
@@ -139,6 +141,7 @@ impl Workspace {
             aside,
             beneath,
             passable: matches!(request.destination, Destination::Datadir(_)),
+            renamed: Vec::new(),
             published: false,
             _lock: lock,
         })
@@ -184,12 +187,11 @@ impl Workspace {
     /// Lets the tree appear.
     ///
     /// # Errors
-    /// A rename failed; the workspace, or what was moved aside, is named.
-    pub fn publish(&mut self, pieces: &[Piece]) -> Result<Vec<Placed>> {
+    /// A rename failed. What was done can be undone.
+    fn publish(&mut self, pieces: &[Piece]) -> Result<()> {
         crate::failpoint!("restore.publish");
         // From here on the data is worth keeping, also when a rename fails.
         self.published = true;
-        let parent = self.destination.parent().unwrap_or(Path::new("/"));
         if self.passable && !pieces.iter().any(|piece| piece.destination == self.destination) {
             self.beneath.set_mode(Path::new(""), 0o755)?;
         }
@@ -197,8 +199,7 @@ impl Workspace {
             Publish::Children => self.publish_children()?,
             Publish::Whole => {
                 self.move_aside()?;
-                self.rename(&self.path, &self.destination)?;
-                crate::sys::fs::sync_directory(parent)?;
+                self.rename(&self.path.clone(), &self.destination.clone())?;
             }
             Publish::Single => {
                 // A file that is not whole has another name, or is not there at all.
@@ -207,67 +208,134 @@ impl Workspace {
                     if to == self.destination {
                         self.move_aside()?;
                     } else if to.exists() {
-                        return Err(Error::failed(format!(
-                            "{} is there already; the restored data is in {}",
-                            to.display(),
-                            self.path.display()
-                        )));
+                        return Err(Error::failed(format!("{} is there already", to.display())));
                     }
                     self.rename(&new, &to)?;
                 }
-                let _ = std::fs::remove_dir(&self.path);
-                crate::sys::fs::sync_directory(parent)?;
             }
         }
+        Ok(crate::sys::fs::sync_directory(self.directory())?)
+    }
+
+    /// The directory in which names change.
+    fn directory(&self) -> &Path {
+        match self.how {
+            Publish::Children => &self.destination,
+            _ => self.destination.parent().unwrap_or(Path::new("/")),
+        }
+    }
+
+    /// Takes back what [`publish`](Workspace::publish) did: what was there is there again, and the restored tree in the workspace.
+    ///
+    /// # Errors
+    /// A rename failed: what is where is said.
+    fn take_back(&mut self) -> Result<()> {
+        while let Some((from, to)) = self.renamed.last() {
+            std::fs::rename(to, from).map_err(|error| cannot_move(to, from, &error))?;
+            self.renamed.pop();
+        }
+        if let Some(aside) = self.aside.as_ref().filter(|_| self.how == Publish::Children) {
+            let _ = std::fs::remove_dir(aside);
+        }
+        Ok(crate::sys::fs::sync_directory(self.directory())?)
+    }
+
+    /// Every tree has appeared: what is left of the workspace goes.
+    fn finish(&self, pieces: &[Piece]) -> Vec<Placed> {
+        if self.how == Publish::Children
+            && let (Ok(found), Ok(top)) = (std::fs::metadata(&self.path), Beneath::open(&self.destination))
+        {
+            // The destination's own directory gets what the tree's top had.
+            let _ = top.set_owner(Path::new(""), found.uid(), found.gid());
+            let _ = top.set_mode(Path::new(""), found.mode() & 0o7777);
+        }
+        if self.how != Publish::Whole {
+            let _ = std::fs::remove_dir(&self.path);
+            let _ = crate::sys::fs::sync_directory(self.directory());
+        }
         let here = pieces.iter().filter(|piece| piece.space == self.destination);
-        Ok(here
-            .map(|piece| Placed {
-                original: piece.original.clone(),
-                at: piece.destination.clone(),
-                moved_aside: self.aside.clone(),
-            })
-            .collect())
+        here.map(|piece| Placed {
+            original: piece.original.clone(),
+            at: piece.destination.clone(),
+            moved_aside: self.aside.clone(),
+        })
+        .collect()
     }
 
-    fn move_aside(&self) -> Result<()> {
-        self.aside
-            .as_ref()
-            .map_or(Ok(()), |aside| self.rename(&self.destination, aside))
+    fn move_aside(&mut self) -> Result<()> {
+        match self.aside.clone() {
+            Some(aside) => self.rename(&self.destination.clone(), &aside),
+            None => Ok(()),
+        }
     }
 
-    fn publish_children(&self) -> Result<()> {
-        if let Some(aside) = &self.aside {
-            crate::sys::fs::make_directory_durably(aside, 0o700)?;
-            for old in list(&self.destination)?
-                .iter()
-                .filter(|old| **old != self.path && *old != aside)
-            {
-                self.rename(old, &aside.join(old.file_name().unwrap_or_default()))?;
+    fn publish_children(&mut self) -> Result<()> {
+        if let Some(aside) = self.aside.clone() {
+            crate::sys::fs::make_directory_durably(&aside, 0o700)?;
+            for old in list(&self.destination)? {
+                if old != self.path && old != aside {
+                    self.rename(&old, &aside.join(old.file_name().unwrap_or_default()))?;
+                }
             }
         }
         for new in list(&self.path)? {
-            self.rename(&new, &self.destination.join(new.file_name().unwrap_or_default()))?;
+            let to = self.destination.join(new.file_name().unwrap_or_default());
+            self.rename(&new, &to)?;
         }
-        let found =
-            std::fs::metadata(&self.path).map_err(|error| crate::sys::Error::path("look at", &self.path, error))?;
-        let top = Beneath::open(&self.destination)?;
-        // The destination's own directory gets what the tree's top had.
-        let _ = top.set_owner(Path::new(""), found.uid(), found.gid());
-        let _ = top.set_mode(Path::new(""), found.mode() & 0o7777);
-        let _ = std::fs::remove_dir(&self.path);
-        Ok(crate::sys::fs::sync_directory(&self.destination)?)
+        Ok(())
     }
 
-    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        std::fs::rename(from, to).map_err(|error| {
-            let kept = self.path.display();
-            Error::failed(format!(
-                "cannot move {} to {}: {error}; the restored data is in {kept}",
-                from.display(),
-                to.display()
-            ))
-        })
+    fn rename(&mut self, from: &Path, to: &Path) -> Result<()> {
+        crate::failpoint!("restore.rename", || cannot_move(
+            from,
+            to,
+            &std::io::Error::other("a test said so")
+        ));
+        std::fs::rename(from, to).map_err(|error| cannot_move(from, to, &error))?;
+        self.renamed.push((from.to_owned(), to.to_owned()));
+        Ok(())
     }
+}
+
+fn cannot_move(from: &Path, to: &Path, error: &std::io::Error) -> Error {
+    Error::failed(format!("cannot move {} to {}: {error}", from.display(), to.display()))
+}
+
+/// Lets every tree appear, or none: trees of two moments beside each other are worse than none.
+///
+/// # Errors
+/// A tree could not appear. What had appeared was taken back, or is listed; the restored data is in the workspaces, which are named.
+pub(super) fn publish(spaces: &mut [Workspace], pieces: &[Piece]) -> Result<Vec<Placed>> {
+    for at in 0..spaces.len() {
+        let Err(error) = spaces[at].publish(pieces) else {
+            continue;
+        };
+        let mut said = vec![error.to_string()];
+        for space in spaces[..=at].iter_mut().rev() {
+            if let Err(error) = space.take_back() {
+                let left = space
+                    .renamed
+                    .iter()
+                    .map(|(from, to)| format!("{} is at {}", from.display(), to.display()));
+                said.push(format!("taking it back failed: {error}"));
+                said.extend(left);
+            }
+        }
+        if said.len() == 1 {
+            said.push("nothing has changed at the destination".to_owned());
+        }
+        // The others are whole as well.
+        let kept: Vec<String> = spaces
+            .iter_mut()
+            .map(|space| {
+                space.published = true;
+                space.path.display().to_string()
+            })
+            .collect();
+        said.push(format!("the restored data is in {}", kept.join(", ")));
+        return Err(Error::failed(said.join("; ")));
+    }
+    Ok(spaces.iter().flat_map(|space| space.finish(pieces)).collect())
 }
 
 impl Drop for Workspace {

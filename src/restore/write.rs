@@ -12,7 +12,9 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::Plan;
 use super::lost::{Losses, LostRange, Place, REMEDY};
-use super::pieces::{Borrowed, Piece, find, in_space, is_dropped};
+use super::pieces::{Piece, find, in_space, is_dropped};
+use super::relocate;
+use super::workspace::Workspace;
 use crate::copy::notes::Notes;
 use crate::copy::stop::Stop;
 use crate::copy::{Error, Result};
@@ -64,6 +66,7 @@ pub(super) fn write(plan: &Plan<'_>, notes: &Notes<'_>, monitor: &dyn Monitor, c
             shared,
             sender,
             borrowed: HashMap::new(),
+            stand_ins: HashMap::new(),
             directories: Vec::new(),
         };
         stop.guard(|| names.make());
@@ -96,7 +99,10 @@ struct Names<'s> {
     plan: &'s Plan<'s>,
     shared: &'s Shared<'s>,
     sender: Sender<Job<'s>>,
-    borrowed: Borrowed,
+    /// Contents of files, for further names of theirs in another workspace than their own, by root and path.
+    borrowed: HashMap<(u32, Vec<u8>), Content>,
+    /// The names, in a workspace, that stand in for first names which are not in it.
+    stand_ins: HashMap<(u32, Vec<u8>, usize), PathBuf>,
     /// In order of making; their metadata is set at the end, the last first.
     directories: Vec<(usize, PathBuf, Metadata)>,
 }
@@ -117,8 +123,11 @@ impl<'s> Names<'s> {
                 }
                 Err(error) => return Err(error.into()),
             };
-            if self.plan.survey.borrowed.contains(&(entry.root, entry.path.clone())) {
-                self.borrowed.insert((entry.root, entry.path.clone()), entry.clone());
+            let key = (entry.root, entry.path.clone());
+            if let EntryKind::File(content) = &entry.kind
+                && self.plan.survey.borrowed.contains(&key)
+            {
+                self.borrowed.insert(key, content.clone());
             }
             let Some((index, rest)) = find(self.plan.pieces, &entry) else {
                 continue;
@@ -204,6 +213,7 @@ impl<'s> Names<'s> {
             EntryKind::File(content) => self.file(content, entry.metadata, place),
             EntryKind::HardLink(first) => self.hard_link(entry.root, first, entry.metadata, place),
             EntryKind::Symlink(target) => {
+                let target = relocate::target(self.plan.copy, &place.original, target, self.shared.notes);
                 beneath.make_symlink(&target, relative)?;
                 dress(beneath, relative, &entry.metadata, false, self.shared.notes)
             }
@@ -249,38 +259,45 @@ impl<'s> Names<'s> {
 
     fn hard_link(&mut self, root: u32, first: Vec<u8>, metadata: Metadata, place: Place) -> Result<()> {
         let space = &self.plan.spaces[place.space];
-        let key = (root, first);
-        let borrowed = self.borrowed.get_mut(&key).map(|entry| entry.kind.clone());
-        let first_at = match borrowed {
-            // The first name stays behind: this one becomes the file, and the first for those that follow.
-            Some(EntryKind::File(content)) => {
-                let at = EntryKind::HardLink(place.relative.as_os_str().as_bytes().to_vec());
-                if let Some(entry) = self.borrowed.get_mut(&key) {
-                    entry.kind = at;
-                }
-                return self.file(content, metadata, place);
-            }
-            Some(EntryKind::HardLink(at)) => PathBuf::from(std::ffi::OsStr::from_bytes(&at)),
-            _ => {
-                let probe = Entry {
-                    root: key.0,
-                    path: key.1,
-                    kind: EntryKind::Directory,
-                    metadata: Metadata::default(),
-                    live: false,
-                    torn: false,
-                };
-                let found = find(self.plan.pieces, &probe);
-                let at = found.map(|(index, rest)| space.inside(&in_space(&self.plan.pieces[index], rest)));
-                match at {
-                    Some(at) if space.beneath().exists(&at)? => at,
-                    _ => return self.nameless(&place),
-                }
-            }
+        let stand_in = (root, first.clone(), place.space);
+        let near = match self.stand_ins.get(&stand_in) {
+            Some(at) => Some(at.clone()),
+            None => self.first_name(root, &first, space)?,
         };
-        space.beneath().make_hard_link(&first_at, &place.relative)?;
-        self.shared.losses.link(&first_at, &place);
-        Ok(())
+        if let Some(at) = near {
+            space.beneath().make_hard_link(&at, &place.relative)?;
+            self.shared.losses.link(&at, &place);
+            return Ok(());
+        }
+        // The first name is not in this workspace: this one becomes a file, and the first for those that follow here.
+        match self.borrowed.get(&(root, first)).cloned() {
+            Some(content) => {
+                self.stand_ins.insert(stand_in, place.relative.clone());
+                self.file(content, metadata, place)
+            }
+            None => self.nameless(&place),
+        }
+    }
+
+    /// Where a first name is in a workspace.
+    fn first_name(&self, root: u32, first: &[u8], space: &Workspace) -> Result<Option<PathBuf>> {
+        let probe = Entry {
+            root,
+            path: first.to_vec(),
+            kind: EntryKind::Directory,
+            metadata: Metadata::default(),
+            live: false,
+            torn: false,
+        };
+        let Some((index, rest)) = find(self.plan.pieces, &probe) else {
+            return Ok(None);
+        };
+        let piece = &self.plan.pieces[index];
+        if piece.space != space.destination() {
+            return Ok(None);
+        }
+        let at = space.inside(&in_space(piece, rest));
+        Ok(space.beneath().exists(&at)?.then_some(at))
     }
 
     /// A further name of a file whose first name, with the content, is not there: a loss where a part of the table is lost.

@@ -20,6 +20,22 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// The effective user id of this process.
+pub fn user_id() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// A user's name as `/etc/passwd` has it, or else its number, which servers take as well.
+pub fn user_name(uid: u32) -> String {
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then_some(name)
+    });
+    named.map_or_else(|| uid.to_string(), str::to_owned)
+}
+
 /// Processors that this process may use, at least 1.
 pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
@@ -36,4 +52,13 @@ pub fn process_in(directory: &std::path::Path, names: &[&str]) -> Option<i32> {
     numbers
         .filter(named)
         .find(|number| std::fs::read_link(format!("/proc/{number}/cwd")).is_ok_and(|at| at == directory))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn users_have_names_or_numbers() {
+        assert_eq!(super::user_name(0), "root");
+        assert_eq!(super::user_name(u32::MAX - 7), "4294967288");
+    }
 }

@@ -5,6 +5,7 @@ mod keep;
 #[path = "../common/stored.rs"]
 mod stored;
 
+mod in_place;
 mod processes;
 
 use std::path::{Path, PathBuf};

@@ -14,6 +14,7 @@ mod kill_phases;
 mod lock_safety;
 mod lvm;
 mod measure;
+mod restore_elsewhere;
 mod round_trip;
 mod setting;
 mod several_volumes;

@@ -41,6 +41,7 @@ const KEPT: &[&str] = &[
     "log_replica_updates",
     "log_slave_updates",
     "lower_case_table_names",
+    "pid_file",
     "plugin_dir",
     "port",
     "read_only",

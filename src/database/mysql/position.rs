@@ -186,6 +186,7 @@ fn channel(row: &Row, gtid: Option<&str>) -> ReplicaChannel {
             .filter(|set| !set.is_empty())
             .or(gtid)
             .and_then(without_space),
+        uses_gtid: row.get("Auto_Position") == Some("1") || row.get("Using_Gtid").is_some_and(|how| how != "No"),
         running: either(row, "Replica_SQL_Running", "Slave_SQL_Running") == Some("Yes"),
     }
 }
@@ -309,6 +310,7 @@ mod tests {
                 ("Exec_Source_Log_Pos", Some("4000000000")),
                 ("Replica_SQL_Running", Some("Yes")),
                 ("Executed_Gtid_Set", Some("a:1-5,\nb:1")),
+                ("Auto_Position", Some("1")),
                 ("Channel_Name", Some(name)),
             ])
         };
@@ -333,6 +335,14 @@ mod tests {
         let channel = &reading.coordinates.replica[0];
         assert_eq!((channel.file.as_str(), channel.position), ("bin.000007", 4_000_000_000));
         assert_eq!(channel.gtid.as_deref(), Some("a:1-5,b:1"));
-        assert!(channel.running);
+        assert!(channel.running && channel.uses_gtid);
+    }
+
+    #[test]
+    fn a_mariadb_channel_says_whether_it_goes_by_gtids() {
+        for (how, uses_gtid) in [("No", false), ("Slave_Pos", true), ("Current_Pos", true)] {
+            let row = Row::of(&[("Master_Host", Some("db1")), ("Using_Gtid", Some(how))]);
+            assert_eq!(channel(&row, Some("0-1-5")).uses_gtid, uses_gtid, "{how}");
+        }
     }
 }

@@ -13,11 +13,7 @@ use crate::volume::barrier::{self, Arrangement};
 
 /// Places every path that the server needs, then asks whether one instant covers them all.
 pub fn place(host: &Host<'_>, paths: &[WrittenPath], layout: &mut Layout) {
-    let left_out: Vec<&Path> = paths
-        .iter()
-        .filter(|path| !path.needed)
-        .map(|path| path.path.as_path())
-        .collect();
+    let left_out = temporary(paths);
     for written in paths.iter().filter(|path| path.needed) {
         match std::fs::canonicalize(&written.path) {
             Ok(path) => place_one(host, written.role, path, &left_out, layout),
@@ -26,6 +22,17 @@ pub fn place(host: &Host<'_>, paths: &[WrittenPath], layout: &mut Layout) {
     }
     let findings = one_instant(host, layout);
     add_findings(&mut layout.findings, findings);
+}
+
+/// The directories of temporary files that hold nothing else of the server's. A relay log or a directory that the server only knows is no reason to
+/// pass over what lies below it: it may be the datadir itself.
+fn temporary(paths: &[WrittenPath]) -> Vec<&Path> {
+    let holds_more = |one: &Path| paths.iter().any(|path| path.needed && path.path.starts_with(one));
+    paths
+        .iter()
+        .filter(|path| path.role == PathRole::Temporary && !path.needed && !holds_more(&path.path))
+        .map(|path| path.path.as_path())
+        .collect()
 }
 
 fn place_one(host: &Host<'_>, role: PathRole, path: PathBuf, left_out: &[&Path], layout: &mut Layout) {
@@ -59,12 +66,11 @@ fn place_one(host: &Host<'_>, role: PathRole, path: PathBuf, left_out: &[&Path],
     }
 }
 
-/// A gap that holds nothing which the server needs: below a path that it does not need (a temporary directory), or below
+/// A gap that holds nothing which the server needs: below a directory of temporary files, or below
 /// a name with a leading dot, which no database directory has (MySQL writes a dot as `@002e`).
 fn ignorable(path: &Path, gap: &Gap, left_out: &[&Path]) -> Option<Finding> {
     let at = gap.at();
-    // Not one that holds the path itself: a datadir below /tmp is no temporary file.
-    let temporary = left_out.iter().any(|one| one.starts_with(path) && at.starts_with(one));
+    let temporary = left_out.iter().any(|one| at.starts_with(one));
     let below = at.strip_prefix(path).unwrap_or(at);
     let dotted = below
         .components()

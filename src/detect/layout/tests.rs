@@ -140,6 +140,40 @@ fn a_nested_volume_that_the_server_does_not_need_is_left_out() {
     assert_eq!(notes.count(), 2);
 }
 
+/// MySQL's relay logs lie in the datadir unless told otherwise, and `innodb_directories` or `ssl_capath` may name it too.
+#[test]
+fn a_directory_that_is_not_only_temporary_hides_no_nested_volume() {
+    let lab = Lab::new(&["data", "data/nested"]);
+    for (role, name) in [
+        (PathRole::RelayLog, "data"),
+        (PathRole::InnodbDirectory, "data"),
+        (PathRole::InnodbDirectory, "data/nested"),
+        (PathRole::Secret, "data/nested"),
+        (PathRole::Log, "data"),
+        (PathRole::Temporary, "data"),
+    ] {
+        let paths = [
+            lab.written(PathRole::Datadir, "data", true),
+            lab.written(role, name, false),
+        ];
+        assert_eq!(
+            blockers(&lab.lay_out(&paths, &[])),
+            ["several-volumes"],
+            "{role:?} {name}"
+        );
+    }
+    let paths = [
+        lab.written(PathRole::Datadir, "data", true),
+        lab.written(PathRole::Temporary, "data/nested", false),
+        lab.written(PathRole::External, "data/nested/deep", true),
+    ];
+    assert_eq!(
+        blockers(&lab.lay_out(&paths, &[])),
+        ["several-volumes"],
+        "the server needs something in it"
+    );
+}
+
 #[test]
 fn unsupported_storage_is_refused_for_the_server_and_copied_live_for_files() {
     let lab = Lab::new(&["data"]);

@@ -154,6 +154,22 @@ fn every_path_is_found_on_mysql() {
         examination.findings
     );
     assert_eq!(codes(&examination, Severity::Note), ["lockless-possible"]);
+
+    // An undo tablespace that is being emptied, and one that was, are the server's still.
+    let is_found = |state: &str| {
+        let examination = server.connect().examine(&plan(Strategy::Auto)).unwrap();
+        let external = paths(&examination, PathRole::External);
+        assert!(
+            external.contains(&tablespaces.join("more.ibu").as_path()),
+            "{state}: {external:?}"
+        );
+    };
+    server.sql("ALTER UNDO TABLESPACE more SET INACTIVE");
+    is_found("inactive");
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    is_found("emptied");
+    server.sql("ALTER UNDO TABLESPACE more SET ACTIVE");
+    is_found("active again");
 }
 
 /// The account that `init --print-grants` makes can do the whole of it, and no privilege of it is too many.

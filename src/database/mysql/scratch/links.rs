@@ -4,7 +4,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::Place;
+use super::super::place::{Place, Turn};
 use crate::database::{Error, Result};
 use crate::sys;
 
@@ -60,35 +60,20 @@ fn turn_isl(place: &Place<'_>, link: &Path) -> Result<()> {
 
 /// Where it shall lead; `None` when it may stay.
 fn turned(place: &Place<'_>, link: &Path, target: &Path) -> Result<Option<PathBuf>> {
-    let has_up = target.components().any(|part| part == std::path::Component::ParentDir);
-    let is_copy = place.trees.iter().any(|(_, at)| target.starts_with(at));
-    if is_copy || (target.is_relative() && !has_up) {
-        return Ok(None);
-    }
     // Relative to where the link was.
-    let below = link.strip_prefix(place.datadir).unwrap_or(link);
-    let was = place.facts.datadir.join(below);
-    let absolute = plain(&was.parent().unwrap_or(&was).join(target));
-    match place.moved(&absolute) {
-        Some(new) => Ok(Some(new)),
-        None => Err(Error::Unsupported(format!(
+    let was = place
+        .facts
+        .datadir
+        .join(link.strip_prefix(place.datadir).unwrap_or(link));
+    match place.turn(&was, target) {
+        Turn::Stay => Ok(None),
+        Turn::To(new) => Ok(Some(new)),
+        Turn::Out(_) => Err(Error::Unsupported(format!(
             "{} leads to {}, which is not in this backup: a server on the copy would open the live one",
             was.display(),
             target.display()
         ))),
     }
-}
-
-/// Without `..`, as the names say.
-fn plain(path: &Path) -> PathBuf {
-    let mut out = PathBuf::new();
-    for part in path.components() {
-        match part {
-            std::path::Component::ParentDir => drop(out.pop()),
-            part => out.push(part),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use super::connect::{ConnectOptions, Secret, Target, Tls, TlsMode};
 use super::session::Session;
-use crate::database::{Error, Flavour, Result, ServerFacts, WrittenPath};
+use crate::database::{Error, Flavour, Result};
 use crate::monitor::Monitor;
 use crate::sys;
 use crate::sys::guarded::{Guarded, Running};
@@ -31,6 +31,8 @@ use crate::units::Id;
 pub use binary::{Binary, find};
 pub use log::Recovery;
 pub use options::is_valid;
+
+pub use super::place::Place;
 
 /// The account that the init-file makes.
 const ACCOUNT: &str = "snapback-scratch";
@@ -43,33 +45,6 @@ const TRY: Duration = Duration::from_secs(5);
 
 /// The longest that an orderly end may take: InnoDB writes its dirty pages.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(600);
-
-/// A restored datadir, and where everything of the server came from.
-#[derive(Debug)]
-pub struct Place<'p> {
-    /// The live server as the backup recorded it.
-    pub facts: &'p ServerFacts,
-    /// Every path that it wrote.
-    pub paths: &'p [WrittenPath],
-    /// The restored datadir; absolute.
-    pub datadir: &'p Path,
-    /// Every restored tree of the server: its original path, and where it is now.
-    pub trees: &'p [(PathBuf, PathBuf)],
-}
-
-impl Place<'_> {
-    /// Where an original path is in the copy.
-    fn moved(&self, original: &Path) -> Option<PathBuf> {
-        let fitting = self.trees.iter().filter(|(from, _)| original.starts_with(from));
-        let (from, at) = fitting.max_by_key(|(from, _)| from.as_os_str().len())?;
-        let rest = original.strip_prefix(from).ok()?;
-        Some(if rest.as_os_str().is_empty() {
-            at.clone()
-        } else {
-            at.join(rest)
-        })
-    }
-}
 
 /// How the server is run.
 #[derive(Debug, Clone)]
@@ -317,11 +292,12 @@ fn session(options: &ConnectOptions, limit: Duration) -> Result<Session> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::database::ServerFacts;
 
     /// Facts of a server at `/live`.
-    pub(super) fn facts(flavour: Flavour) -> ServerFacts {
+    pub(crate) fn facts(flavour: Flavour) -> ServerFacts {
         ServerFacts {
             flavour,
             version: "10.11.14".to_owned(),
@@ -336,23 +312,5 @@ mod tests {
             sync_binlog: 1,
             variables: BTreeMap::new(),
         }
-    }
-
-    #[test]
-    fn an_original_path_is_found_in_the_innermost_tree() {
-        let facts = facts(Flavour::MariaDb);
-        let trees = [
-            ("/live".into(), "/s/data".into()),
-            ("/live/logs".into(), "/s/ext/logs".into()),
-        ];
-        let place = Place {
-            facts: &facts,
-            paths: &[],
-            datadir: Path::new("/s/data"),
-            trees: &trees,
-        };
-        assert_eq!(place.moved(Path::new("/live/logs/a")), Some("/s/ext/logs/a".into()));
-        assert_eq!(place.moved(Path::new("/live")), Some("/s/data".into()));
-        assert_eq!(place.moved(Path::new("/lively")), None);
     }
 }

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::{Place, Wishes};
-use crate::database::{Error, Flavour, PathRole, Result, WrittenPath};
+use super::super::place::{Place, engine_libraries, path_options};
+use super::Wishes;
+use crate::database::{Error, Flavour, Result};
 
 /// Settings without which the data cannot be read, or reads as something else: as the record has them, where it has them.
 const OF_THE_DATA: &[&str] = &[
@@ -96,21 +97,7 @@ pub(super) fn text(place: &Place<'_>, wishes: &Wishes, run: &Path) -> Result<Str
     if let Some(zone) = facts.variables.get("time_zone").filter(|zone| *zone != "SYSTEM") {
         file.set("default-time-zone", zone)?;
     }
-    let libraries = facts
-        .variables
-        .get("engine_libraries")
-        .map(String::as_str)
-        .unwrap_or_default();
-    let reaches_out = |library: &str| {
-        ["federated", "spider", "connect"]
-            .iter()
-            .any(|word| library.contains(word))
-    };
-    let plain = |library: &str| !library.is_empty() && !library.contains(['/', '=']);
-    for library in libraries
-        .split(';')
-        .filter(|library| plain(library) && !reaches_out(library))
-    {
+    for library in engine_libraries(place) {
         file.set("plugin-load-add", library)?;
     }
     for (key, value) in ALWAYS {
@@ -130,7 +117,6 @@ pub(super) fn text(place: &Place<'_>, wishes: &Wishes, run: &Path) -> Result<Str
 /// Every path that a server writes.
 fn paths(file: &mut File, place: &Place<'_>, run: &Path) -> Result<()> {
     let facts = place.facts;
-    file.path("datadir", place.datadir)?;
     file.path("socket", &run.join("s"))?;
     file.path("pid-file", &run.join("pid"))?;
     file.path("log-error", &run.join("error.log"))?;
@@ -142,123 +128,16 @@ fn paths(file: &mut File, place: &Place<'_>, run: &Path) -> Result<()> {
     file.path("loose-innodb-tmpdir", &temporary)?;
     file.path("loose-slave-load-tmpdir", &temporary)?;
     file.path("secure-file-priv", &temporary)?;
-
-    let moved = Moved { place };
-    if let Some(home) = facts
-        .variables
-        .get("innodb_data_home_dir")
-        .filter(|home| !home.is_empty())
-    {
-        file.path("innodb-data-home-dir", &moved.of(home, "innodb_data_home_dir")?)?;
+    // Where the backup has relay logs, the options of its paths say so after this.
+    file.path("relay-log", &temporary.join("relay-log"))?;
+    file.path("relay-log-index", &temporary.join("relay-log-index"))?;
+    for (option, value) in path_options(place)? {
+        file.set(option, &value)?;
     }
-    if let Some(specification) = facts.variables.get("innodb_data_file_path") {
-        file.set("innodb-data-file-path", &moved.data_files(specification)?)?;
-    }
-    for (role, option) in [
-        (PathRole::Redo, "innodb-log-group-home-dir"),
-        (PathRole::Undo, "innodb-undo-directory"),
-        (PathRole::Doublewrite, "loose-innodb-doublewrite-dir"),
-        (PathRole::AriaLog, "loose-aria-log-dir-path"),
-    ] {
-        if let Some(written) = place.paths.iter().find(|written| written.role == role) {
-            // MySQL's own directory for redo is named below its home.
-            let is_inner = written.path.ends_with("#innodb_redo");
-            let home = if is_inner {
-                written.path.parent().unwrap_or(&written.path)
-            } else {
-                &written.path
-            };
-            file.path(option, &moved.path(home, option)?)?;
-        }
-    }
-    let externals = place
-        .trees
-        .iter()
-        .map(|(_, at)| at.as_path())
-        .filter(|at| *at != place.datadir);
-    let externals: Vec<String> = externals.map(|at| at.display().to_string()).collect();
-    if !externals.is_empty() && facts.flavour == Flavour::MySql {
-        file.set("loose-innodb-directories", &externals.join(";"))?;
-    }
-    logs(file, &moved, run)
-}
-
-/// The copy keeps its binary log: without it a server may refuse prepared transactions, or lose them (trap 19).
-fn logs(file: &mut File, moved: &Moved<'_>, run: &Path) -> Result<()> {
-    let facts = moved.place.facts;
-    let variable = |name: &str| facts.variables.get(name).filter(|value| !value.is_empty());
-    match variable("log_bin_basename").filter(|_| facts.log_bin) {
-        Some(basename) => {
-            file.path("log-bin", &moved.of(basename, "log_bin_basename")?)?;
-            if let Some(index) = variable("log_bin_index") {
-                file.path("log-bin-index", &moved.of(index, "log_bin_index")?)?;
-            }
-            file.set("server-id", &facts.server_id.max(1).to_string())?;
-        }
-        None => file.0.push_str("skip-log-bin\n"),
-    }
-    for (name, option) in [
-        ("relay_log_basename", "relay-log"),
-        ("relay_log_index", "relay-log-index"),
-    ] {
-        let Some(value) = variable(name) else { continue };
-        // Relay logs may be left out of a backup; then the server finds none, which is as good here.
-        let at = moved.of(value, name).unwrap_or_else(|_| run.join("tmp").join(option));
-        file.path(option, &at)?;
+    if !facts.log_bin {
+        file.0.push_str("skip-log-bin\n");
     }
     Ok(())
-}
-
-/// Where what the record names is now.
-struct Moved<'p> {
-    place: &'p Place<'p>,
-}
-
-impl Moved<'_> {
-    /// A setting's value: relative to the datadir, absolute, or through a symlink that the record resolved.
-    fn of(&self, value: &str, setting: &str) -> Result<PathBuf> {
-        let named = |written: &&WrittenPath| written.named.as_deref() == Some(value) && !is_log(written.role);
-        let absolute = match self.place.paths.iter().find(named) {
-            Some(written) => written.path.clone(),
-            None => self.place.facts.datadir.join(value),
-        };
-        // A log's name keeps its last part; its directory is what the record resolved.
-        let log = self
-            .place
-            .paths
-            .iter()
-            .find(|written| written.named.as_deref() == Some(value) && is_log(written.role));
-        let absolute = match (log, absolute.file_name()) {
-            (Some(log), Some(name)) => log.path.join(name),
-            _ => absolute,
-        };
-        self.path(&absolute, setting)
-    }
-
-    fn path(&self, original: &Path, setting: &str) -> Result<PathBuf> {
-        self.place.moved(original).ok_or_else(|| {
-            Error::Unsupported(format!(
-                "{} ({setting}) is not in this backup: a server cannot start on the copy",
-                original.display()
-            ))
-        })
-    }
-
-    /// `file:size[:autoextend[:max]]`, separated by `;`: only absolute files move.
-    fn data_files(&self, specification: &str) -> Result<String> {
-        let one = |spec: &str| {
-            let (name, rest) = spec.split_once(':').unwrap_or((spec, ""));
-            match Path::new(name).is_absolute() {
-                true => Ok(format!("{}:{rest}", self.of(name, "innodb_data_file_path")?.display())),
-                false => Ok(spec.to_owned()),
-            }
-        };
-        Ok(specification.split(';').map(one).collect::<Result<Vec<_>>>()?.join(";"))
-    }
-}
-
-fn is_log(role: PathRole) -> bool {
-    matches!(role, PathRole::BinaryLog | PathRole::RelayLog)
 }
 
 /// The text while it grows.

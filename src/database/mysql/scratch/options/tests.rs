@@ -1,6 +1,9 @@
 use super::super::tests::facts;
 use super::*;
-use crate::database::ServerFacts;
+use std::path::PathBuf;
+
+use crate::database::mysql::place::Place;
+use crate::database::{PathRole, ServerFacts, WrittenPath};
 
 fn made(
     facts: &ServerFacts,
@@ -60,7 +63,7 @@ fn what_the_data_needs_is_carried_and_every_path_is_ours() {
     ];
     let trees = [
         ("/live", "/scratch/data"),
-        ("/redo", "/scratch/data.external/redo"),
+        ("/redo/#innodb_redo", "/scratch/data.external/redo/#innodb_redo"),
         ("/ib", "/scratch/data.external/ib"),
         ("/logs", "/scratch/data.external/logs"),
     ];
