@@ -54,7 +54,8 @@ pub fn main() -> ExitCode {
         Ok(exit) => exit.with_strictness(global.strict).into(),
         Err(error) => {
             output::error(&error);
-            if error.kind() == Kind::Damaged && !verifies {
+            let told = verifies || error.to_string().contains("snapback verify");
+            if error.kind() == Kind::Damaged && !told {
                 output::say(
                     "    -> `snapback verify --all` names everything that is damaged, and the backups that need it",
                 );
