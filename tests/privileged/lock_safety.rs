@@ -34,11 +34,13 @@ fn beside(scene: &Scene, strategy: &str, prepare: &str, statement: &str, expect:
     conn.query_drop("USE ledger").unwrap();
     conn.query_drop(prepare).unwrap();
     let statement_text = statement.to_owned();
+    let (open, over) = std::sync::mpsc::channel::<()>();
     let blocker = std::thread::spawn(move || {
         if !statement_text.is_empty() {
             let _ = conn.query_drop(statement_text);
         } else {
-            std::thread::sleep(Duration::from_secs(8));
+            // Idle until the backup is over, however long it takes.
+            let _ = over.recv();
         }
         drop(conn);
     });
@@ -90,7 +92,9 @@ fn beside(scene: &Scene, strategy: &str, prepare: &str, statement: &str, expect:
     if expect == Expect::Seen && !statement.is_empty() {
         assert!(!blocker.is_finished(), "the statement was too quick to show anything");
     }
-    scene.server.exec(&format!("KILL {id}"));
+    drop(open);
+    // It may have ended by itself.
+    let _ = scene.server.connect().query_drop(format!("KILL {id}"));
     blocker.join().unwrap();
     scene.assert_nothing_left();
     scene.assert_writable();
