@@ -9,6 +9,7 @@ use crate::detect::Mounts;
 use crate::finding::Finding;
 use crate::journal::{self, Made, Past};
 use crate::monitor::Monitor;
+use crate::repository::Repository;
 use crate::sys;
 use crate::sys::signal::Cancel;
 use crate::units::Id;
@@ -31,7 +32,9 @@ pub struct Report {
     pub runs: Vec<RunLeft>,
     /// Snapshots with our mark that no journal knows; removed only when asked.
     pub orphans: Vec<String>,
-    /// Unfinished files removed from the repository.
+    /// Those of them that were removed (or would be).
+    pub removed_orphans: Vec<String>,
+    /// Unfinished files removed from the repository (or that would be).
     pub repository_leftovers: u64,
     /// What a person must read.
     pub findings: Vec<Finding>,
@@ -67,9 +70,7 @@ pub fn cleanup(config: &Config, request: &Request, monitor: &dyn Monitor, cancel
         report.runs.push(undo_run(config, request, &providers, one));
     }
     orphans(request, &providers, &mounts, &known, &mut report);
-    if !request.dry_run {
-        repository_leftovers(config, &mut report);
-    }
+    repository_leftovers(config, request, &mut report);
     Ok(report)
 }
 
@@ -120,7 +121,8 @@ fn undo(config: &Config, providers: &[Box<dyn Provider>], run: Id, made: &Made) 
     }
 }
 
-fn name_of(made: &Made) -> String {
+/// What was made, in a person's words.
+pub(crate) fn name_of(made: &Made) -> String {
     match made {
         Made::Snapshot(snapshot) => format!("snapshot {}", snapshot.name),
         Made::Mount { at } => format!("mount {}", at.display()),
@@ -153,11 +155,17 @@ fn orphans(request: &Request, providers: &[Box<dyn Provider>], mounts: &Mounts, 
 
 fn orphan(request: &Request, provider: &dyn Provider, snapshot: &Snapshot, report: &mut Report) {
     report.orphans.push(snapshot.name.clone());
-    let finding = if request.orphans && !request.dry_run {
-        provider
-            .remove(snapshot)
-            .err()
-            .map(|error| Finding::warning("orphan", error.to_string()))
+    let finding = if request.orphans {
+        let removed = match request.dry_run {
+            true => Ok(true),
+            false => provider.remove(snapshot),
+        };
+        match removed {
+            Ok(true) => report.removed_orphans.push(snapshot.name.clone()),
+            Ok(false) => {}
+            Err(error) => report.findings.push(Finding::warning("orphan", error.to_string())),
+        }
+        None
     } else {
         let said = format!(
             "{} is a snapshot of snapback that no run of this state directory made",
@@ -171,8 +179,12 @@ fn orphan(request: &Request, provider: &dyn Provider, snapshot: &Snapshot, repor
     report.findings.extend(finding);
 }
 
-fn repository_leftovers(config: &Config, report: &mut Report) {
-    let cleaned = crate::backup::open_repository(config).and_then(|repository| Ok(repository.clean_leftovers()?));
+fn repository_leftovers(config: &Config, request: &Request, report: &mut Report) {
+    let leftovers = |repository: Repository| match request.dry_run {
+        true => Ok(repository.store().leftovers()?),
+        false => repository.clean_leftovers(),
+    };
+    let cleaned = crate::backup::open_repository(config).and_then(|repository| Ok(leftovers(repository)?));
     match cleaned {
         Ok(count) => report.repository_leftovers = count,
         Err(error) => report.findings.push(Finding::warning("repository", error.to_string())),

@@ -31,7 +31,7 @@ pub struct Config {
     pub lock: Lock,
     /// Trees beside the database: /etc/mysql, /var/www ...
     pub files: Vec<PathBuf>,
-    /// Subtrees of them (or of the datadir's volume) that are left out.
+    /// Subtrees of them that are left out; nothing can be left out of the database.
     pub exclude: Vec<PathBuf>,
     /// Whether keyring and TLS files of the server are copied as well.
     pub include_secrets: bool,
@@ -254,7 +254,7 @@ impl Config {
         let config: Config = if nothing {
             Config::default()
         } else {
-            serde_saphyr::from_str(text).map_err(|error| Error(error.to_string()))?
+            serde_saphyr::from_str(text).map_err(|error| Error(said(&error)))?
         };
         config.check()?;
         Ok(config)
@@ -345,6 +345,12 @@ impl Config {
     }
 }
 
+/// The parser's words, which begin with "error:" as ours do when they are printed.
+fn said(error: &serde_saphyr::Error) -> String {
+    let text = error.to_string();
+    text.strip_prefix("error: ").unwrap_or(&text).to_owned()
+}
+
 /// `server: none`, or a mapping; nothing at all means the defaults.
 fn server_or_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Server>, D::Error> {
     struct Choice;
@@ -392,6 +398,7 @@ mod tests {
     fn an_unknown_key_is_named_with_its_line() {
         let error = wrong("repository: /r\nlock:\n  acquire_timout: 2s\n");
         assert!(error.contains("acquire_timout") && error.contains('3'), "{error}");
+        assert!(!error.contains("error:"), "{error}");
         let error = wrong("repository: /r\nserver:\n  sokcet: /x\n");
         assert!(error.contains("sokcet") && error.contains('3'), "{error}");
         let error = wrong("repositry: /r\n");

@@ -1,7 +1,11 @@
 //! The first look at the host: the server, its paths, their volumes, and what stands in the way. Changes nothing.
 
+pub(super) mod places;
+mod stale;
+
 use std::path::{Path, PathBuf};
 
+use super::trees;
 use crate::Result;
 use crate::config::Config;
 use crate::database::{self, Consistency, Database, LockLimits, QuiescePlan, Strategy, WrittenPath};
@@ -37,7 +41,7 @@ fn directories_of_server(paths: &[WrittenPath]) -> Vec<PathBuf> {
 /// Detects the server and the layout, and looks for blockers. Changes nothing.
 pub(crate) fn examine(config: &Config, cancel: &Cancel) -> Result<Examined> {
     let mut quiesce = quiesce_plan(config);
-    let mut findings = Vec::new();
+    let mut findings = stale::runs(&config.state_dir);
     let (database, paths, reason): (Option<Box<dyn Database>>, Vec<WrittenPath>, String) = match &config.server {
         Some(server) => {
             let mut database = database::mysql::connect(server)?;
@@ -55,9 +59,11 @@ pub(crate) fn examine(config: &Config, cancel: &Cancel) -> Result<Examined> {
     cancel.check()?;
     let mounts = Mounts::read()?;
     let providers = volume::providers(config);
+    let (files, said) = places::wanted(config);
+    findings.extend(said);
     let layout = lay_out(
         &paths,
-        &config.files,
+        &files,
         &providers,
         &mounts,
         std::slice::from_ref(&config.state_dir),
@@ -66,6 +72,8 @@ pub(crate) fn examine(config: &Config, cancel: &Cancel) -> Result<Examined> {
     findings.extend(room(&layout, &providers)?);
     findings.extend(no_place(&layout, &providers, &directories_of_server(&paths)));
     findings.extend(repository_place(&config.repository, &layout, &paths));
+    findings.extend(places::findings(config, &layout));
+    findings.extend(places::nothing(trees::plan(config, &layout, &paths).len()));
     Ok(Examined {
         database,
         quiesce,

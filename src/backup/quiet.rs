@@ -6,7 +6,7 @@ use super::examine::Examined;
 use super::run::Run;
 use super::snapshots::{self, Ready, Taken};
 use crate::database::{
-    Coordinates, Database, LockFigures, QuiesceContext, QuiescePlan, Released, SettlePoint, Strategy,
+    self, Coordinates, Database, LockFigures, QuiesceContext, QuiescePlan, Released, SettlePoint, Strategy,
 };
 use crate::journal::{Journal, Made};
 use crate::volume::{Provider, Volume};
@@ -114,7 +114,7 @@ fn locked<'p>(
     crate::failpoint!("backup.fixed");
     let asked = Instant::now();
     let released = match &fixed {
-        Ok(_) => quiesced.release().map(Some).map_err(Error::from),
+        Ok(_) => quiesced.release().map(Some).map_err(|error| lost(&run.journal, error)),
         Err(_) => put_back(&run.journal, quiesced.abandon().map_err(Error::from)).map(|()| None),
     };
     let ended = Instant::now();
@@ -156,6 +156,13 @@ fn put_back(journal: &Journal, abandoned: Result<()>) -> Result<()> {
     settings.try_for_each(|made| Ok(journal.undone(&made)?))
 }
 
+/// A lock that was lost leaves no setting behind either, unless the error says so: the journal is told.
+fn lost(journal: &Journal, error: database::Error) -> Error {
+    let left = matches!(error, database::Error::NotPutBack { .. });
+    let told = if left { Ok(()) } else { put_back(journal, Ok(())) };
+    Error::from(error).and_rollback(told)
+}
+
 fn moment(run: &mut Run<'_>, time: jiff::Timestamp, released: Released) -> Result<Moment> {
     run.note(released.findings);
     for setting in released.settings {
@@ -168,4 +175,33 @@ fn moment(run: &mut Run<'_>, time: jiff::Timestamp, released: Released) -> Resul
         coordinates: released.coordinates,
         exact,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::Setting;
+    use crate::units::Id;
+
+    #[test]
+    fn after_a_lost_lock_the_journal_keeps_a_setting_only_when_it_was_not_put_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::create(dir.path(), Id::random()).unwrap();
+        let setting = Setting {
+            server: "s".into(),
+            variable: "v".into(),
+            old: "0".into(),
+            new: "1".into(),
+        };
+        journal.record(&Made::Setting(setting)).unwrap();
+        let gone = || database::Error::LockLost { reason: "x".into() };
+        let kept = database::Error::NotPutBack {
+            cause: Box::new(gone()),
+            reason: "y".into(),
+        };
+        lost(&journal, kept);
+        assert_eq!(journal.left().len(), 1);
+        lost(&journal, gone());
+        assert!(journal.left().is_empty());
+    }
 }

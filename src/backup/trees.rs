@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::examine::Examined;
+use super::examine::{Examined, places};
 use crate::config::Config;
 use crate::copy::Tree;
 use crate::database::{PathRole, WrittenPath};
@@ -30,7 +30,8 @@ pub(crate) fn records(config: &Config, examined: &Examined) -> Vec<RootRecord> {
         .collect()
 }
 
-/// The trees in the order in which they are stored: the datadir, the server's other paths, keys where asked for, files.
+/// The trees in the order in which they are stored: the datadir, the server's other paths, keys where asked for, files that are not
+/// left out.
 pub(crate) fn plan(config: &Config, layout: &Layout, paths: &[WrittenPath]) -> Vec<PlannedTree> {
     let mut trees: Vec<PlannedTree> = Vec::new();
     for placed in layout.database_trees() {
@@ -61,7 +62,12 @@ pub(crate) fn plan(config: &Config, layout: &Layout, paths: &[WrittenPath]) -> V
             trees.push(live(&secret.path, RootRole::Database));
         }
     }
-    for file in &layout.files {
+    let own = places::own(config);
+    let wanted = layout
+        .files
+        .iter()
+        .filter(|file| !places::is_left_out(&file.path, config, &own));
+    for file in wanted {
         let source = match (file.volume, file.own) {
             (None, _) => RootSource::Live,
             (Some(_), true) => RootSource::OwnSnapshot,
@@ -153,7 +159,11 @@ fn skips(
             )),
             _ => None,
         });
-    others.chain(own).chain(excluded).chain(left_out).collect()
+    let ours = places::own(config)
+        .into_iter()
+        .filter(|(path, _)| inside(path))
+        .map(|(path, what)| (path, format!("{what}: no backup contains it")));
+    others.chain(own).chain(ours).chain(excluded).chain(left_out).collect()
 }
 
 #[cfg(test)]

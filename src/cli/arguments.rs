@@ -1,6 +1,6 @@
 //! The definitions of all commands and flags; help, completions and man pages come from here.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
@@ -8,6 +8,7 @@ use crate::config::{Config, Server};
 use crate::units::Bytes;
 use crate::{Error, Result};
 
+use super::absolute;
 use super::words::{ConsistencyArgument, FlavourArgument, LevelArgument, OnBusyArgument, StrategyArgument};
 
 const STATUSES: &str = "\
@@ -40,6 +41,7 @@ pub(super) struct Arguments {
 
 /// Flags of every command.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
 pub(super) struct Global {
     /// The configuration file [default: /etc/snapback/snapback.yaml]
     #[arg(long, global = true, env = "SNAPBACK_CONFIG", value_name = "FILE")]
@@ -280,8 +282,12 @@ impl Examine {
         config.lock.attempts = self.attempts.unwrap_or(config.lock.attempts);
         config.lock.acquire_timeout.0 = self.acquire_timeout.unwrap_or(config.lock.acquire_timeout.0);
         config.lock.hold_limit.0 = self.hold_limit.unwrap_or(config.lock.hold_limit.0);
-        config.files.extend(self.files.iter().cloned());
-        config.exclude.extend(self.exclude.iter().cloned());
+        for file in &self.files {
+            config.files.push(absolute(file)?);
+        }
+        for excluded in &self.exclude {
+            config.exclude.push(absolute(excluded)?);
+        }
         Ok(config.check()?)
     }
 }
@@ -329,6 +335,9 @@ pub(super) struct Show {
     /// `latest`, an id, or a unique prefix of one
     #[arg(default_value = "latest")]
     pub id: String,
+    /// Whose backup: `latest` is the newest of this host [default: this host]
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
     /// List every file instead
     #[arg(long)]
     pub files: bool,
@@ -338,6 +347,9 @@ pub(super) struct Show {
 pub(super) struct Restore {
     /// `latest`, an id, or a unique prefix of one
     pub id: String,
+    /// Whose backup: `latest` is the newest of this host; in place, another host's needs this flag [default: this host]
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
     #[command(flatten)]
     pub destination: DestinationArguments,
     /// Only this original path (may be repeated)
@@ -376,6 +388,9 @@ pub(super) struct Verify {
     /// `latest`, an id, or a unique prefix of one
     #[arg(default_value = "latest")]
     pub id: String,
+    /// Whose backup: `latest` is the newest of this host [default: this host]
+    #[arg(long, value_name = "NAME", conflicts_with = "all")]
+    pub host: Option<String>,
     /// Every backup, and every stored object
     #[arg(long, conflicts_with = "id")]
     pub all: bool,
@@ -418,11 +433,23 @@ impl DestinationArguments {
     pub fn destination(&self) -> Result<crate::restore::Destination> {
         use crate::restore::Destination;
         match (&self.datadir, &self.target, self.in_place) {
-            (Some(datadir), None, false) => Ok(Destination::Datadir(datadir.clone())),
-            (None, Some(target), false) => Ok(Destination::Target(target.clone())),
+            (Some(datadir), None, false) => Ok(Destination::Datadir(no_link(datadir)?)),
+            (None, Some(target), false) => Ok(Destination::Target(no_link(target)?)),
             (None, None, true) => Ok(Destination::InPlace),
             _ => Err(Error::usage("give one of --datadir, --target, --in-place")),
         }
+    }
+}
+
+/// A restore publishes by a rename, which would take a link's place instead of filling the directory that it leads to.
+fn no_link(path: &Path) -> Result<PathBuf> {
+    match std::fs::read_link(path) {
+        Ok(to) => Err(Error::usage(format!(
+            "{} is a symbolic link to {}: name the directory itself",
+            path.display(),
+            to.display()
+        ))),
+        Err(_) => Ok(path.to_owned()),
     }
 }
 

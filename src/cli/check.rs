@@ -56,8 +56,10 @@ fn print(plan: &Plan) {
             volume,
         ]);
     }
-    output::line(output::bold("paths of the server"));
-    output::line(output::table(&["what", "where", "volume"], rows));
+    if !rows.is_empty() {
+        output::line(output::bold("paths of the server"));
+        output::line(output::table(&["what", "where", "volume"], rows));
+    }
     let roots = plan.roots.iter().map(|root| {
         vec![
             root.path.display().to_string(),

@@ -34,11 +34,15 @@ fn print(report: &Report, dry_run: bool) {
         }
         run.removed
             .iter()
-            .for_each(|thing| output::line(format_args!("{verb} {thing}")));
+            .for_each(|thing| output::line(undone(thing, dry_run)));
         run.failed
             .iter()
-            .for_each(|thing| output::line(format_args!("{} {thing}", output::red("could not remove"))));
+            .for_each(|thing| output::line(format_args!("{} {thing}", output::red("could not undo"))));
     }
+    report
+        .removed_orphans
+        .iter()
+        .for_each(|name| output::line(format_args!("{verb} snapshot {name}")));
     report
         .findings
         .iter()
@@ -53,8 +57,33 @@ fn print(report: &Report, dry_run: bool) {
         .runs
         .iter()
         .all(|run| run.removed.is_empty() && run.failed.is_empty())
+        && report.removed_orphans.is_empty()
         && report.repository_leftovers == 0;
     if nothing && report.findings.is_empty() {
         output::line("nothing was left");
+    }
+}
+
+/// A setting is put back, everything else is removed.
+fn undone(thing: &str, dry_run: bool) -> String {
+    let verb = match (thing.starts_with("setting "), dry_run) {
+        (true, true) => "would put",
+        (true, false) => "put",
+        (false, true) => "would remove",
+        (false, false) => "removed",
+    };
+    format!("{verb} {thing}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::undone;
+
+    #[test]
+    fn settings_are_put_back_and_the_rest_removed() {
+        assert_eq!(undone("setting x back to 0", true), "would put setting x back to 0");
+        assert_eq!(undone("setting x back to 0", false), "put setting x back to 0");
+        assert_eq!(undone("snapshot /s", true), "would remove snapshot /s");
+        assert_eq!(undone("snapshot /s", false), "removed snapshot /s");
     }
 }

@@ -85,10 +85,11 @@ impl DrillArguments {
 pub(super) fn run(arguments: &Verify, context: &Context<'_>) -> Result<Exit> {
     let mut config = context.config()?;
     arguments.drill.apply(&mut config)?;
+    config.host = arguments.host.clone().or(config.host.take());
     let repository = open_repository(&config)?;
     let workers = super::restore::workers(arguments.workers);
     let (mut drills, mut refused) = (Vec::new(), Vec::new());
-    for id in wanted(arguments, &repository, &config)? {
+    for id in wanted(arguments, &repository, &config, context)? {
         match drill::drill(&repository, &id, &config, workers, &context.progress, context.cancel) {
             Ok(drill) => {
                 if !context.global.json {
@@ -117,13 +118,17 @@ pub(super) fn run(arguments: &Verify, context: &Context<'_>) -> Result<Exit> {
     })
 }
 
-fn wanted(arguments: &Verify, repository: &Repository, config: &Config) -> Result<Vec<String>> {
+fn wanted(arguments: &Verify, repository: &Repository, config: &Config, context: &Context<'_>) -> Result<Vec<String>> {
     if arguments.all {
         let manifests = repository.list()?.into_iter().filter_map(|listed| listed.manifest.ok());
         let databases = manifests.filter(|manifest| !manifest.record["server"].is_null());
         return Ok(databases.map(|manifest| manifest.id.to_string()).collect());
     }
     // `latest` may be of files only, or of another host.
+    if let Some(host) = &arguments.host {
+        let whose = context.whose(config, Some(host));
+        repository.choose(&arguments.id, &whose)?;
+    }
     if arguments.id == "latest" || arguments.drill.pick.is_some() {
         let how = arguments.drill.pick.map_or(Pick::Newest, Pick::from);
         return Ok(vec![drill::choose(repository, config, how)?.to_string()]);

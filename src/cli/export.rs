@@ -14,6 +14,9 @@ use crate::{Error, Result};
 pub(super) struct Export {
     /// `latest`, an id, or a unique prefix of one
     pub id: String,
+    /// Whose backup: `latest` is this host's [default: this host's]
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
     /// As a tar archive on stdout
     #[arg(long, required = true)]
     pub tar: bool,
@@ -35,7 +38,9 @@ pub(super) fn run(arguments: &Export, context: &Context<'_>) -> Result<Exit> {
     if context.global.json {
         return Err(Error::usage("--json does not go with export: stdout is the archive"));
     }
-    let repository = open_repository(&context.config()?)?;
+    let config = context.config()?;
+    let repository = open_repository(&config)?;
+    let backup = repository.choose(&arguments.id, &context.whose(&config, arguments.host.as_ref()))?;
     let request = Request {
         include: arguments.include.clone(),
         workers: super::restore::workers(arguments.workers),
@@ -43,7 +48,7 @@ pub(super) fn run(arguments: &Export, context: &Context<'_>) -> Result<Exit> {
     let mut out = BufWriter::with_capacity(1 << 20, stdout.lock());
     let report = export(
         &repository,
-        &arguments.id,
+        &backup.manifest().id.to_string(),
         &request,
         &mut out,
         &context.progress,

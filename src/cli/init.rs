@@ -1,11 +1,13 @@
 //! `snapback init`.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::arguments::Init;
 use super::{Context, Exit, output};
 use crate::config::{Config, starter};
 use crate::database::{Strategy, mysql};
+use crate::finding::Finding;
 use crate::repository::Repository;
 use crate::store::DirectoryStore;
 use crate::{Error, Result};
@@ -39,8 +41,11 @@ fn print_grants(arguments: &Init, context: &Context<'_>) -> Result<Exit> {
 fn make(context: &Context<'_>) -> Result<Exit> {
     let path = context.config_path();
     let there = path.exists();
+    let mut warnings = Vec::new();
     let config: Config = if there {
-        context.config()?
+        let config = context.config()?;
+        warnings.extend(another_repository(&path, &config)?);
+        config
     } else {
         Config {
             repository: repository(context)?,
@@ -62,8 +67,9 @@ fn make(context: &Context<'_>) -> Result<Exit> {
     if context.global.json {
         output::json(&serde_json::json!({
             "repository": config.repository, "id": made.id(), "config": path, "config_written": !there,
+            "warnings": warnings,
         }))?;
-        return Ok(Exit::Done);
+        return Ok(Exit::after(&warnings));
     }
     output::line(format_args!(
         "made the repository {} in {}",
@@ -79,7 +85,28 @@ fn make(context: &Context<'_>) -> Result<Exit> {
     if !there {
         output::line("`snapback init --print-grants` prints the SQL for the server's account");
     }
-    Ok(Exit::Done)
+    warnings
+        .iter()
+        .for_each(|warning| output::line(output::finding(warning)));
+    Ok(Exit::after(&warnings))
+}
+
+/// The configuration stays as it is, so that the next backup goes where it says, and not into the new repository.
+fn another_repository(path: &Path, config: &Config) -> Result<Option<Finding>> {
+    let configured = Config::load(path)?.repository;
+    let another = !configured.as_os_str().is_empty() && configured != config.repository;
+    Ok(another.then(|| {
+        Finding::warning(
+            "another-repository",
+            format!(
+                "the configuration {} names the repository {}: backups go there, not to {}",
+                path.display(),
+                configured.display(),
+                config.repository.display()
+            ),
+        )
+        .remedy("change `repository:` in it, or give --repository with every command")
+    }))
 }
 
 fn repository(context: &Context<'_>) -> Result<std::path::PathBuf> {

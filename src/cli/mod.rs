@@ -30,6 +30,8 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::config::Config;
+use crate::error::Kind;
+use crate::repository::Whose;
 use crate::sys::signal::{self, Cancel};
 use crate::{Error, Result};
 
@@ -48,6 +50,7 @@ pub fn main() -> ExitCode {
     global.color.write_global();
     start_logging(global.verbose);
     let cancel = Cancel::new();
+    let verifies = matches!(arguments.command, Command::Verify(_));
     let result = signal::install(&cancel)
         .map_err(Error::from)
         .and_then(|()| run(arguments.command, &global, &cancel));
@@ -55,6 +58,12 @@ pub fn main() -> ExitCode {
         Ok(exit) => exit.with_strictness(global.strict).into(),
         Err(error) => {
             output::error(&error);
+            let told = verifies || error.to_string().contains("snapback verify");
+            if error.kind() == Kind::Damaged && !told {
+                output::say(
+                    "    -> `snapback verify --all` names everything that is damaged, and the backups that need it",
+                );
+            }
             Exit::of(error.kind()).into()
         }
     }
@@ -110,6 +119,15 @@ impl Context<'_> {
             config.state_dir = absolute(state_dir)?;
         }
         Ok(config)
+    }
+
+    /// Whose backups are meant: the host that a flag names, else the configured one, else this one.
+    fn whose(&self, config: &Config, named: Option<&String>) -> Whose {
+        let own = || config.host.clone().unwrap_or_else(crate::sys::host::name);
+        Whose {
+            host: named.cloned().unwrap_or_else(own),
+            named: named.is_some(),
+        }
     }
 
     fn config_path(&self) -> PathBuf {

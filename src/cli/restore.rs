@@ -4,13 +4,25 @@ use std::path::PathBuf;
 
 use super::arguments::Restore;
 use super::{Context, Exit, output};
-use crate::Result;
 use crate::backup::open_repository;
 use crate::restore::{Lost, Report, Request, restore};
 use crate::units::Bytes;
+use crate::{Error, Result};
 
 pub(super) fn run(arguments: &Restore, context: &Context<'_>) -> Result<Exit> {
-    let repository = open_repository(&context.config()?)?;
+    let config = context.config()?;
+    let repository = open_repository(&config)?;
+    let whose = context.whose(&config, arguments.host.as_ref());
+    let backup = repository.choose(&arguments.id, &whose)?;
+    let host = &backup.manifest().host;
+    // In place it would put another host's data where this host's are.
+    if arguments.destination.in_place && *host != whose.host {
+        return Err(Error::usage(format!(
+            "backup {} is of host {host}, and this host is {}: to put it in the place of this host's data, say --host {host}",
+            backup.manifest().id.short(),
+            whose.host
+        )));
+    }
     let request = Request {
         destination: arguments.destination.destination()?,
         include: arguments.include.clone(),
@@ -19,7 +31,13 @@ pub(super) fn run(arguments: &Restore, context: &Context<'_>) -> Result<Exit> {
         keep_uuid: arguments.keep_uuid,
         keep_going: arguments.keep_going,
     };
-    let report = restore(&repository, &arguments.id, &request, &context.progress, context.cancel)?;
+    let report = restore(
+        &repository,
+        &backup.manifest().id.to_string(),
+        &request,
+        &context.progress,
+        context.cancel,
+    )?;
     if context.global.json {
         output::json(&report)?;
     } else {

@@ -16,8 +16,9 @@ use crate::restore::record_of;
 use crate::units::{Bytes, human_micros};
 
 pub(super) fn run(arguments: &Show, context: &Context<'_>) -> Result<Exit> {
-    let repository = open_repository(&context.config()?)?;
-    let backup = repository.find(&arguments.id)?;
+    let config = context.config()?;
+    let repository = open_repository(&config)?;
+    let backup = repository.choose(&arguments.id, &context.whose(&config, arguments.host.as_ref()))?;
     if arguments.files {
         return files(&backup, context);
     }
@@ -199,6 +200,8 @@ fn files(backup: &Backup, context: &Context<'_>) -> Result<Exit> {
             base.join(OsStr::from_bytes(below))
         }
     };
+    // One array, and never all of it in memory.
+    let mut separator = "[";
     for entry in backup.entries()? {
         context.cancel.check()?;
         let entry = entry?;
@@ -217,7 +220,8 @@ fn files(backup: &Backup, context: &Context<'_>) -> Result<Exit> {
                 "path": at, "kind": kind, "size": size, "mode": entry.metadata.mode, "uid": entry.metadata.uid, "gid": entry.metadata.gid,
                 "live": entry.live, "torn": entry.torn,
             });
-            output::line(line);
+            output::line(format_args!("{separator}{line}"));
+            separator = ",";
         } else {
             let Metadata { mode, uid, gid, .. } = &entry.metadata;
             output::line(format_args!(
@@ -225,6 +229,9 @@ fn files(backup: &Backup, context: &Context<'_>) -> Result<Exit> {
                 at.display()
             ));
         }
+    }
+    if context.global.json {
+        output::line(if separator == "[" { "[]" } else { "]" });
     }
     Ok(Exit::Done)
 }

@@ -11,11 +11,13 @@ pub(super) fn run(arguments: &Verify, context: &Context<'_>) -> Result<Exit> {
     if arguments.drill.boot {
         return super::drill::run(arguments, context);
     }
-    let repository = open_repository(&context.config()?)?;
+    let config = context.config()?;
+    let repository = open_repository(&config)?;
     let which = if arguments.all {
         Which::All
     } else {
-        Which::One(arguments.id.clone())
+        let backup = repository.choose(&arguments.id, &context.whose(&config, arguments.host.as_ref()))?;
+        Which::One(backup.manifest().id.to_string())
     };
     let workers = super::restore::workers(arguments.workers);
     let report = verify(
@@ -56,11 +58,31 @@ fn print(report: &Report) {
         )));
     }
     report.damage.iter().for_each(damaged);
+    let hit = hit(report);
+    if !hit.is_empty() {
+        output::line(format_args!(
+            "backups that cannot be restored whole: {}",
+            hit.join(", ")
+        ));
+    }
     output::line(if report.good {
         output::green("nothing is damaged")
     } else {
         output::red(format_args!("{} objects are damaged", report.damage.len()))
     });
+}
+
+/// The backups that miss something, each once.
+fn hit(report: &Report) -> Vec<String> {
+    let mut ids: Vec<String> = report
+        .damage
+        .iter()
+        .flat_map(|damage| damage.backups.iter().chain(&damage.unreadable))
+        .map(|id| id.short())
+        .collect();
+    ids.sort();
+    ids.dedup();
+    ids
 }
 
 fn damaged(damage: &Damage) {

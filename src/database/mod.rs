@@ -286,7 +286,8 @@ pub trait Quiesced {
     /// `fixed` is when the snapshot's decisive call ended.
     ///
     /// # Errors
-    /// The lock was lost during the hold, so the snapshot proves nothing: the caller discards it. The lock is gone in every case.
+    /// The lock was lost during the hold, so the snapshot proves nothing: the caller discards it. The lock is gone in every case, and
+    /// every setting that the journal holds of this run has its old value again unless it is [`Error::NotPutBack`].
     fn release(self: Box<Self>) -> Result<Released>;
 
     /// Releases without asking anything: the run has failed already. After `Ok`, every setting that the journal holds of this
@@ -374,6 +375,15 @@ pub enum Error {
         /// How.
         reason: String,
     },
+    /// The lock is gone, but a setting could not be put back: the journal keeps it.
+    #[error("{cause}; then the server's setting could not be put back: {reason}; `snapback cleanup` does it")]
+    NotPutBack {
+        /// What went wrong first.
+        #[source]
+        cause: Box<Error>,
+        /// Why it was not put back.
+        reason: String,
+    },
     /// Missing privileges.
     #[error("the account {account} lacks {missing}; `snapback init --print-grants` prints what it needs")]
     Privileges {
@@ -398,6 +408,9 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The lock strategy that was asked for is none of this server's, or does not give the level.
+    #[error("{0}")]
+    Strategy(String),
     /// This server cannot do what is asked.
     #[error("{0}")]
     Unsupported(String),
@@ -411,7 +424,8 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Error::Busy { .. } => Kind::Busy,
-            Error::OptionFile { .. } => Kind::Usage,
+            Error::OptionFile { .. } | Error::Strategy(_) => Kind::Usage,
+            Error::NotPutBack { cause, .. } => cause.kind(),
             _ => Kind::Failed,
         }
     }

@@ -2,6 +2,7 @@
 //! docs/repository-format.md has it to the byte.
 
 mod begin;
+mod choose;
 mod commit;
 mod damaged;
 mod doomed;
@@ -30,6 +31,7 @@ mod wire;
 mod worker;
 mod writer;
 
+pub use choose::Whose;
 pub use damaged::{Loss, LostObject};
 pub use drills::Drill;
 pub use entry::{ChunkClass, Content, Entry, EntryKind, Metadata, table_order};
@@ -285,7 +287,7 @@ impl Repository {
         Ok(manifest)
     }
 
-    /// Opens the backup that `which` names: `latest`, an id, or a unique prefix of one (4 digits at least).
+    /// Opens the backup that `which` names: `latest` (of all hosts; [`choose`](Repository::choose) knows them apart), an id, or a unique prefix of one (4 digits at least).
     ///
     /// # Errors
     /// None or several fit, or the manifest is damaged.

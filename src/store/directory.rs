@@ -156,16 +156,18 @@ impl DirectoryStore {
         Ok(())
     }
 
-    fn clean(&self, directory: &Path, cleaned: &mut u64) -> io::Result<()> {
+    fn abandoned(&self, directory: &Path, remove: bool, count: &mut u64) -> io::Result<()> {
         for entry in std::fs::read_dir(directory)? {
             let entry = entry?;
             let (path, name) = (entry.path(), entry.file_name());
             let name = name.to_string_lossy();
             if entry.file_type()?.is_dir() {
-                self.clean(&path, cleaned)?;
+                self.abandoned(&path, remove, count)?;
             } else if name.starts_with(".snapback-") && name.ends_with(".tmp") && is_abandoned(&path)? {
-                sys::fs::remove_file(&path).map_err(sys::Error::into_io)?;
-                *cleaned += 1;
+                if remove {
+                    sys::fs::remove_file(&path).map_err(sys::Error::into_io)?;
+                }
+                *count += 1;
             }
         }
         Ok(())
@@ -258,9 +260,16 @@ impl Store for DirectoryStore {
 
     fn clean_leftovers(&self) -> Result<u64> {
         let mut cleaned = 0;
-        self.clean(&self.root, &mut cleaned)
+        self.abandoned(&self.root, true, &mut cleaned)
             .map_err(|error| self.io("clean", "unfinished objects", error))?;
         Ok(cleaned)
+    }
+
+    fn leftovers(&self) -> Result<u64> {
+        let mut count = 0;
+        self.abandoned(&self.root, false, &mut count)
+            .map_err(|error| self.io("look for", "unfinished objects", error))?;
+        Ok(count)
     }
 }
 
@@ -390,7 +399,9 @@ mod tests {
         make(".snapback-2.tmp");
         make("mine.tmp");
         File::create(dir.path().join("packs/.snapback-3.tmp")).unwrap();
+        assert_eq!(store.leftovers().unwrap(), 1);
         assert_eq!(store.clean_leftovers().unwrap(), 1);
+        assert_eq!(store.leftovers().unwrap(), 0);
         assert_eq!(std::fs::read_dir(dir.path().join("packs")).unwrap().count(), 3);
     }
 }

@@ -111,4 +111,12 @@ pub trait Store: Send + Sync {
     fn clean_leftovers(&self) -> Result<u64> {
         Ok(0)
     }
+
+    /// How many of them there are; removes none.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn leftovers(&self) -> Result<u64> {
+        Ok(0)
+    }
 }

@@ -119,6 +119,7 @@ impl Command {
         command
             .args(&self.arguments)
             .env("LC_ALL", "C")
+            .env_remove(super::PASSWORD_VARIABLE)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -244,6 +245,18 @@ mod tests {
     #[test]
     fn output_comes_back_and_input_is_empty() {
         assert_eq!(shell("cat; echo $LC_ALL").run().unwrap(), b"C\n");
+    }
+
+    #[test]
+    fn the_password_is_not_handed_on() {
+        let mut removed = false;
+        let look = |command: &mut std::process::Command| {
+            removed = command
+                .get_envs()
+                .any(|(name, value)| name == crate::sys::PASSWORD_VARIABLE && value.is_none());
+        };
+        shell("true").start(look).unwrap().finish().unwrap();
+        assert!(removed);
     }
 
     #[test]

@@ -74,6 +74,7 @@ impl Guarded<'_> {
         command
             .args(self.arguments)
             .env("LC_ALL", "C")
+            .env_remove(super::PASSWORD_VARIABLE)
             .stdin(Stdio::null())
             .stdout(output.try_clone().map_err(fail)?)
             .stderr(output)

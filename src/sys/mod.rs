@@ -19,6 +19,9 @@ pub mod signal;
 use std::io;
 use std::path::PathBuf;
 
+/// The environment variable with the server's password: for us, and not for the programs that we start.
+pub(crate) const PASSWORD_VARIABLE: &str = "SNAPBACK_MYSQL_PASSWORD";
+
 /// The kernel, a file or a program said no.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -5,7 +5,9 @@ mod keep;
 #[path = "../common/stored.rs"]
 mod stored;
 
+mod hosts;
 mod in_place;
+mod places;
 mod processes;
 
 use std::path::{Path, PathBuf};

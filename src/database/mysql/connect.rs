@@ -141,7 +141,7 @@ impl ConnectOptions {
             None => Wishes::default(),
         };
         let target = target(server, &wishes);
-        let password = environment("SNAPBACK_MYSQL_PASSWORD")
+        let password = environment(crate::sys::PASSWORD_VARIABLE)
             .map(Secret::new)
             .or(wishes.password.clone())
             .or_else(|| environment("MYSQL_PWD").map(Secret::new));

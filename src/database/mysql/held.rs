@@ -175,7 +175,7 @@ impl Quiesced for Held<'_> {
         };
         let figures = self.let_go(grip);
         let settings = self.put_back();
-        let figures = figures?;
+        let figures = figures.map_err(|cause| and_not_put_back(cause, settings.as_ref().err()))?;
         let settings = settings.unwrap_or_else(|error| {
             self.findings.push(not_restored(&error));
             Vec::new()
@@ -208,6 +208,17 @@ fn and_still_there(error: Error, gone: Result<()>) -> Error {
             reason: format!("{reason}; then {gone}"),
         },
         (error, _) => error,
+    }
+}
+
+/// Both are said, and the caller learns whether the journal must keep the setting.
+fn and_not_put_back(cause: Error, put_back: Option<&Error>) -> Error {
+    match put_back {
+        None => cause,
+        Some(error) => Error::NotPutBack {
+            cause: Box::new(cause),
+            reason: error.to_string(),
+        },
     }
 }
 
@@ -261,5 +272,27 @@ impl Quiesced for Unlocked {
 
     fn abandon(self: Box<Self>) -> Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_that_was_not_put_back_is_said_after_the_cause() {
+        let lost = || Error::LockLost {
+            reason: "its session failed".into(),
+        };
+        assert!(matches!(and_not_put_back(lost(), None), Error::LockLost { .. }));
+        let refused = Error::Unsupported("no".into());
+        let both = and_not_put_back(lost(), Some(&refused));
+        assert!(matches!(both, Error::NotPutBack { .. }));
+        let said = both.to_string();
+        assert!(
+            said.find("its session failed") < said.find("could not be put back: no")
+                && said.contains("snapback cleanup"),
+            "{said}"
+        );
     }
 }

@@ -79,7 +79,13 @@ pub fn unmet(facts: &ServerFacts, variables: &Variables, dialect: Dialect, other
 }
 
 /// What to say of them: blockers where `lockless` was asked for, a recommendation where it would do.
-pub fn findings(strategy: Strategy, application: bool, unmet: Vec<Unmet>, dialect: Dialect) -> Vec<Finding> {
+pub fn findings(
+    strategy: Strategy,
+    application: bool,
+    unmet: Vec<Unmet>,
+    dialect: Dialect,
+    replica: bool,
+) -> Vec<Finding> {
     if strategy == Strategy::Lockless {
         let blocker = |unmet: Unmet| Finding::blocker("lockless-precondition", unmet.what).remedy(unmet.remedy);
         let mut findings: Vec<Finding> = unmet.into_iter().map(blocker).collect();
@@ -89,11 +95,28 @@ pub fn findings(strategy: Strategy, application: bool, unmet: Vec<Unmet>, dialec
                 "DDL, GRANT and ANALYZE change MariaDB's Aria system tables: keep them away from the instant of the snapshot",
             ));
         }
+        if replica {
+            findings.push(
+                Finding::warning(
+                    "lockless-replica",
+                    "the server is a replica: without a lock the backup records the position in its own binary log, \
+                     and none of its source",
+                )
+                .remedy("to seed further replicas of the same source use a locking strategy"),
+            );
+        }
         return findings;
     }
     if unmet.is_empty() && application && strategy != Strategy::None {
-        let message = "every table is InnoDB and the binary log is durable: strategy `lockless` gives the same promise and stops \
-                       nobody, as long as the binary log lies on the same volume";
+        let price = if replica {
+            "; on this replica it records no position of the source"
+        } else {
+            ""
+        };
+        let message = format!(
+            "every table is InnoDB and the binary log is durable: strategy `lockless` gives the same promise and stops \
+             nobody, as long as the binary log lies on the same volume{price}"
+        );
         return vec![Finding::note("lockless-possible", message).remedy("set `lock.strategy: lockless`")];
     }
     Vec::new()
@@ -159,13 +182,20 @@ mod tests {
             what: "x".into(),
             remedy: "y",
         }];
-        let blocked = findings(Strategy::Lockless, true, unmet.clone(), dialect);
+        let blocked = findings(Strategy::Lockless, true, unmet.clone(), dialect, false);
         assert_eq!(blocked[0].severity, crate::finding::Severity::Blocker);
-        assert!(findings(Strategy::Instance, true, unmet, dialect).is_empty());
+        assert!(findings(Strategy::Instance, true, unmet, dialect, false).is_empty());
         assert_eq!(
-            findings(Strategy::Instance, true, Vec::new(), dialect)[0].code,
+            findings(Strategy::Instance, true, Vec::new(), dialect, false)[0].code,
             "lockless-possible"
         );
-        assert!(findings(Strategy::None, false, Vec::new(), dialect).is_empty());
+        assert!(findings(Strategy::None, false, Vec::new(), dialect, false).is_empty());
+        let replica = findings(Strategy::Lockless, true, Vec::new(), dialect, true);
+        assert_eq!(
+            (replica[0].severity, replica[0].code.as_str()),
+            (crate::finding::Severity::Warning, "lockless-replica")
+        );
+        let advised = findings(Strategy::Instance, true, Vec::new(), dialect, true);
+        assert!(advised[0].message.contains("no position of the source"), "{advised:?}");
     }
 }

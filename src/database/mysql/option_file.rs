@@ -5,7 +5,7 @@
 //! <https://dev.mysql.com/doc/refman/8.4/en/option-files.html>.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::database::{Error, Result};
@@ -103,24 +103,31 @@ impl OptionFile {
 
 impl Entry {
     /// # Errors
-    /// The file that holds this entry can be read or written by others than its owner, which a secret must not be (trap 38).
+    /// The file that holds this entry can be read or written by others than us and root, which a secret must not be (trap 38).
     pub fn check_private(&self) -> Result<()> {
         let meta = fs::metadata(&self.file).map_err(|error| sys::Error::path("stat", &self.file, error))?;
-        let mode = meta.permissions().mode() & 0o7777;
-        if mode & 0o077 == 0 {
-            return Ok(());
+        match exposed(meta.permissions().mode() & 0o7777, meta.uid()) {
+            None => Ok(()),
+            Some(why) => {
+                let reason = format!("holds a password, but {why} {}`", self.file.display());
+                Err(wrong(&self.file, self.line, reason))
+            }
         }
-        let reason = format!(
-            "holds a password, but its mode {mode:04o} lets others at it: `chmod 600 {}`",
-            self.file.display()
-        );
-        Err(wrong(&self.file, self.line, reason))
     }
 
     /// An error about this entry.
     pub fn wrong(&self, reason: String) -> Error {
         wrong(&self.file, self.line, reason)
     }
+}
+
+/// Why others can read or change a file with a secret, ending in the beginning of the remedy.
+fn exposed(mode: u32, owner: u32) -> Option<String> {
+    if mode & 0o077 != 0 {
+        return Some(format!("its mode {mode:04o} lets others at it: `chmod 600"));
+    }
+    let us = rustix::process::geteuid().as_raw();
+    (owner != 0 && owner != us).then(|| format!("it belongs to user {owner}, neither root nor us: `chown {us}"))
 }
 
 fn wrong(path: &Path, line: usize, reason: String) -> Error {
@@ -369,5 +376,14 @@ loose_ssl_ca = /ca
         let error = entry.check_private().unwrap_err();
         assert!(error.to_string().contains("chmod 600"), "{error}");
         assert!(!error.to_string().contains("hush"));
+    }
+
+    #[test]
+    fn a_password_in_a_strangers_file_is_refused() {
+        let us = rustix::process::geteuid().as_raw();
+        assert_eq!(exposed(0o600, us), None);
+        assert_eq!(exposed(0o400, 0), None);
+        let why = exposed(0o600, us + 4242).unwrap();
+        assert!(why.contains("belongs to user") && why.contains("chown"), "{why}");
     }
 }

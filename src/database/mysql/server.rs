@@ -130,7 +130,7 @@ impl Server {
         Ok(findings)
     }
 
-    fn server_findings(&mut self) -> Result<Vec<Finding>> {
+    fn server_findings(&self, reader: &Reader) -> Vec<Finding> {
         let mut findings = Vec::new();
         if !self.facts.log_bin {
             findings.push(Finding::note(
@@ -161,9 +161,8 @@ impl Server {
                 .remedy("SET GLOBAL wsrep_desync = ON before and OFF after, or back up a node that takes no writes"),
             );
         }
-        let reader = Reader::prepare(&mut self.admin, self.dialect, &self.facts)?;
-        findings.extend(replica_findings(&reader, self.workers(), self.commits_in_order()));
-        Ok(findings)
+        findings.extend(replica_findings(reader, self.workers(), self.commits_in_order()));
+        findings
     }
 
     fn lock(
@@ -280,13 +279,15 @@ impl Database for Server {
         findings.extend(footprint.findings);
         findings.extend(self.exactness(&plan).finding);
         let unmet = lockless::unmet(&self.facts, &self.variables, self.dialect, &footprint.other_engines);
+        let reader = Reader::prepare(&mut self.admin, self.dialect, &self.facts)?;
         findings.extend(lockless::findings(
             plan.strategy,
             plan.consistency == Consistency::Application,
             unmet,
             self.dialect,
+            reader.is_replica(),
         ));
-        findings.extend(self.server_findings()?);
+        findings.extend(self.server_findings(&reader));
         if may_look {
             findings.extend(self.traffic_findings(&plan)?);
         }

@@ -76,7 +76,7 @@ pub fn name(strategy: Strategy) -> &'static str {
 /// # Errors
 /// The server does not know the strategy, or the strategy cannot give the level asked for.
 pub fn resolve(asked: Strategy, level: Consistency, dialect: Dialect, galera: bool) -> Result<(Strategy, String)> {
-    let refuse = |why: String| Err(Error::Unsupported(format!("lock strategy `{}` {why}", name(asked))));
+    let refuse = |why: String| Err(Error::Strategy(format!("lock strategy `{}` {why}", name(asked))));
     if !dialect.supports(asked) {
         let (needs, use_instead) = match asked {
             Strategy::BackupStage => ("MariaDB 10.4 or later", name(dialect.lightest())),
