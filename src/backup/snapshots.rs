@@ -68,6 +68,8 @@ pub(crate) struct Ready<'p> {
     planned: Vec<Snapshot>,
     /// Directories of ours in which the snapshots appear.
     places: Vec<PathBuf>,
+    /// The filesystems that are frozen by the decisive step, as the journal has them.
+    frozen: Vec<PathBuf>,
 }
 
 impl<'p> Ready<'p> {
@@ -97,12 +99,16 @@ impl<'p> Ready<'p> {
         for snapshot in &planned {
             run.journal.record(&Made::Snapshot(snapshot.clone()))?;
         }
+        for top in &arrangement.frozen {
+            run.journal.record(&Made::Frozen { top: top.clone() })?;
+        }
         crate::failpoint!("backup.planned");
         let mut ready = Ready {
             providers,
             prepared: None,
             planned,
             places,
+            frozen: arrangement.frozen.clone(),
         };
         match prepare(run, sets, &arrangement.frozen, limit) {
             Ok(prepared) => {
@@ -125,6 +131,11 @@ impl<'p> Ready<'p> {
 
     /// The rest, with the lock gone.
     pub fn finish(mut self, journal: &Journal) -> Result<Finished<'p>> {
+        // The decisive step thawed them.
+        if let Err(cause) = note_thawed(&self.frozen, journal) {
+            return Err(cause.and_rollback(self.abandon(journal)));
+        }
+        self.frozen.clear();
         let finished = match self.prepared.take() {
             Some(prepared) => prepared.finish().map_err(Error::from),
             None => Err(Error::failed("the snapshot set was given up already")),
@@ -148,8 +159,16 @@ impl<'p> Ready<'p> {
         for snapshot in std::mem::take(&mut self.planned) {
             journal.undone(&Made::Snapshot(snapshot))?;
         }
+        note_thawed(&self.frozen, journal)?;
         leave_places(&self.places, journal)
     }
+}
+
+/// Nothing is frozen any more: the journal is told so.
+fn note_thawed(frozen: &[PathBuf], journal: &Journal) -> Result<()> {
+    frozen
+        .iter()
+        .try_for_each(|top| Ok(journal.undone(&Made::Frozen { top: top.clone() })?))
 }
 
 impl Drop for Ready<'_> {
