@@ -225,6 +225,8 @@ pub(crate) struct Readable<'p> {
     pub create_us: u64,
     /// Whether it was taken under the lock.
     pub with_database: bool,
+    /// What its health gave to say was said.
+    warned: AtomicBool,
 }
 
 /// All snapshots of a run. Dropping it removes them, unseen; the normal path calls [`remove`](Taken::remove).
@@ -250,25 +252,28 @@ impl<'p> Taken<'p> {
             places,
         } = finished;
         self.places.extend(places);
+        let create_us = micros(fixed.1.saturating_duration_since(fixed.0));
+        let before = self.all.len();
+        // All of them in the list before one is mounted, so that they are removed even when a mount fails.
         for snapshot in snapshots {
-            let provider = provider_of(providers, &snapshot.volume)?;
-            let create_us = micros(fixed.1.saturating_duration_since(fixed.0));
-            // In the list before it is mounted, so that it is removed even when the mount fails.
-            let at = mount_point(run, self.all.len());
-            if provider.mounts() {
-                run.journal.record(&Made::Mount { at: at.clone() })?;
-            }
             self.all.push(Readable {
-                provider,
+                provider: provider_of(providers, &snapshot.volume)?,
                 snapshot,
-                at,
+                at: mount_point(run, self.all.len()),
                 top: PathBuf::new(),
                 create_us,
                 with_database,
+                warned: AtomicBool::new(false),
             });
-            if let Some(last) = self.all.last_mut() {
-                last.top = provider.mount(&last.snapshot, &last.at)?;
+        }
+        for readable in self.all.iter_mut().skip(before) {
+            if readable.provider.mounts() {
+                run.journal.record(&Made::Mount {
+                    at: readable.at.clone(),
+                })?;
             }
+            crate::failpoint!("backup.mount", || Error::failed("failpoint"));
+            readable.top = readable.provider.mount(&readable.snapshot, &readable.at)?;
         }
         Ok(())
     }
@@ -300,7 +305,11 @@ impl<'p> Taken<'p> {
     pub fn top_of(&self, volume: &Volume) -> Option<PathBuf> {
         self.all
             .iter()
-            .find(|readable| readable.snapshot.volume.id == volume.id)
+            .find(|readable| {
+                let of = &readable.snapshot.volume;
+                // An id is the provider's own: `data/db` may be a logical volume or a dataset.
+                (of.provider, &of.id) == (volume.provider, &volume.id)
+            })
             .map(|readable| readable.top.clone())
     }
 
@@ -316,8 +325,15 @@ impl<'p> Taken<'p> {
                     readable.snapshot.name
                 )))
             };
-            match readable.provider.health(&readable.snapshot) {
+            // A question that failed (the vendor was busy for long) is asked once more: its answer counts, not that it took two.
+            let ask = || readable.provider.health(&readable.snapshot);
+            match ask().or_else(|_| ask()) {
                 Ok(Health::Good) => {}
+                Ok(Health::Warned(reason)) => {
+                    if !readable.warned.swap(true, Ordering::Relaxed) {
+                        monitor.finding(&Finding::warning("storage", reason));
+                    }
+                }
                 Ok(Health::Straining(reason)) => {
                     if !hurry.swap(true, Ordering::Relaxed) {
                         monitor.finding(&Finding::warning("straining", format!("{reason}: the copy hurries")));
