@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::examine::provider_of;
@@ -235,9 +236,21 @@ pub(crate) struct Taken<'p> {
     pub all: Vec<Readable<'p>>,
     /// Directories of ours, which the copy leaves out and the end of the run removes.
     pub places: Vec<PathBuf>,
+    /// What was said of their health, for the record.
+    said: Mutex<Vec<Finding>>,
 }
 
 impl<'p> Taken<'p> {
+    fn tell(&self, monitor: &dyn Monitor, finding: Finding) {
+        monitor.finding(&finding);
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).push(finding);
+    }
+
+    /// What was said of the snapshots' health since this was asked last.
+    pub fn said(&self) -> Vec<Finding> {
+        std::mem::take(&mut self.said.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Adds a finished set and makes it readable.
     pub fn add(
         &mut self,
@@ -331,12 +344,13 @@ impl<'p> Taken<'p> {
                 Ok(Health::Good) => {}
                 Ok(Health::Warned(reason)) => {
                     if !readable.warned.swap(true, Ordering::Relaxed) {
-                        monitor.finding(&Finding::warning("storage", reason));
+                        self.tell(monitor, Finding::warning("storage", reason));
                     }
                 }
                 Ok(Health::Straining(reason)) => {
                     if !hurry.swap(true, Ordering::Relaxed) {
-                        monitor.finding(&Finding::warning("straining", format!("{reason}: the copy hurries")));
+                        let said = format!("{reason}: the copy hurries");
+                        self.tell(monitor, Finding::warning("straining", said));
                     }
                 }
                 Ok(Health::Lost(reason)) => return lost(reason),

@@ -164,8 +164,8 @@ fn a_volume_with_a_reservation_is_judged_by_what_its_snapshot_needs() {
     run("mount", &[&device, &text(&top)]);
     let _unmounted = Unmounted([top.clone(), hidden.clone(), hidden]);
     std::fs::create_dir(top.join("files")).unwrap();
-    let content: Vec<u8> = (0..250 << 20)
-        .map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 13) as u8)
+    let content: Vec<u8> = (0..40_u32 << 20)
+        .map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8)
         .collect();
     std::fs::write(top.join("files/one"), &content).unwrap();
     run("zpool", &["sync", &pool]);
@@ -178,7 +178,10 @@ fn a_volume_with_a_reservation_is_judged_by_what_its_snapshot_needs() {
     assert_eq!(backup["volumes"][0]["provider"], "zvol", "{backup}");
     tool.ok(&["verify", "latest", "--level", "data"]);
     // Somebody else takes most of what is left beside the reservation.
-    run("zfs", &["create", "-o", "reservation=300M", &format!("{pool}/other")]);
+    let available = run("zfs", &["list", "-H", "-p", "-o", "available", &pool]);
+    let available: u64 = available.trim().parse().unwrap();
+    let reservation = format!("reservation={}", available - (20 << 20));
+    run("zfs", &["create", "-o", &reservation, &format!("{pool}/other")]);
     let output = tool.run(&["check"]);
     assert_eq!(output.status.code(), Some(1), "{}", both(&output));
     assert!(both(&output).contains("too little for a snapshot"), "{}", both(&output));
