@@ -64,24 +64,50 @@ pub fn cleanup(config: &Config, request: &Request, monitor: &dyn Monitor, cancel
     let past = journal::list(&config.state_dir)?;
     let known: Vec<Id> = past.runs.iter().map(|one| one.run).collect();
     report.findings.extend(past.findings);
-    for one in past.runs {
+    // First of all, of every run: whoever writes to a frozen filesystem waits, and so would what follows.
+    let thawed: Vec<RunLeft> = past.runs.iter().map(|one| thaw_run(request, one)).collect();
+    for (one, left) in past.runs.into_iter().zip(thawed) {
         cancel.check()?;
         monitor.message(&format!("run {}", one.run.short()));
-        report.runs.push(undo_run(config, request, &providers, one));
+        report.runs.push(undo_run(config, request, &providers, one, left));
     }
     orphans(request, &providers, &mounts, &known, &mut report);
     repository_leftovers(config, request, &mut report);
     Ok(report)
 }
 
-/// Undoes one run's leavings, the last made first, and forgets its journal when nothing is left.
-fn undo_run(config: &Config, request: &Request, providers: &[Box<dyn Provider>], past: Past) -> RunLeft {
+/// Thaws what a dead run froze. Its keepers have done so, unless they were killed as well.
+fn thaw_run(request: &Request, past: &Past) -> RunLeft {
     let mut left = RunLeft {
         run: past.run,
         alive: past.alive,
         removed: Vec::new(),
         failed: Vec::new(),
     };
+    if past.alive || request.dry_run {
+        return left;
+    }
+    for made in &past.left {
+        let Made::Frozen { top } = made else { continue };
+        match sys::freeze::thaw(top) {
+            Ok(true) => left.removed.push(name_of(made)),
+            Ok(false) => {}
+            // Not mounted there any more: nothing that was frozen can be unmounted, so it is not frozen.
+            Err(error) if error.is(std::io::ErrorKind::NotFound) => {}
+            Err(error) => left.failed.push(format!("{}: {error}", name_of(made))),
+        }
+    }
+    left
+}
+
+/// Undoes the rest of one run's leavings, the last made first, and forgets its journal when nothing is left.
+fn undo_run(
+    config: &Config,
+    request: &Request,
+    providers: &[Box<dyn Provider>],
+    past: Past,
+    mut left: RunLeft,
+) -> RunLeft {
     if past.alive {
         return left;
     }
@@ -113,6 +139,8 @@ fn undo(config: &Config, providers: &[Box<dyn Provider>], run: Id, made: &Made) 
         // Another run's snapshots, or somebody's files, may still be in it: then it stays.
         Made::Directory { at } => Ok(volume::remove_place(at)?),
         Made::Mount { at } => Ok(sys::mount::unmount(at)?),
+        // `thaw_run` did.
+        Made::Frozen { .. } => Ok(false),
         Made::Scratch { at } => crate::drill::remove_space(run, at),
         Made::Setting(setting) => match &config.server {
             Some(server) => Ok(database::mysql::restore_setting(server, setting)?),
@@ -126,6 +154,7 @@ pub(crate) fn name_of(made: &Made) -> String {
     match made {
         Made::Snapshot(snapshot) => format!("snapshot {}", snapshot.name),
         Made::Mount { at } => format!("mount {}", at.display()),
+        Made::Frozen { top } => format!("frozen filesystem {}", top.display()),
         Made::Directory { at } => format!("directory {}", at.display()),
         Made::Scratch { at } => format!("scratch space {}", at.display()),
         Made::Setting(setting) => format!("setting {} back to {}", setting.variable, setting.old),

@@ -58,6 +58,11 @@ pub enum Made {
         /// The directory.
         at: PathBuf,
     },
+    /// The filesystem at this directory is about to be frozen for a moment.
+    Frozen {
+        /// A directory on it.
+        top: PathBuf,
+    },
     /// A directory is about to be made (removed again when it is empty).
     Directory {
         /// The directory.

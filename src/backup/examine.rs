@@ -114,10 +114,14 @@ fn quiesce_plan(config: &Config) -> QuiescePlan {
 
 fn room(layout: &Layout, providers: &[Box<dyn Provider>]) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    for volume in &layout.volumes {
-        let provider = provider_of(providers, volume)?;
-        // The write rate matters to providers with a fixed copy-on-write space only; Btrfs looks at what is free.
-        findings.extend(provider.room(std::slice::from_ref(volume), 0, 0)?);
+    for provider in providers {
+        let of_kind = |volume: &&Volume| volume.provider == provider.kind();
+        // All at once: they may share the room.
+        let volumes: Vec<Volume> = layout.volumes.iter().filter(of_kind).cloned().collect();
+        if !volumes.is_empty() {
+            // The write rate matters to providers with a fixed copy-on-write space only; Btrfs looks at what is free.
+            findings.extend(provider.room(&volumes, 0, 0)?);
+        }
     }
     Ok(findings)
 }

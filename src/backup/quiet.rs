@@ -55,8 +55,11 @@ pub(super) fn take<'e>(
     let limit = quiesce.limits.hold_limit;
     let ready = run.phase("prepare", |run| Ready::new(run, providers, instant, &keep_clear, limit))?;
     let (moment, ready, fixed) = locked(run, database, quiesce, providers, &volumes, ready)?;
-    run.closing_phase("mount", |run| taken.add(run, ready.finish(&run.journal)?, fixed, true))?;
-    Ok((moment, taken))
+    let added = run.closing_phase("mount", |run| taken.add(run, ready.finish(&run.journal)?, fixed, true));
+    match added {
+        Ok(()) => Ok((moment, taken)),
+        Err(cause) => Err(cause.and_rollback(taken.remove(&run.journal))),
+    }
 }
 
 /// Takes the snapshots of volumes that hold only files, each by itself, with the lock long gone.

@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::examine::provider_of;
@@ -68,6 +69,8 @@ pub(crate) struct Ready<'p> {
     planned: Vec<Snapshot>,
     /// Directories of ours in which the snapshots appear.
     places: Vec<PathBuf>,
+    /// The filesystems that are frozen by the decisive step, as the journal has them.
+    frozen: Vec<PathBuf>,
 }
 
 impl<'p> Ready<'p> {
@@ -97,12 +100,16 @@ impl<'p> Ready<'p> {
         for snapshot in &planned {
             run.journal.record(&Made::Snapshot(snapshot.clone()))?;
         }
+        for top in &arrangement.frozen {
+            run.journal.record(&Made::Frozen { top: top.clone() })?;
+        }
         crate::failpoint!("backup.planned");
         let mut ready = Ready {
             providers,
             prepared: None,
             planned,
             places,
+            frozen: arrangement.frozen.clone(),
         };
         match prepare(run, sets, &arrangement.frozen, limit) {
             Ok(prepared) => {
@@ -125,6 +132,11 @@ impl<'p> Ready<'p> {
 
     /// The rest, with the lock gone.
     pub fn finish(mut self, journal: &Journal) -> Result<Finished<'p>> {
+        // The decisive step thawed them.
+        if let Err(cause) = note_thawed(&self.frozen, journal) {
+            return Err(cause.and_rollback(self.abandon(journal)));
+        }
+        self.frozen.clear();
         let finished = match self.prepared.take() {
             Some(prepared) => prepared.finish().map_err(Error::from),
             None => Err(Error::failed("the snapshot set was given up already")),
@@ -148,8 +160,16 @@ impl<'p> Ready<'p> {
         for snapshot in std::mem::take(&mut self.planned) {
             journal.undone(&Made::Snapshot(snapshot))?;
         }
+        note_thawed(&self.frozen, journal)?;
         leave_places(&self.places, journal)
     }
+}
+
+/// Nothing is frozen any more: the journal is told so.
+fn note_thawed(frozen: &[PathBuf], journal: &Journal) -> Result<()> {
+    frozen
+        .iter()
+        .try_for_each(|top| Ok(journal.undone(&Made::Frozen { top: top.clone() })?))
 }
 
 impl Drop for Ready<'_> {
@@ -206,6 +226,8 @@ pub(crate) struct Readable<'p> {
     pub create_us: u64,
     /// Whether it was taken under the lock.
     pub with_database: bool,
+    /// What its health gave to say was said.
+    warned: AtomicBool,
 }
 
 /// All snapshots of a run. Dropping it removes them, unseen; the normal path calls [`remove`](Taken::remove).
@@ -214,9 +236,21 @@ pub(crate) struct Taken<'p> {
     pub all: Vec<Readable<'p>>,
     /// Directories of ours, which the copy leaves out and the end of the run removes.
     pub places: Vec<PathBuf>,
+    /// What was said of their health, for the record.
+    said: Mutex<Vec<Finding>>,
 }
 
 impl<'p> Taken<'p> {
+    fn tell(&self, monitor: &dyn Monitor, finding: Finding) {
+        monitor.finding(&finding);
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).push(finding);
+    }
+
+    /// What was said of the snapshots' health since this was asked last.
+    pub fn said(&self) -> Vec<Finding> {
+        std::mem::take(&mut self.said.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Adds a finished set and makes it readable.
     pub fn add(
         &mut self,
@@ -231,25 +265,28 @@ impl<'p> Taken<'p> {
             places,
         } = finished;
         self.places.extend(places);
+        let create_us = micros(fixed.1.saturating_duration_since(fixed.0));
+        let before = self.all.len();
+        // All of them in the list before one is mounted, so that they are removed even when a mount fails.
         for snapshot in snapshots {
-            let provider = provider_of(providers, &snapshot.volume)?;
-            let create_us = micros(fixed.1.saturating_duration_since(fixed.0));
-            // In the list before it is mounted, so that it is removed even when the mount fails.
-            let at = mount_point(run, self.all.len());
-            if provider.mounts() {
-                run.journal.record(&Made::Mount { at: at.clone() })?;
-            }
             self.all.push(Readable {
-                provider,
+                provider: provider_of(providers, &snapshot.volume)?,
                 snapshot,
-                at,
+                at: mount_point(run, self.all.len()),
                 top: PathBuf::new(),
                 create_us,
                 with_database,
+                warned: AtomicBool::new(false),
             });
-            if let Some(last) = self.all.last_mut() {
-                last.top = provider.mount(&last.snapshot, &last.at)?;
+        }
+        for readable in self.all.iter_mut().skip(before) {
+            if readable.provider.mounts() {
+                run.journal.record(&Made::Mount {
+                    at: readable.at.clone(),
+                })?;
             }
+            crate::failpoint!("backup.mount", || Error::failed("failpoint"));
+            readable.top = readable.provider.mount(&readable.snapshot, &readable.at)?;
         }
         Ok(())
     }
@@ -281,7 +318,11 @@ impl<'p> Taken<'p> {
     pub fn top_of(&self, volume: &Volume) -> Option<PathBuf> {
         self.all
             .iter()
-            .find(|readable| readable.snapshot.volume.id == volume.id)
+            .find(|readable| {
+                let of = &readable.snapshot.volume;
+                // An id is the provider's own: `data/db` may be a logical volume or a dataset.
+                (of.provider, &of.id) == (volume.provider, &volume.id)
+            })
             .map(|readable| readable.top.clone())
     }
 
@@ -297,11 +338,19 @@ impl<'p> Taken<'p> {
                     readable.snapshot.name
                 )))
             };
-            match readable.provider.health(&readable.snapshot) {
+            // A question that failed (the vendor was busy for long) is asked once more: its answer counts, not that it took two.
+            let ask = || readable.provider.health(&readable.snapshot);
+            match ask().or_else(|_| ask()) {
                 Ok(Health::Good) => {}
+                Ok(Health::Warned(reason)) => {
+                    if !readable.warned.swap(true, Ordering::Relaxed) {
+                        self.tell(monitor, Finding::warning("storage", reason));
+                    }
+                }
                 Ok(Health::Straining(reason)) => {
                     if !hurry.swap(true, Ordering::Relaxed) {
-                        monitor.finding(&Finding::warning("straining", format!("{reason}: the copy hurries")));
+                        let said = format!("{reason}: the copy hurries");
+                        self.tell(monitor, Finding::warning("straining", said));
                     }
                 }
                 Ok(Health::Lost(reason)) => return lost(reason),

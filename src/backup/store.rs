@@ -46,6 +46,8 @@ pub(super) fn store(run: &mut Run<'_>, mut work: Work<'_>, taken: &Taken<'_>) ->
     })?;
     let writer = begin(run, &work, parent)?;
     let report = run.phase("copy", |run| copy_trees(run, &work, taken, &writer))?;
+    // The monitor has heard them.
+    run.findings.extend(taken.said());
     run.note(
         report
             .findings

@@ -2,11 +2,11 @@
 //!
 //! Each filesystem has a keeper: a forked process with nothing but that filesystem and a socket, which freezes it, and thaws it again when it is told to, when
 //! the limit has passed, or when this process is gone. It cannot block on a frozen filesystem: it writes to none. A freeze that hangs holds up its own keeper only; the
-//! others thaw theirs in time.
+//! others thaw theirs in time. A keeper that is killed thaws nothing: this process does it then, and if it is gone as well, [`thaw`] by whoever cleans up.
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,22 @@ struct Keeper {
     /// `None` once it was told to end.
     talk: Option<OwnedFd>,
     helper: Helper,
+    /// The filesystem.
+    directory: OwnedFd,
+}
+
+/// Thaws the filesystem that a directory is on, if a user process froze it; whether it was frozen.
+///
+/// # Errors
+/// The directory cannot be opened, or the filesystem not thawed.
+pub fn thaw(directory: &Path) -> Result<bool> {
+    let opened = super::fs::open_directory(directory)?;
+    match call(opened.as_raw_fd(), FITHAW) {
+        0 => Ok(true),
+        // Not frozen, or not of a kind that can be.
+        libc::EINVAL | libc::EOPNOTSUPP | libc::ENOTTY => Ok(false),
+        errno => Err(Error::path("thaw", directory, io::Error::from_raw_os_error(errno))),
+    }
 }
 
 impl Freezer {
@@ -95,7 +111,10 @@ impl Freezer {
             keeper.talk = None;
         }
         for keeper in &mut self.keepers {
-            keeper.helper.reap();
+            if keeper.helper.reap() {
+                // What it froze stays so otherwise. An error where it had frozen nothing.
+                call(keeper.directory.as_fd().as_raw_fd(), FITHAW);
+            }
         }
     }
 }
@@ -122,6 +141,7 @@ impl Keeper {
             top: top.to_owned(),
             talk: Some(talk),
             helper: helper.map_err(|error| Error::kernel("fork", error))?,
+            directory,
         })
     }
 

@@ -36,16 +36,17 @@ impl Helper {
         }
     }
 
-    /// Waits for its end; not for long: what it serves may still need it.
-    pub fn reap(&mut self) {
-        let Some(pid) = self.0.take() else { return };
+    /// Waits for its end; not for long: what it serves may still need it. Says whether it was killed.
+    pub fn reap(&mut self) -> bool {
+        let Some(pid) = self.0.take() else { return false };
         let until = Instant::now() + LINGER;
+        let mut status = 0;
         loop {
-            // SAFETY: our own child, which nobody else waits for.
-            match unsafe { libc::waitpid(pid, null_mut(), libc::WNOHANG) } {
+            // SAFETY: our own child, which nobody else waits for; the status is on the stack.
+            match unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) } {
                 0 if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
                 -1 if interrupted() => {}
-                _ => return,
+                ended => return ended == pid && libc::WIFSIGNALED(status),
             }
         }
     }

@@ -26,14 +26,21 @@ use report::Lv;
 /// What a planned snapshot's identity begins with; the UUID of its origin follows.
 const OF: &str = "of:";
 
+/// By so many hundredths a pool has grown when that counts.
+const GROWN: f64 = 0.5;
+
 /// The LVM provider, for thick or for thin volumes.
 #[derive(Debug)]
 pub struct Lvm {
     kind: ProviderKind,
     cow_size: CowSize,
     cow_limit: Option<CowSize>,
-    /// Bytes that are expected to change on a volume (by id) while its snapshot exists, as last told by [`Provider::room`].
-    expected: Mutex<BTreeMap<String, u64>>,
+    /// What the copy is limited to, in bytes per second.
+    bandwidth: Option<u64>,
+    /// The size in bytes of a volume's (by id) thick snapshot, as [`Provider::room`] planned it: those of one group fit together.
+    sizes: Mutex<BTreeMap<String, u64>>,
+    /// How full each thin pool was when its health was first asked for, in hundredths.
+    pools: Mutex<BTreeMap<String, f64>>,
 }
 
 impl Lvm {
@@ -43,7 +50,9 @@ impl Lvm {
             kind: ProviderKind::Lvm,
             cow_size,
             cow_limit,
-            expected: Mutex::default(),
+            bandwidth: None,
+            sizes: Mutex::default(),
+            pools: Mutex::default(),
         }
     }
 
@@ -53,14 +62,26 @@ impl Lvm {
             kind: ProviderKind::LvmThin,
             cow_size: CowSize::Auto,
             cow_limit: None,
-            expected: Mutex::default(),
+            bandwidth: None,
+            sizes: Mutex::default(),
+            pools: Mutex::default(),
         }
     }
-}
 
-impl Lvm {
-    fn expected(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
-        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The copy is limited to so many bytes per second, so that its snapshots exist for longer.
+    pub fn with_bandwidth(self, bandwidth: Option<u64>) -> Lvm {
+        Lvm { bandwidth, ..self }
+    }
+
+    fn sizes(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
+        self.sizes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a thin pool fills since its health was first asked for.
+    fn grows(&self, pool: &str, full: f64) -> bool {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = *pools.entry(pool.to_owned()).or_insert(full);
+        full > first + GROWN
     }
 }
 
@@ -100,14 +121,31 @@ impl Provider for Lvm {
     }
 
     fn room(&self, volumes: &[Volume], written_per_second: u64, seconds: u64) -> Result<Vec<Finding>> {
-        let mut findings = Vec::new();
-        for volume in volumes {
-            let expected = match (written_per_second.saturating_mul(seconds), self.kind) {
-                (0, ProviderKind::Lvm) => room::expected_changes(volume)?,
-                (told, _) => told,
+        let expected = match written_per_second.saturating_mul(seconds) {
+            0 => room::expected_changes(volumes, self.bandwidth)?,
+            told => vec![told; volumes.len()],
+        };
+        // Those of one group, or pool, share its room.
+        let mut sharing: BTreeMap<String, Vec<(Lv, u64)>> = BTreeMap::new();
+        for (volume, expected) in volumes.iter().zip(expected) {
+            let origin = origin(volume)?;
+            let of = match self.kind {
+                ProviderKind::LvmThin => format!("{}/{}", origin.vg, origin.pool),
+                _ => origin.vg.clone(),
             };
-            self.expected().insert(volume.id.clone(), expected);
-            findings.extend(room::judge(&origin(volume)?, self.cow_size, expected)?);
+            sharing.entry(of).or_default().push((origin, expected));
+        }
+        let mut findings = Vec::new();
+        for (of, volumes) in sharing {
+            if self.kind == ProviderKind::LvmThin {
+                let expected = volumes.iter().map(|(_, expected)| expected).sum();
+                findings.extend(report::one(&of)?.and_then(|pool| room::judge_pool(&pool, expected)));
+                continue;
+            }
+            let shares = room::shares(&volumes, self.cow_size);
+            findings.extend(room::judge(&volumes, &shares));
+            let named = volumes.iter().map(|(origin, _)| origin.full_name());
+            self.sizes().extend(named.zip(shares));
         }
         Ok(findings)
     }
@@ -133,9 +171,9 @@ impl Provider for Lvm {
     }
 
     fn prepare(&self, planned: &[Snapshot], alive: Option<BorrowedFd<'_>>) -> Result<Box<dyn Prepared>> {
-        let told = |snapshot: &Snapshot| self.expected().get(&snapshot.volume.id).copied();
-        let expected = planned.first().and_then(told).unwrap_or(0);
-        let prepared = prepared::PreparedLvm::prepare(planned, self.cow_size, expected, alive)?;
+        let told = |snapshot: &Snapshot| self.sizes().get(&snapshot.volume.id).copied();
+        let size = planned.first().and_then(told).map_or(self.cow_size, CowSize::Bytes);
+        let prepared = prepared::PreparedLvm::prepare(planned, size, 0, alive)?;
         Ok(Box::new(prepared))
     }
 
@@ -154,7 +192,7 @@ impl Provider for Lvm {
     }
 
     fn health(&self, snapshot: &Snapshot) -> Result<Health> {
-        own::health(snapshot, self.cow_limit)
+        own::health(snapshot, self.cow_limit, &|pool, full| self.grows(pool, full))
     }
 
     fn remove(&self, snapshot: &Snapshot) -> Result<bool> {

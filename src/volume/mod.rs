@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::detect::Mounts;
+use crate::detect::{Mount, Mounts};
 use crate::finding::Finding;
 use crate::units::Id;
 
@@ -137,6 +137,8 @@ pub trait Prepared: Send {
 pub enum Health {
     /// All is well.
     Good,
+    /// It can be trusted; something about its storage is not as it should be, which a faster copy would not mend. Holds the reason.
+    Warned(String),
     /// It may go wrong soon (copy-on-write space filling); the copy should hurry. Holds the reason.
     Straining(String),
     /// It is gone or invalid: what was read from it cannot be trusted. Holds the reason.
@@ -289,13 +291,33 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// Every provider that this build has.
 pub fn providers(config: &crate::config::Config) -> Vec<Box<dyn Provider>> {
+    let bandwidth = config.copy.bandwidth.map(|bandwidth| bandwidth.as_u64());
     vec![
         Box::new(Btrfs::new(config.btrfs.snapshot_dir.clone())),
         Box::new(Zfs),
         Box::new(Zvol),
-        Box::new(Lvm::thick(config.lvm.cow_size, config.lvm.cow_limit)),
-        Box::new(Lvm::thin()),
+        Box::new(Lvm::thick(config.lvm.cow_size, config.lvm.cow_limit).with_bandwidth(bandwidth)),
+        Box::new(Lvm::thin().with_bandwidth(bandwidth)),
     ]
+}
+
+/// A directory that shows the whole of a mounted filesystem; `None` where none does. Not one that another mount hides: what is done there happens to another
+/// filesystem.
+fn top_shown(mounts: &Mounts, device: (u32, u32)) -> Option<PathBuf> {
+    mounts.showing(device, Path::new("/")).find(|live| {
+        rustix::fs::stat(live)
+            .is_ok_and(|found| (rustix::fs::major(found.st_dev), rustix::fs::minor(found.st_dev)) == device)
+    })
+}
+
+/// Why a filesystem cannot be read from a snapshot of its volume: a part of it is on another device.
+fn part_elsewhere(mount: &Mount) -> Option<String> {
+    let mut options = mount.super_options.split(',');
+    let elsewhere = options.find(|option| option.starts_with("logdev=") || option.starts_with("rtdev="))?;
+    Some(format!(
+        "{} has a part of its filesystem on another device ({elsewhere}), which its snapshot would lack",
+        mount.source
+    ))
 }
 
 /// The provider of a kind, to undo what a journal says.
@@ -317,5 +339,43 @@ pub fn remove_place(at: &Path) -> Result<bool> {
         Ok(()) => Ok(true),
         Err(error) if matches!(error.kind(), DirectoryNotEmpty | NotFound) => Ok(false),
         Err(error) => Err(crate::sys::Error::path("remove the directory", at, error).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(device: (u32, u32), at: &Path, options: &str) -> Mount {
+        let line = format!(
+            "36 35 {}:{} / {} rw - xfs /dev/zd0 {options}\n",
+            device.0,
+            device.1,
+            at.display()
+        );
+        Mounts::parse(line.as_bytes()).unwrap().0.remove(0)
+    }
+
+    #[test]
+    fn a_mount_that_another_one_hides_shows_no_top() {
+        let dir = tempfile::tempdir().unwrap();
+        let found = rustix::fs::stat(dir.path()).unwrap();
+        let device = (rustix::fs::major(found.st_dev), rustix::fs::minor(found.st_dev));
+        let hidden = |device| mount(device, Path::new("/proc"), "rw");
+        assert_eq!(top_shown(&Mounts(vec![hidden(device)]), device), None);
+        let both = Mounts(vec![hidden(device), mount(device, dir.path(), "rw")]);
+        assert_eq!(top_shown(&both, device).as_deref(), Some(dir.path()));
+    }
+
+    #[test]
+    fn a_filesystem_with_a_part_elsewhere_is_told() {
+        let told = |options| part_elsewhere(&mount((252, 0), Path::new("/srv"), options));
+        assert_eq!(told("rw,attr2,inode64,noquota"), None);
+        assert!(
+            told("rw,logdev=/dev/sdb1,noquota")
+                .unwrap()
+                .contains("logdev=/dev/sdb1")
+        );
+        assert!(told("rw,rtdev=/dev/sdc").is_some());
     }
 }

@@ -45,6 +45,33 @@ fn a_full_repository_fails_before_anything_is_published_and_recovers() {
 }
 
 #[test]
+fn a_snapshot_that_cannot_be_mounted_is_removed_and_the_journal_knows() {
+    let Some(scene) = Scene::new(Flavour::MariaDb, &[], false, "") else {
+        return;
+    };
+    let output = scene
+        .tool
+        .spawn("backup.mount=error", &["backup"])
+        .wait_with_output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    scene.assert_nothing_left();
+    scene.assert_writable();
+    // What cannot be removed either is said, and kept for cleanup.
+    let removal = scene.lab.storage.kind.failpoints().1;
+    let output = scene
+        .tool
+        .spawn(&format!("backup.mount=error;{removal}=error"), &["backup"])
+        .wait_with_output()
+        .unwrap();
+    assert!(both(&output).contains("cleanup"), "{}", both(&output));
+    assert_eq!(scene.lab.storage.snapshots().len(), 1);
+    scene.cleanup();
+    scene.assert_nothing_left();
+    assert_eq!(scene.backups(), 0);
+}
+
+#[test]
 fn a_snapshot_lost_during_the_copy_ends_the_backup() {
     let Some(scene) = Scene::new(Flavour::MariaDb, &[], false, "") else {
         return;

@@ -14,8 +14,14 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::{missing, run, text};
+use snapback::cleanup::{Request, cleanup};
+use snapback::config::Config;
+use snapback::journal::{Journal, Made};
+use snapback::monitor::Silent;
 use snapback::sys::freeze::Freezer;
 use snapback::sys::mount::{mount_read_only, unmount};
+use snapback::sys::signal::Cancel;
+use snapback::units::Id;
 
 /// A small filesystem on a loop image; thawed, unmounted and detached when it is dropped.
 struct Filesystem {
@@ -158,6 +164,90 @@ fn freezes_and_dies() {
     let top = PathBuf::from(std::env::var_os("SNAPBACK_TEST_FREEZE").unwrap());
     let mut freezer = Freezer::prepare(std::slice::from_ref(&top), LONG).unwrap();
     freezer.freeze().unwrap();
+    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
+}
+
+/// SIGKILL to the keepers that this process forked, as from `systemctl kill` or the kernel's OOM killer.
+fn kill_keepers() {
+    let own = std::process::id().to_string();
+    let mut killed = 0;
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        // proc(5): `pid (name) state ppid`.
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let Some((head, rest)) = stat.split_once(") ") else {
+            continue;
+        };
+        if head.ends_with("(snapback-freeze") && rest.split(' ').nth(1) == Some(&own) {
+            let pid = rustix::process::Pid::from_raw(head.split(' ').next().unwrap().parse().unwrap()).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+            killed += 1;
+        }
+    }
+    assert!(killed > 0, "no keeper was found");
+}
+
+#[test]
+fn a_keeper_that_is_killed_is_stood_in_for() {
+    let (Some(one), Some(two)) = (Filesystem::new("ext4"), Filesystem::new("xfs")) else {
+        return;
+    };
+    let mut freezer = Freezer::prepare(&[one.top.clone(), two.top.clone()], LONG).unwrap();
+    freezer.freeze().unwrap();
+    kill_keepers();
+    let error = freezer.thaw().unwrap_err().to_string();
+    assert!(error.contains("keep frozen"), "{error}");
+    assert!(one.writable() && two.writable(), "left frozen");
+}
+
+#[test]
+fn cleanup_thaws_what_a_run_and_its_keepers_left_frozen() {
+    for kind in ["ext4", "xfs"] {
+        let Some(one) = Filesystem::new(kind) else { return };
+        let state = one.dir.path().join("state");
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "freezes_and_dies_with_its_keepers"])
+            .env("SNAPBACK_TEST_FREEZE", &one.top)
+            .env("SNAPBACK_TEST_STATE", &state)
+            .output()
+            .unwrap()
+            .status;
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&status),
+            Some(9),
+            "{status}"
+        );
+        assert!(!one.writable(), "nothing was left frozen: this shows nothing");
+        let config = Config {
+            state_dir: state.clone(),
+            ..Config::default()
+        };
+        let request = Request {
+            dry_run: true,
+            ..Request::default()
+        };
+        cleanup(&config, &request, &Silent, &Cancel::new()).unwrap();
+        assert!(!one.writable(), "a dry run thawed it");
+        let report = cleanup(&config, &Request::default(), &Silent, &Cancel::new()).unwrap();
+        assert!(one.writable(), "left frozen");
+        let said = format!("frozen filesystem {}", one.top.display());
+        assert_eq!(
+            (report.runs[0].removed.clone(), report.runs[0].failed.clone()),
+            (vec![said], vec![])
+        );
+        assert_eq!(std::fs::read_dir(state.join("runs")).unwrap().count(), 0);
+    }
+}
+
+#[test]
+#[ignore = "run by cleanup_thaws_what_a_run_and_its_keepers_left_frozen"]
+fn freezes_and_dies_with_its_keepers() {
+    let top = PathBuf::from(std::env::var_os("SNAPBACK_TEST_FREEZE").unwrap());
+    let state = PathBuf::from(std::env::var_os("SNAPBACK_TEST_STATE").unwrap());
+    let journal = Journal::create(&state, Id::random()).unwrap();
+    journal.record(&Made::Frozen { top: top.clone() }).unwrap();
+    let mut freezer = Freezer::prepare(std::slice::from_ref(&top), LONG).unwrap();
+    freezer.freeze().unwrap();
+    kill_keepers();
     rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
 }
 

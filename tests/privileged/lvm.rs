@@ -65,6 +65,30 @@ fn a_volume_group_without_room_is_found_by_check() {
     scene.assert_writable();
 }
 
+/// `lvs` reads, and waits for, every group unless it is told one; a long operation in a group that has nothing to do with the backup must not matter.
+#[test]
+fn a_lock_on_another_volume_group_delays_nothing() {
+    let Some(scene) = scene(false, "") else { return };
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let image = dir.path().join("image");
+    std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+    let device = run("losetup", &["--find", "--show", &text(&image)]).trim().to_owned();
+    let other = format!("{}other", scene.lab.storage.group());
+    run("vgcreate", &["-q", &other, &device]);
+    // As an `lvcreate` or `pvmove` of it that takes long holds it (lvm2, lib/locking/file_locking.c).
+    let held = std::fs::File::create(format!("/run/lock/lvm/V_{other}")).unwrap();
+    held.lock().unwrap();
+    let begun = Instant::now();
+    let output = scene.tool.run(&["backup"]);
+    let took = begun.elapsed();
+    drop(held);
+    run("vgremove", &["-f", "-y", &other]);
+    run("losetup", &["--detach", &device]);
+    assert!(matches!(output.status.code(), Some(0 | 5)), "{}", both(&output));
+    eprintln!("with another group locked: {took:?}");
+    scene.assert_nothing_left();
+}
+
 #[test]
 fn a_pool_that_is_nearly_full_gets_no_snapshot() {
     let Some(scene) = scene(true, "") else { return };

@@ -34,6 +34,8 @@ fn a_snapshot_that_is_copied_cannot_be_destroyed_and_strangers_stay() {
     let ours: Vec<String> = scene.lab.storage.snapshots();
     let ours: Vec<&String> = ours.iter().filter(|name| **name != stranger).collect();
     assert_eq!(ours.len(), 1, "{ours:?}");
+    let holds = run("zfs", &["holds", "-H", ours[0]]);
+    assert!(holds.contains("\tsnapback\t"), "nothing holds it: {holds}");
     let destroyed = Command::new("zfs").args(["destroy", ours[0]]).output().unwrap();
     assert!(
         !destroyed.status.success(),
@@ -128,8 +130,78 @@ fn a_pool_with_a_faulted_device_is_backed_up_with_a_warning() {
     tool.ok(&["init", "--repository", &text(&tool.repository)]);
     let output = tool.run(&["backup"]);
     assert_eq!(output.status.code(), Some(5), "{}", both(&output));
-    assert!(both(&output).contains("is degraded"), "{}", both(&output));
+    let said = both(&output);
+    assert!(said.contains("is degraded") && !said.contains("hurries"), "{said}");
     tool.ok(&["verify", "latest", "--level", "data"]);
+}
+
+/// `zfs create -V` reserves the volume's whole size: its snapshot needs what was written once more, beside that. The volume is found by a mount that is seen, and
+/// its clone gets a device although the pool says that clones get none.
+#[test]
+fn a_volume_with_a_reservation_is_judged_by_what_its_snapshot_needs() {
+    if Kind::chosen() != Kind::Zfs {
+        return;
+    }
+    let dir = tempfile::Builder::new().prefix("snapback-test-").tempdir().unwrap();
+    let image = dir.path().join("image");
+    std::fs::File::create(&image).unwrap().set_len(1 << 30).unwrap();
+    let pool = format!("snapbackthick{}", std::process::id());
+    run("zpool", &["create", "-f", "-m", "none", &pool, &text(&image)]);
+    let _ended = Pool(pool.clone());
+    let volume = format!("{pool}/db");
+    run("zfs", &["create", "-V", "400M", &volume]);
+    run("zfs", &["set", "volmode=none", &pool]);
+    run("zfs", &["set", "volmode=dev", &volume]);
+    run("udevadm", &["settle"]);
+    let device = format!("/dev/zvol/{volume}");
+    run("mkfs.ext4", &["-q", "-F", &device]);
+    // The first mount is hidden by another filesystem, the second one shows.
+    let (hidden, top) = (dir.path().join("hidden"), dir.path().join("top"));
+    std::fs::create_dir(&hidden).unwrap();
+    std::fs::create_dir(&top).unwrap();
+    run("mount", &[&device, &text(&hidden)]);
+    run("mount", &["-t", "tmpfs", "tmpfs", &text(&hidden)]);
+    run("mount", &[&device, &text(&top)]);
+    let _unmounted = Unmounted([top.clone(), hidden.clone(), hidden]);
+    std::fs::create_dir(top.join("files")).unwrap();
+    let content: Vec<u8> = (0..40_u32 << 20)
+        .map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
+    std::fs::write(top.join("files/one"), &content).unwrap();
+    run("zpool", &["sync", &pool]);
+    let tool = Tool::bare(
+        dir.path(),
+        &format!("server: none\nfiles: [{}]\n", top.join("files").display()),
+    );
+    tool.ok(&["init", "--repository", &text(&tool.repository)]);
+    let backup = tool.json(&["backup"]);
+    assert_eq!(backup["volumes"][0]["provider"], "zvol", "{backup}");
+    tool.ok(&["verify", "latest", "--level", "data"]);
+    // Somebody else takes most of what is left beside the reservation.
+    let available = run("zfs", &["list", "-H", "-p", "-o", "available", &pool]);
+    let available: u64 = available.trim().parse().unwrap();
+    let reservation = format!("reservation={}", available - (20 << 20));
+    run("zfs", &["create", "-o", &reservation, &format!("{pool}/other")]);
+    let output = tool.run(&["check"]);
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    assert!(both(&output).contains("too little for a snapshot"), "{}", both(&output));
+    // ZFS says the same.
+    let refused = Command::new("zfs")
+        .args(["snapshot", &format!("{volume}@by-hand")])
+        .output()
+        .unwrap();
+    assert!(!refused.status.success(), "there was room: this shows nothing");
+}
+
+/// Unmounted when the test ends.
+struct Unmounted([std::path::PathBuf; 3]);
+
+impl Drop for Unmounted {
+    fn drop(&mut self) {
+        for at in &self.0 {
+            let _ = Command::new("umount").arg(at).output();
+        }
+    }
 }
 
 /// Destroyed when the test ends.

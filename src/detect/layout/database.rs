@@ -107,7 +107,7 @@ fn missing(written: &WrittenPath, error: &std::io::Error) -> Finding {
 fn unplaced(error: &Error) -> Finding {
     match error {
         Error::Unsupported { .. } => Finding::blocker("unsupported-storage", error.to_string())
-            .remedy("move what the server writes there to a Btrfs subvolume, together with its datadir"),
+            .remedy("move what the server writes there to storage that can be snapshotted (LVM, ZFS, Btrfs), best together with its datadir"),
         _ => Finding::blocker("unreachable-storage", error.to_string()),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::{Error, Located, ProviderKind, Result, Volume};
+use super::super::{Error, Located, ProviderKind, Result, Volume, part_elsewhere, top_shown};
 use super::report;
 use crate::detect::{Mount, Mounts};
 use crate::sys;
@@ -47,10 +47,14 @@ pub fn locate(kind: ProviderKind, path: &Path, mounts: &Mounts) -> Result<Option
         return Ok(None);
     }
     let within = mount.within(path).unwrap_or_else(|| path.to_owned());
-    let top = mounts
-        .showing(mount.device, Path::new("/"))
-        .find(|live| device_of(live).is_ok_and(|device| device == mount.device))
-        .ok_or_else(|| part_only(path, mount))?;
+    if let Some(reason) = part_elsewhere(mount) {
+        return Err(Error::failed(
+            "snapshot the storage of",
+            path.display().to_string(),
+            reason,
+        ));
+    }
+    let top = top_shown(mounts, mount.device).ok_or_else(|| part_only(path, mount))?;
     Ok(Some(Located {
         volume: Volume {
             provider: kind,

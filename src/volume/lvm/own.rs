@@ -41,7 +41,8 @@ pub fn mount(snapshot: &Snapshot, at: &Path) -> Result<()> {
     )?)
 }
 
-pub fn health(snapshot: &Snapshot, limit: Option<CowSize>) -> Result<Health> {
+/// `grows` says whether a pool (by name) that is now so full fills.
+pub fn health(snapshot: &Snapshot, limit: Option<CowSize>, grows: &dyn Fn(&str, f64) -> bool) -> Result<Health> {
     let Some(lv) = report::one(&snapshot.name)? else {
         return Ok(Health::Lost(format!("{} is gone", snapshot.name)));
     };
@@ -49,7 +50,7 @@ pub fn health(snapshot: &Snapshot, limit: Option<CowSize>) -> Result<Health> {
         return Ok(Health::Lost(format!("{}: {reason}", snapshot.name)));
     }
     if lv.kind == "thin" {
-        return pool_health(&lv);
+        return pool_health(&lv, grows);
     }
     let mut full = lv.data_percent().unwrap_or(0.0);
     if let Some(limit) = limit.filter(|_| (EXTEND..100.0).contains(&full) && !lv.is_invalid())
@@ -95,7 +96,7 @@ fn extend(lv: &Lv, limit: CowSize) -> Result<Option<f64>> {
     Ok(report::one(&lv.full_name())?.and_then(|now| now.data_percent()))
 }
 
-fn pool_health(lv: &Lv) -> Result<Health> {
+fn pool_health(lv: &Lv, grows: &dyn Fn(&str, f64) -> bool) -> Result<Health> {
     let name = format!("{}/{}", lv.vg, lv.pool);
     let Some(pool) = report::one(&name)? else {
         return Ok(Health::Lost(format!("pool {name} is gone")));
@@ -104,6 +105,7 @@ fn pool_health(lv: &Lv) -> Result<Health> {
         .data_percent()
         .unwrap_or(0.0)
         .max(pool.metadata_percent().unwrap_or(0.0));
+    let grows = grows(&name, full);
     let status = pool.status.as_str();
     Ok(if !matches!(status, "" | "unknown") {
         Health::Lost(format!("pool {name}: {status}"))
@@ -112,7 +114,13 @@ fn pool_health(lv: &Lv) -> Result<Health> {
             "pool {name} is full to {full:.0} %: the snapshot is given up, so that production can go on"
         ))
     } else if full >= STRAINING {
-        Health::Straining(format!("pool {name} is full to {full:.0} %"))
+        let reason = format!("pool {name} is full to {full:.0} %");
+        // One that stays as it is gives no reason to hurry.
+        if grows {
+            Health::Straining(reason)
+        } else {
+            Health::Warned(reason)
+        }
     } else {
         Health::Good
     })

@@ -109,13 +109,22 @@ pub fn list(of: &[&str]) -> Result<Vec<Lv>> {
     parse(&output)
 }
 
-/// One logical volume by its name (`VG/LV`); `None` when it is not there. By selection: then one that is missing is no error.
+/// One logical volume by its name (`VG/LV`); `None` when it is not there. By selection: then one that is missing is no error. Of its group alone: `lvs` reads
+/// every group otherwise, and waits for the lock of each, which a command of ours at the brink, or a stranger's `pvmove`, may hold for long.
 pub fn one(name: &str) -> Result<Option<Lv>> {
     let (vg, lv) = name
         .split_once('/')
         .ok_or_else(|| Error::failed("find the logical volume", name, "that is no name of one"))?;
-    let found = list(&["--select", &format!("vg_name={vg} && lv_name={lv}")])?;
-    Ok(found.into_iter().next())
+    match list(&["--select", &format!("lv_name={lv}"), vg]) {
+        Ok(found) => Ok(found.into_iter().next()),
+        Err(Error::Sys(crate::sys::Error::Program { stderr, .. })) if no_group(&stderr, vg) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether LVM says that there is no such volume group (`Volume group "vg0" not found`).
+fn no_group(said: &str, vg: &str) -> bool {
+    said.contains(&format!("Volume group \"{vg}\" not found"))
 }
 
 /// A call of one of LVM's commands.
@@ -155,6 +164,14 @@ mod tests {
         assert_eq!(found[1].data_percent(), Some(100.0));
         assert!(!found[0].is_suspended());
         assert!(parse(ANSWER.replace("owi-aos", "owi-sos").as_bytes()).unwrap()[0].is_suspended());
+    }
+
+    /// As LVM 2.03.31 says it; any other failure is one.
+    #[test]
+    fn a_group_that_is_not_there_is_told_from_other_failures() {
+        let said = "  Volume group \"vg0\" not found\n  Cannot process volume group vg0\n";
+        assert!(no_group(said, "vg0") && !no_group(said, "vg"));
+        assert!(!no_group("  Can't get lock for vg0.\n", "vg0"));
     }
 
     #[test]

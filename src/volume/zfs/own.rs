@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::{Error, Health, ProviderKind, Result, Snapshot, Volume, mark};
 use super::report::{self, Dataset, PROPERTY, zfs};
 use super::{OF, pool_of};
+use crate::detect::Mounts;
 
 /// The tag of our holds (zfs-hold(8)): nothing else destroys a snapshot that is being copied.
 const HOLD: &str = "snapback";
@@ -50,7 +51,8 @@ pub fn health(snapshot: &Snapshot) -> Result<Health> {
     let state = String::from_utf8_lossy(&state).trim().to_owned();
     Ok(match state.as_str() {
         "ONLINE" => Health::Good,
-        "DEGRADED" => Health::Straining(format!("pool {pool} is degraded")),
+        // A copy without its bandwidth limit would only slow the resilver.
+        "DEGRADED" => Health::Warned(format!("pool {pool} is degraded")),
         _ => Health::Lost(format!("pool {pool} is {state}")),
     })
 }
@@ -67,6 +69,13 @@ pub fn remove(snapshot: &Snapshot) -> Result<bool> {
             format!("{reason}; it is left alone"),
         ));
     }
+    if mounted(&snapshot.name)? {
+        return Err(Error::failed(
+            "remove the snapshot",
+            &snapshot.name,
+            "it is mounted, so somebody reads it; it is left alone",
+        ));
+    }
     crate::failpoint!("zfs.remove", || Error::failed(
         "remove the snapshot",
         "the dataset",
@@ -77,6 +86,17 @@ pub fn remove(snapshot: &Snapshot) -> Result<bool> {
     let _ = zfs("release")?.args([HOLD, &snapshot.name]).run();
     destroy(&snapshot.name)?;
     Ok(true)
+}
+
+/// Whether a snapshot is mounted, other than by a look into `.zfs/snapshot`, which passes.
+fn mounted(name: &str) -> Result<bool> {
+    let mounts = Mounts::read().map_err(|error| Error::failed("look for mounts of", name, error.to_string()))?;
+    let passing = |at: &std::path::Path| at.to_string_lossy().contains("/.zfs/snapshot/");
+    let mut of_it = mounts
+        .0
+        .iter()
+        .filter(|mount| mount.fs_type == "zfs" && mount.source == name);
+    Ok(of_it.any(|mount| !passing(&mount.mount_point)))
 }
 
 /// Again and again for a while.

@@ -5,14 +5,17 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::super::{Error, Health, Located, Prepared, Provider, ProviderKind, Result, Snapshot, Survey, Volume, mark};
+use super::super::{
+    Error, Health, Located, Prepared, Provider, ProviderKind, Result, Snapshot, Survey, Volume, mark, part_elsewhere,
+    top_shown,
+};
 use super::report::{self, PROPERTY, zfs};
-use super::{LEAST_ROOM, OF, own, pool_of, prepared};
+use super::{OF, own, pool_of, prepared, room};
 use crate::detect::Mounts;
 use crate::finding::Finding;
 use crate::sys;
 use crate::sys::command::Program;
-use crate::units::{Bytes, Id};
+use crate::units::Id;
 
 /// Filesystems that can be frozen, and mounted a second time from a clone.
 const FILESYSTEMS: [&str; 3] = ["ext4", "ext3", "xfs"];
@@ -41,13 +44,13 @@ impl Provider for Zvol {
             return Ok(None);
         };
         let within = mount.within(path).unwrap_or_else(|| path.to_owned());
-        let top = mounts.showing(mount.device, Path::new("/")).next().ok_or_else(|| {
-            Error::failed(
-                "snapshot the storage of",
-                path.display().to_string(),
-                format!("no mount shows the top of {name}, only a part of it"),
-            )
-        })?;
+        let fail = |reason: String| Error::failed("snapshot the storage of", path.display().to_string(), reason);
+        if let Some(reason) = part_elsewhere(mount) {
+            return Err(fail(reason));
+        }
+        // It is this directory by which the filesystem is frozen.
+        let top = top_shown(mounts, mount.device)
+            .ok_or_else(|| fail(format!("no mount shows the top of {name}, only a part of it")))?;
         Ok(Some(Located {
             volume: Volume {
                 provider: ProviderKind::Zvol,
@@ -80,18 +83,7 @@ impl Provider for Zvol {
     }
 
     fn room(&self, volumes: &[Volume], _written_per_second: u64, _seconds: u64) -> Result<Vec<Finding>> {
-        let judged = volumes.iter().map(|volume| {
-            let pool = pool_of(&volume.id);
-            let output = zfs("list")?.args(["-H", "-p", "-o", "available", pool]).run()?;
-            let available: u64 = String::from_utf8_lossy(&output).trim().parse().unwrap_or(0);
-            let short = format!(
-                "pool {pool} has {} available: too little for a snapshot",
-                Bytes::b(available)
-            );
-            let blocker = || Finding::blocker("no-room", short).remedy("free some space: a full pool stops the server");
-            Ok((available < LEAST_ROOM).then(blocker))
-        });
-        judged.filter_map(Result::transpose).collect()
+        room::look(volumes)
     }
 
     fn settle(&self, volume: &Volume) -> Result<()> {
@@ -115,6 +107,8 @@ impl Provider for Zvol {
         let clone = clone_of(snapshot)?;
         zfs("clone")?
             .args(["-o", &format!("{PROPERTY}={}", snapshot.run)])
+            // Whatever the pool says: `none` would give no device.
+            .args(["-o", "volmode=dev"])
             .args([&snapshot.name, &clone])
             .run()?;
         let device = device_of(&clone);
