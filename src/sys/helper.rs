@@ -51,6 +51,16 @@ impl Helper {
     }
 }
 
+/// Keeps all memory of this process, now and later, from being paged out or read in late: a page fault on a device that is suspended would wait for
+/// what only this process can do. Returns 0, or the error's number.
+pub fn lock_memory() -> i32 {
+    // SAFETY: a system call without pointers.
+    match unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) } {
+        0 => 0,
+        _ => io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO),
+    }
+}
+
 /// Whether the last system call was interrupted by a signal.
 pub fn interrupted() -> bool {
     io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
@@ -73,6 +83,10 @@ unsafe fn shed<const N: usize>(name: &CStr, mut given: [i32; N]) {
             libc::close(at);
             libc::dup2(descriptor, at);
         }
+        // When memory runs out, it is needed most. Where this is refused, it goes on without.
+        let badness = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY);
+        libc::write(badness, c"-1000".as_ptr().cast(), 5);
+        libc::close(badness);
         let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
         for standard in 0..3 {
             libc::dup2(null, standard);
