@@ -119,6 +119,15 @@ impl Brink {
         }
     }
 
+    /// Lets the call that it waits at be made, and holds it at the next one: for tests of what a death in between leaves. Whether there is a next one.
+    ///
+    /// # Errors
+    /// The supervisor cannot be talked to.
+    pub fn step(&mut self, limit: Duration) -> Result<bool> {
+        self.answer(supervisor::ASK_ON)?;
+        self.reach(|_| true, limit)
+    }
+
     /// Lets it run to its end, and returns its standard output. Its limit begins again.
     ///
     /// # Errors

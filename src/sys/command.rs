@@ -168,16 +168,12 @@ impl Command {
         Error::Program {
             program: self.line(),
             status,
-            stderr: or_nothing(stderr),
+            stderr: if stderr.is_empty() {
+                "it said nothing".to_owned()
+            } else {
+                stderr
+            },
         }
-    }
-}
-
-fn or_nothing(said: String) -> String {
-    if said.is_empty() {
-        "it said nothing".to_owned()
-    } else {
-        said
     }
 }
 
@@ -214,28 +210,24 @@ impl Running {
     /// Waits for its end and returns its standard output.
     pub(super) fn finish(mut self) -> Result<Vec<u8>> {
         let status = self.wait();
-        let (stdout, stderr) = (collect(self.stdout.take()), collect(self.stderr.take()));
-        let stderr = || String::from_utf8_lossy(&stderr).trim().to_owned();
         let limit = self.command.limit.as_secs_f32();
-        match status {
-            Ok(End::Exit(status)) if status.success() => Ok(stdout),
-            Ok(End::Exit(status)) => Err(self.command.error(status.to_string(), stderr())),
-            Ok(End::Killed) => Err(self
-                .command
-                .error(format!("killed: it took longer than {limit} s"), stderr())),
-            Ok(End::Hanging) => Err(self.command.error(
-                format!("it took longer than {limit} s, was killed and hangs in the kernel"),
-                stderr(),
-            )),
-            Ok(End::Spared) => Err(Error::StillRunning {
-                program: self.command.line(),
-                seconds: limit,
-                stderr: or_nothing(stderr()),
-            }),
-            Err(error) => Err(self
-                .command
-                .error("it could not be waited for".to_owned(), error.to_string())),
-        }
+        let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
+        let said = || String::from_utf8_lossy(&collect(stderr)).trim().to_owned();
+        let status = match status {
+            Ok(End::Exit(status)) if status.success() => return Ok(collect(stdout)),
+            // Its pipes are still open.
+            Ok(End::Spared) => {
+                return Err(Error::StillRunning {
+                    program: self.command.line(),
+                    seconds: limit,
+                });
+            }
+            Ok(End::Exit(status)) => status.to_string(),
+            Ok(End::Killed) => format!("killed: it took longer than {limit} s"),
+            Ok(End::Hanging) => format!("it took longer than {limit} s, was killed and hangs in the kernel"),
+            Err(error) => format!("it could not be waited for: {error}"),
+        };
+        Err(self.command.error(status, said()))
     }
 
     fn wait(&mut self) -> std::io::Result<End> {

@@ -36,6 +36,12 @@ impl Helper {
         }
     }
 
+    /// Its process number, until it was waited for.
+    #[cfg(test)]
+    pub fn pid(&self) -> Option<libc::pid_t> {
+        self.0
+    }
+
     /// Waits for its end; not for long: what it serves may still need it.
     pub fn reap(&mut self) {
         let Some(pid) = self.0.take() else { return };

@@ -49,14 +49,14 @@ pub enum Error {
         source: io::Error,
     },
     /// A program that must not be killed has not ended within its limit: it runs on.
-    #[error("{program} has not ended after {seconds} s; it is left running, since killing it could leave a device suspended: {stderr}")]
+    #[error(
+        "{program} has not ended after {seconds} s; it is left running, since killing it could leave a device suspended"
+    )]
     StillRunning {
         /// The program and its arguments (never secrets).
         program: String,
         /// Its limit.
         seconds: f32,
-        /// The last of what it said.
-        stderr: String,
     },
     /// A program failed or took too long.
     #[error("{program} failed ({status}): {stderr}")]
