@@ -117,8 +117,7 @@ impl PreparedLvm {
                 ))
             }
             Err(error) => {
-                drop(brink);
-                own::remove(snapshot)?;
+                drop(prepared.give_up(brink)?);
                 Err(error.into())
             }
         }
