@@ -97,7 +97,14 @@ fn locked<'p>(
     }
     run.monitor.phase("quiesce");
     let begun = Instant::now();
-    let mut settle = |point| snapshots::settle(providers, volumes, snapshots::rounds(point));
+    let mut settle = |point| {
+        match point {
+            SettlePoint::Before => ready.take_up(&run.journal)?,
+            SettlePoint::Between => {}
+            SettlePoint::Pause => ready.put_down()?,
+        }
+        snapshots::settle(providers, volumes, snapshots::rounds(point))
+    };
     let context = QuiesceContext {
         origin: run.timeline.origin(),
         journal: &run.journal,

@@ -58,6 +58,7 @@ pub(crate) fn rounds(point: crate::database::SettlePoint) -> usize {
     match point {
         crate::database::SettlePoint::Before => MOST_ROUNDS,
         crate::database::SettlePoint::Between => 1,
+        crate::database::SettlePoint::Pause => 0,
     }
 }
 
@@ -65,6 +66,9 @@ pub(crate) fn rounds(point: crate::database::SettlePoint) -> usize {
 pub(crate) struct Ready<'p> {
     providers: &'p [Box<dyn Provider>],
     prepared: Option<Box<dyn Prepared + 'p>>,
+    /// What was prepared, to do it again.
+    sets: Vec<Set<'p>>,
+    limit: Duration,
     /// As the journal has it.
     planned: Vec<Snapshot>,
     /// Directories of ours in which the snapshots appear.
@@ -107,19 +111,39 @@ impl<'p> Ready<'p> {
         let mut ready = Ready {
             providers,
             prepared: None,
+            sets,
+            limit,
             planned,
             places,
             frozen: arrangement.frozen.clone(),
         };
-        match prepare(run, sets, &arrangement.frozen, limit) {
-            Ok(prepared) => {
-                run.note(prepared.notes());
-                ready.prepared = Some(prepared);
-            }
+        match ready.take_up(&run.journal) {
+            Ok(()) => run.note(ready.prepared.iter().flat_map(|prepared| prepared.notes())),
             // Nothing was left behind: the journal is told so.
             Err(cause) => return Err(cause.and_rollback(ready.abandon(&run.journal))),
         }
         Ok(ready)
+    }
+
+    /// Prepares, unless that is done.
+    pub fn take_up(&mut self, journal: &Journal) -> Result<()> {
+        if self.prepared.is_none() {
+            self.prepared = Some(prepare(journal, self.sets.clone(), &self.frozen, self.limit)?);
+        }
+        Ok(())
+    }
+
+    /// Gives up what would keep others waiting (LVM's lock on a volume group) while the server is busy; [`take_up`](Ready::take_up) does it again.
+    pub fn put_down(&mut self) -> Result<()> {
+        let keeps = |set: &Set<'_>| {
+            set.planned
+                .iter()
+                .any(|one| set.provider.exclusive(&one.volume).is_some())
+        };
+        if !self.sets.iter().any(keeps) {
+            return Ok(());
+        }
+        self.prepared.take().map_or(Ok(()), |prepared| Ok(prepared.abandon()?))
     }
 
     /// The decisive step.
@@ -182,12 +206,12 @@ impl Drop for Ready<'_> {
 
 /// One set by itself, or several behind a barrier.
 fn prepare<'p>(
-    run: &Run<'_>,
+    journal: &Journal,
     mut sets: Vec<Set<'p>>,
     frozen: &[PathBuf],
     limit: Duration,
 ) -> Result<Box<dyn Prepared + 'p>> {
-    let alive = run.journal.descriptor()?;
+    let alive = journal.descriptor()?;
     let alive = Some(alive.as_fd());
     match sets.pop() {
         Some(only) if sets.is_empty() && frozen.is_empty() => Ok(only.provider.prepare(&only.planned, alive)?),

@@ -244,6 +244,8 @@ pub enum SettlePoint {
     Before,
     /// A lock is held that stops little (BACKUP STAGE FLUSH, LOCK INSTANCE): one short round.
     Between,
+    /// The lock was not to be had: nothing is locked, and a pause follows, then `Before`. Nothing to settle, but what was held ready need not be.
+    Pause,
 }
 
 /// How long each step of the lock took.
@@ -308,7 +310,7 @@ pub struct QuiesceContext<'a> {
     pub monitor: &'a dyn Monitor,
     /// Asked between steps.
     pub cancel: &'a Cancel,
-    /// The settle step, called at the point that suits the strategy, once or more per attempt.
+    /// The settle step, called at the point that suits the strategy, once or more per attempt; and at the pause between two attempts.
     pub settle: &'a mut dyn FnMut(SettlePoint) -> crate::Result<()>,
 }
 

@@ -6,7 +6,10 @@
 //! A small process of its own, the supervisor, owns the listener. Once this process is gone it lets everything go on, so that a held ioctl is never answered with
 //! an error (which is not clean for LVM's thick snapshots: it wants "manual intervention" then). What is left behind then is an ordinary snapshot for `cleanup`.
 //!
-//! Needs Linux 5.5 (`SECCOMP_USER_NOTIF_FLAG_CONTINUE`) and CAP_SYS_ADMIN (else no_new_privs would be needed).
+//! Needs Linux 5.9: `SECCOMP_USER_NOTIF_FLAG_CONTINUE` is of 5.5, and before 5.9 a listener is not told that nobody uses its filter any more. Also
+//! CAP_SYS_ADMIN (else no_new_privs would be needed) and CAP_IPC_LOCK: the supervisor's own pages may lie on the device that is suspended.
+//!
+//! The command is never killed: between suspend and resume that would leave a device on which everybody hangs. Past its limit it is reported, and runs on.
 #![allow(unsafe_code)]
 
 mod filter;
@@ -21,6 +24,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 
 use super::command::{Command, Running};
 use super::helper::Helper;
+use super::host::kernel_is_at_least;
 use super::{Error, Result};
 use filter::Filter;
 pub use supervisor::Report;
@@ -42,15 +46,19 @@ pub struct Brink {
 
 impl Brink {
     /// Starts a command that will be held at every ioctl of these requests, its own and those of its children. The supervisor keeps `alive`
-    /// open until the command has ended, also when this process is gone by then.
+    /// open until the command has ended, also when this process is gone by then. The time that it waits at the brink does not count for its limit.
     ///
     /// # Errors
-    /// It could not be started; [`unsupported`] tells whether that is because this kernel cannot do it, then run it plainly.
+    /// It could not be started; [`unsupported`] tells whether that is because this kernel or account cannot do it, then run it plainly.
     pub fn start(command: &Command, requests: &[u32], alive: Option<BorrowedFd<'_>>) -> Result<Brink> {
         crate::failpoint!("brink.unsupported", || Error::kernel(
             "install a seccomp filter",
             io::Error::from_raw_os_error(libc::ENOSYS)
         ));
+        if !kernel_is_at_least(5, 9) {
+            let missing = io::Error::from_raw_os_error(libc::ENOSYS);
+            return Err(Error::kernel("hold a command before Linux 5.9", missing));
+        }
         let pair = || {
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .map_err(|error| Error::kernel("make a socket pair", error))
@@ -58,7 +66,9 @@ impl Brink {
         let ((talk, theirs), (give, take)) = (pair()?, pair()?);
         let supervisor = supervisor::fork(&take, &theirs, alive).map_err(|error| Error::kernel("fork", error))?;
         drop((theirs, take));
+        locked(&talk)?;
         let filter = Filter::stopping_at(requests);
+        let command = command.clone().spared();
         let running = command.start(move |child| filter.install_in(child, give))?;
         Ok(Brink {
             running: Some(running),
@@ -88,12 +98,13 @@ impl Brink {
         }
     }
 
-    /// Lets the call that it waits at be made; returns as soon as it was: when the command makes its next one or ends.
+    /// Lets the call that it waits at be made; returns as soon as it was: when the command makes its next one or ends. Its limit begins again.
     ///
     /// # Errors
     /// It took longer than `limit` (it runs on), or the supervisor cannot be talked to.
     pub fn go(&mut self, limit: Duration) -> Result<Instant> {
         let until = Instant::now() + limit;
+        self.restart_limit();
         self.answer(supervisor::RUN_ON)?;
         let main = self.running.as_ref().map(Running::pid);
         loop {
@@ -108,19 +119,35 @@ impl Brink {
         }
     }
 
-    /// Lets it run to its end, and returns its standard output.
+    /// Lets the call that it waits at be made, and holds it at the next one: for tests of what a death in between leaves. Whether there is a next one.
     ///
     /// # Errors
-    /// As [`Command::run`].
+    /// The supervisor cannot be talked to.
+    pub fn step(&mut self, limit: Duration) -> Result<bool> {
+        self.answer(supervisor::ASK_ON)?;
+        self.reach(|_| true, limit)
+    }
+
+    /// Lets it run to its end, and returns its standard output. Its limit begins again.
+    ///
+    /// # Errors
+    /// As [`Command::run`] of a [spared](Command::spared) one.
     pub fn finish(mut self) -> Result<Vec<u8>> {
         self.collect()
     }
 
     fn collect(&mut self) -> Result<Vec<u8>> {
         self.talk = None;
+        self.restart_limit();
         let output = self.running.take().map_or_else(|| Ok(Vec::new()), Running::finish);
         self.supervisor.reap();
         output
+    }
+
+    fn restart_limit(&mut self) {
+        if let Some(running) = &mut self.running {
+            running.restart_limit();
+        }
     }
 
     fn answer(&self, word: u8) -> Result<()> {
@@ -162,6 +189,24 @@ impl Drop for Brink {
     }
 }
 
+/// Waits until the supervisor has all its memory.
+fn locked(talk: &OwnedFd) -> Result<()> {
+    const OPERATION: &str = "lock the memory of the process that answers for a held command";
+    let mut errno = [0; 4];
+    loop {
+        match recv(talk, &mut errno[..], RecvFlags::empty()) {
+            Ok((4, _)) => break,
+            Ok(_) => return Err(Error::kernel(OPERATION, io::ErrorKind::UnexpectedEof)),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(Error::kernel(OPERATION, error)),
+        }
+    }
+    match i32::from_ne_bytes(errno) {
+        0 => Ok(()),
+        errno => Err(Error::kernel(OPERATION, io::Error::from_raw_os_error(errno))),
+    }
+}
+
 /// What the supervisor said.
 enum Next {
     /// The command is held at a call, or was seen to end.
@@ -176,8 +221,17 @@ enum Next {
 pub fn unsupported(error: &Error) -> bool {
     matches!(
         error.errno(),
-        Some(libc::ENOSYS | libc::EINVAL | libc::EACCES | libc::EPERM | libc::EOPNOTSUPP | libc::EBUSY)
-    ) || matches!(error, Error::Program { stderr, .. } if stderr.contains(filter::CANNOT))
+        Some(
+            libc::ENOSYS
+                | libc::EINVAL
+                | libc::EACCES
+                | libc::EPERM
+                | libc::EOPNOTSUPP
+                | libc::EBUSY
+                | libc::ENOMEM
+                | libc::EAGAIN
+        )
+    )
 }
 
 #[cfg(test)]

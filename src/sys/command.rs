@@ -1,4 +1,5 @@
 //! Starting programs: an absolute path found once, an argument list, `LC_ALL=C`, a time limit, success by exit status.
+#![allow(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
@@ -27,6 +28,9 @@ const STDERR_TAIL: usize = 4 << 10;
 
 /// The most that is kept of standard output, in bytes.
 const STDOUT_LIMIT: usize = 64 << 20;
+
+/// How long a killed program's end is waited for: one that hangs in the kernel ends only when its device answers, which may be never.
+const DEATH_LIMIT: Duration = Duration::from_secs(5);
 
 /// A program that was found on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +78,7 @@ pub struct Command {
     program: Program,
     arguments: Vec<OsString>,
     limit: Duration,
+    spared: bool,
 }
 
 impl Command {
@@ -83,6 +88,7 @@ impl Command {
             program: program.clone(),
             arguments: Vec::new(),
             limit: Duration::from_secs(30),
+            spared: false,
         }
     }
 
@@ -99,16 +105,23 @@ impl Command {
         self
     }
 
-    /// The longest that it may run; then it and its process group are killed.
+    /// The longest that it may run; then it and its process group are killed (but see [`spared`](Command::spared)).
     pub fn limit(mut self, limit: Duration) -> Command {
         self.limit = limit;
+        self
+    }
+
+    /// Never kills it: past its limit that is reported ([`Error::StillRunning`]), and it runs on, also when this process and its pipes are gone.
+    /// For what changes device-mapper's tables: killed between suspend and resume, it leaves a device on which everybody hangs.
+    pub fn spared(mut self) -> Command {
+        self.spared = true;
         self
     }
 
     /// Runs it with no input and returns its standard output.
     ///
     /// # Errors
-    /// It could not be started, did not exit with 0, or took too long.
+    /// It could not be started ([`Error::Start`]), did not exit with 0, or took too long.
     pub fn run(&self) -> Result<Vec<u8>> {
         self.start(|_| {})?.finish()
     }
@@ -124,10 +137,15 @@ impl Command {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
+        if self.spared {
+            // SAFETY: one system call between fork and exec.
+            unsafe { command.pre_exec(ignore_closed_pipes) };
+        }
         prepare(&mut command);
-        let mut child = command
-            .spawn()
-            .map_err(|error| self.error("it could not be started".to_owned(), error.to_string()))?;
+        let mut child = command.spawn().map_err(|source| Error::Start {
+            program: self.line(),
+            source,
+        })?;
         Ok(Running {
             stdout: child.stdout.take().map(|pipe| drain(pipe, STDOUT_LIMIT)),
             stderr: child.stderr.take().map(|pipe| drain(pipe, STDERR_TAIL)),
@@ -137,14 +155,19 @@ impl Command {
         })
     }
 
-    fn error(&self, status: String, stderr: String) -> Error {
-        let mut program = self.program.0.display().to_string();
+    /// As it would be typed.
+    fn line(&self) -> String {
+        let mut line = self.program.0.display().to_string();
         for argument in &self.arguments {
-            program.push(' ');
-            program.push_str(&argument.to_string_lossy());
+            line.push(' ');
+            line.push_str(&argument.to_string_lossy());
         }
+        line
+    }
+
+    fn error(&self, status: String, stderr: String) -> Error {
         Error::Program {
-            program,
+            program: self.line(),
             status,
             stderr: if stderr.is_empty() {
                 "it said nothing".to_owned()
@@ -152,6 +175,15 @@ impl Command {
                 stderr
             },
         }
+    }
+}
+
+/// SIGPIPE would kill a program that outlives the reader of its output.
+fn ignore_closed_pipes() -> std::io::Result<()> {
+    // SAFETY: a system call without pointers.
+    match unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) } {
+        libc::SIG_ERR => Err(std::io::Error::last_os_error()),
+        _ => Ok(()),
     }
 }
 
@@ -171,43 +203,71 @@ impl Running {
         self.child.id()
     }
 
+    /// Its limit begins again: for a program that was held up on purpose.
+    pub(super) fn restart_limit(&mut self) {
+        self.until = Instant::now() + self.command.limit;
+    }
+
     /// Waits for its end and returns its standard output.
     pub(super) fn finish(mut self) -> Result<Vec<u8>> {
         let status = self.wait();
-        let (stdout, stderr) = (collect(self.stdout.take()), collect(self.stderr.take()));
-        let stderr = || String::from_utf8_lossy(&stderr).trim().to_owned();
         let limit = self.command.limit.as_secs_f32();
-        match status {
-            Ok(Some(status)) if status.success() => Ok(stdout),
-            Ok(Some(status)) => Err(self.command.error(status.to_string(), stderr())),
-            Ok(None) => Err(self
-                .command
-                .error(format!("killed: it took longer than {limit} s"), stderr())),
-            Err(error) => Err(self
-                .command
-                .error("it could not be waited for".to_owned(), error.to_string())),
-        }
+        let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
+        let said = || String::from_utf8_lossy(&collect(stderr)).trim().to_owned();
+        let status = match status {
+            Ok(End::Exit(status)) if status.success() => return Ok(collect(stdout)),
+            // Its pipes are still open.
+            Ok(End::Spared) => {
+                return Err(Error::StillRunning {
+                    program: self.command.line(),
+                    seconds: limit,
+                });
+            }
+            Ok(End::Exit(status)) => status.to_string(),
+            Ok(End::Killed) => format!("killed: it took longer than {limit} s"),
+            Ok(End::Hanging) => format!("it took longer than {limit} s, was killed and hangs in the kernel"),
+            Err(error) => format!("it could not be waited for: {error}"),
+        };
+        Err(self.command.error(status, said()))
     }
 
-    /// `None` when the time limit was reached; the process group is dead then.
-    fn wait(&mut self) -> std::io::Result<Option<ExitStatus>> {
+    fn wait(&mut self) -> std::io::Result<End> {
+        if let Some(status) = self.wait_until(self.until)? {
+            return Ok(End::Exit(status));
+        }
+        if self.command.spared {
+            return Ok(End::Spared);
+        }
+        // The child is not reaped yet, so its number, which is its group's, cannot belong to a stranger.
+        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        let dead = self.wait_until(Instant::now() + DEATH_LIMIT)?;
+        Ok(dead.map_or(End::Hanging, |_| End::Killed))
+    }
+
+    fn wait_until(&mut self, until: Instant) -> std::io::Result<Option<ExitStatus>> {
         let mut pause = Duration::from_millis(1);
         loop {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(Some(status));
-            }
-            if Instant::now() >= self.until {
-                // The child is not reaped yet, so its number, which is its group's, cannot belong to a stranger.
-                if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-                    let _ = kill_process_group(group, Signal::KILL);
-                }
-                self.child.wait()?;
-                return Ok(None);
+            let status = self.child.try_wait()?;
+            if status.is_some() || Instant::now() >= until {
+                return Ok(status);
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
         }
     }
+}
+
+/// How the wait for a program ended.
+enum End {
+    Exit(ExitStatus),
+    /// It took too long.
+    Killed,
+    /// It took too long, and does not even die.
+    Hanging,
+    /// It took too long, and was left alone.
+    Spared,
 }
 
 /// Reads a pipe to its end on a thread of its own and keeps the last `limit` bytes.
@@ -235,62 +295,4 @@ fn collect(pipe: Option<mpsc::Receiver<Vec<u8>>>) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shell(script: &str) -> Command {
-        Command::new(&Program::find("sh").unwrap()).args(["-c", script])
-    }
-
-    #[test]
-    fn output_comes_back_and_input_is_empty() {
-        assert_eq!(shell("cat; echo $LC_ALL").run().unwrap(), b"C\n");
-    }
-
-    #[test]
-    fn the_password_is_not_handed_on() {
-        let mut removed = false;
-        let look = |command: &mut std::process::Command| {
-            removed = command
-                .get_envs()
-                .any(|(name, value)| name == crate::sys::PASSWORD_VARIABLE && value.is_none());
-        };
-        shell("true").start(look).unwrap().finish().unwrap();
-        assert!(removed);
-    }
-
-    #[test]
-    fn success_is_the_exit_status_and_not_a_silent_stderr() {
-        assert!(shell("echo careful >&2").run().is_ok());
-        let error = shell("echo broken >&2; exit 3").run().unwrap_err().to_string();
-        assert!(error.contains("exit status: 3") && error.contains("broken"), "{error}");
-    }
-
-    #[test]
-    fn a_slow_program_dies_with_its_children() {
-        let dir = tempfile::tempdir().unwrap();
-        let pid = dir.path().join("pid");
-        let begun = Instant::now();
-        let script = format!("sleep 60 & echo $! > {}; wait", pid.display());
-        let error = shell(&script)
-            .limit(Duration::from_millis(300))
-            .run()
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("took longer"), "{error}");
-        assert!(begun.elapsed() < Duration::from_secs(20));
-        let stat = format!("/proc/{}/stat", std::fs::read_to_string(pid).unwrap().trim());
-        let gone = || std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "));
-        let until = Instant::now() + Duration::from_secs(5);
-        while !gone() {
-            assert!(Instant::now() < until, "the child's child lives on");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    #[test]
-    fn a_program_that_is_not_there_is_named() {
-        let error = Program::find("snapback-no-such-program").unwrap_err().to_string();
-        assert!(error.contains("snapback-no-such-program"), "{error}");
-    }
-}
+mod tests;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 
-use super::helper::{Helper, interrupted};
+use super::helper::{Helper, interrupted, lock_memory};
 use super::{Error, Result};
 
 /// linux/fs.h: `_IOWR('X', 119, int)` and `_IOWR('X', 120, int)`.
@@ -184,6 +184,8 @@ impl Keeper {
 
 /// The keeper's life: wait for the word, freeze, wait for the word, thaw.
 fn keep(filesystem: i32, talk: i32, limit: i32) {
+    // As far as it may. Reading from a frozen filesystem works, but not from a device that LVM suspends meanwhile.
+    lock_memory();
     if wait(talk, -1) != Some(FREEZE) {
         return;
     }

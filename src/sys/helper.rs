@@ -36,6 +36,12 @@ impl Helper {
         }
     }
 
+    /// Its process number, until it was waited for.
+    #[cfg(test)]
+    pub fn pid(&self) -> Option<libc::pid_t> {
+        self.0
+    }
+
     /// Waits for its end; not for long: what it serves may still need it. Says whether it was killed.
     pub fn reap(&mut self) -> bool {
         let Some(pid) = self.0.take() else { return false };
@@ -49,6 +55,16 @@ impl Helper {
                 ended => return ended == pid && libc::WIFSIGNALED(status),
             }
         }
+    }
+}
+
+/// Keeps all memory of this process, now and later, from being paged out or read in late: a page fault on a device that is suspended would wait for
+/// what only this process can do. Returns 0, or the error's number.
+pub fn lock_memory() -> i32 {
+    // SAFETY: a system call without pointers.
+    match unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) } {
+        0 => 0,
+        _ => io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO),
     }
 }
 
@@ -74,6 +90,10 @@ unsafe fn shed<const N: usize>(name: &CStr, mut given: [i32; N]) {
             libc::close(at);
             libc::dup2(descriptor, at);
         }
+        // When memory runs out, it is needed most. Where this is refused, it goes on without.
+        let badness = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY);
+        libc::write(badness, c"-1000".as_ptr().cast(), 5);
+        libc::close(badness);
         let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
         for standard in 0..3 {
             libc::dup2(null, standard);

@@ -43,7 +43,25 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
-    /// A program failed, could not be started or took too long.
+    /// A program could not be started.
+    #[error("cannot start {program}: {source}")]
+    Start {
+        /// The program and its arguments (never secrets).
+        program: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A program that must not be killed has not ended within its limit: it runs on.
+    #[error(
+        "{program} has not ended after {seconds} s; it is left running, since killing it could leave a device suspended"
+    )]
+    StillRunning {
+        /// The program and its arguments (never secrets).
+        program: String,
+        /// Its limit.
+        seconds: f32,
+    },
+    /// A program failed or took too long.
     #[error("{program} failed ({status}): {stderr}")]
     Program {
         /// The program and its arguments (never secrets).
@@ -89,16 +107,16 @@ impl Error {
     /// What the kernel said; `None` for a program's failure.
     pub fn io(&self) -> Option<&io::Error> {
         match self {
-            Error::Path { source, .. } | Error::Kernel { source, .. } => Some(source),
-            Error::Program { .. } => None,
+            Error::Path { source, .. } | Error::Kernel { source, .. } | Error::Start { source, .. } => Some(source),
+            Error::Program { .. } | Error::StillRunning { .. } => None,
         }
     }
 
     /// The kernel's answer alone, for callers with an error type of their own that names the object.
     pub fn into_io(self) -> io::Error {
         match self {
-            Error::Path { source, .. } | Error::Kernel { source, .. } => source,
-            program @ Error::Program { .. } => io::Error::other(program.to_string()),
+            Error::Path { source, .. } | Error::Kernel { source, .. } | Error::Start { source, .. } => source,
+            program @ (Error::Program { .. } | Error::StillRunning { .. }) => io::Error::other(program.to_string()),
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::sys::freeze::Freezer;
 const UNGUARDED: &str = "barrier.unguarded";
 
 /// What one provider takes by one decisive call.
+#[derive(Clone)]
 pub struct Set<'p> {
     /// The provider of all of it.
     pub provider: &'p dyn Provider,

@@ -86,7 +86,10 @@ impl Provider for Zfs {
             return Ok(sys::fs::syncfs(top, &volume.top)?);
         }
         let zpool = Program::find("zpool")?;
-        Command::new(&zpool).args(["sync", pool_of(&volume.id)]).run()?;
+        // It only shortens the lock: a pool that is slow now is no reason to have no backup.
+        if let Err(error) = Command::new(&zpool).args(["sync", pool_of(&volume.id)]).run() {
+            tracing::warn!(%error, "cannot settle the pool before its snapshot; writers may wait longer");
+        }
         Ok(())
     }
 

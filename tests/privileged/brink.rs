@@ -9,9 +9,12 @@ use crate::common::server::signal;
 use crate::common::{Flavour, Kind, both, run, text};
 use crate::setting::Scene;
 
+/// Seconds between two attempts for the lock.
+const PAUSE: u64 = 20;
+
 fn scene() -> Option<Scene> {
     (Kind::chosen() != Kind::Btrfs)
-        .then(|| Scene::new(Flavour::MariaDb, &[], false, ""))
+        .then(|| Scene::new(Flavour::MariaDb, &[], false, &format!("lock: {{backoff: {PAUSE}s}}\n")))
         .flatten()
 }
 
@@ -30,6 +33,11 @@ fn whatever_goes_wrong_at_the_brink_leaves_nothing() {
     let Some(scene) = scene() else { return };
     lock_refused(&scene);
     command_killed(&scene);
+    if matches!(Kind::chosen(), Kind::Lvm(_) | Kind::LvmThin) {
+        command_killed_with_the_volume_suspended(&scene);
+        lock_late(&scene);
+        calls_that_cannot_be_read(&scene);
+    }
     kernel_that_cannot_hold_it(&scene);
 }
 
@@ -55,36 +63,93 @@ fn lock_refused(scene: &Scene) {
 }
 
 fn command_killed(scene: &Scene) {
-    let gate = scene.lab.path("gate");
     let point = scene.lab.storage.kind.failpoints().0;
+    kill_at(scene, point, "", |lvm| {
+        // The kernel may have let the call be made all the same (seen on a busy machine): then nobody is left to resume the origin.
+        if lvm {
+            run("dmsetup", &["suspend", &origin(scene)]);
+        }
+    });
+}
+
+/// Between suspend and resume.
+fn command_killed_with_the_volume_suspended(scene: &Scene) {
+    kill_at(scene, "lvm.suspended", "lvm.hold-suspended=error;", |_| {
+        let state = run(
+            "dmsetup",
+            &["info", "-c", "--noheadings", "-o", "suspended", &origin(scene)],
+        );
+        assert_eq!(state.trim(), "Suspended");
+    });
+}
+
+/// Kills the vendor's command at a failpoint, does something, and lets the tool go on.
+fn kill_at(scene: &Scene, point: &str, before: &str, then: impl Fn(bool)) {
+    let gate = scene.lab.path(&format!("gate-{point}"));
     let child = scene
         .tool
-        .spawn(&format!("{point}=pause:{}", gate.display()), &["backup"]);
-    let begun = Instant::now();
-    while !scene.lab.path("gate.reached").exists() {
-        assert!(begun.elapsed() < Duration::from_secs(120), "the brink was not reached");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+        .spawn(&format!("{before}{point}=pause:{}", gate.display()), &["backup"]);
+    let reached = scene.lab.path(&format!("gate-{point}.reached"));
+    wait_for("the point was not reached", || reached.exists());
     let command = children(child.id());
     assert_eq!(command.len(), 1, "{command:?}");
     signal(command[0].0, rustix::process::Signal::KILL);
-    // The kernel may have let the call be made all the same (seen on a busy machine): then nobody is left to resume the origin.
-    if command[0].1 == "lvcreate" {
-        let ended = || {
-            std::fs::read_to_string(format!("/proc/{}/stat", command[0].0)).map_or(true, |stat| stat.contains(") Z "))
-        };
-        while !ended() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let origin = run(
-            "findmnt",
-            &["-n", "-o", "SOURCE", "--target", &text(&scene.server.datadir)],
-        );
-        run("dmsetup", &["suspend", origin.trim()]);
-    }
+    wait_for("the command does not die", || {
+        std::fs::read_to_string(format!("/proc/{}/stat", command[0].0)).map_or(true, |stat| stat.contains(") Z "))
+    });
+    then(command[0].1 == "lvcreate");
     std::fs::write(&gate, "").unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    nothing_happened(scene);
+}
+
+/// The device of the server's logical volume.
+fn origin(scene: &Scene) -> String {
+    let datadir = text(&scene.server.datadir);
+    let source = run("findmnt", &["-n", "-o", "SOURCE", "--target", &datadir]);
+    source.trim().to_owned()
+}
+
+fn wait_for(what: &str, done: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// While the lock is not to be had, others can use the volume group; then the snapshot is prepared again.
+fn lock_late(scene: &Scene) {
+    let mut blocker = scene.server.connect();
+    blocker.query_drop("LOCK TABLES ledger.MyISAM_rows WRITE").unwrap();
+    let there = scene.backups();
+    let args = ["--json", "backup", "--lock", "ftwrl", "--acquire-timeout", "1s"];
+    let child = scene.tool.spawn("none=error", &args);
+    wait_for("lvcreate was not started", || !children(child.id()).is_empty());
+    wait_for("the snapshot stays", || scene.lab.storage.snapshots().is_empty());
+    let begun = Instant::now();
+    run("vgchange", &["--addtag", "others-work", scene.lab.storage.group()]);
+    assert!(
+        begun.elapsed() < Duration::from_secs(PAUSE / 2),
+        "{:?}",
+        begun.elapsed()
+    );
+    drop(blocker);
+    let output = child.wait_with_output().unwrap();
+    assert!(matches!(output.status.code(), Some(0 | 5)), "{}", both(&output));
+    let backup: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(backup["lock"]["attempts"], 2, "{backup}");
+    assert_eq!(scene.backups(), there + 1);
+    scene.assert_nothing_left();
+}
+
+/// As with Yama's ptrace_scope 3, which cannot be taken back before a reboot.
+fn calls_that_cannot_be_read(scene: &Scene) {
+    let output = scene.tool.with_failpoint("lvm.unreadable=error", &["--json", "backup"]);
+    assert!(matches!(output.status.code(), Some(0 | 5)), "{}", both(&output));
+    let backup: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(backup["warnings"].to_string().contains("no-brink"), "{backup}");
     nothing_happened(scene);
 }
 

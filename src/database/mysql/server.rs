@@ -212,6 +212,7 @@ impl Server {
             if speak {
                 let text = format!("{reason}; attempt {tries}, next in {span:?}");
                 context.monitor.message(&text);
+                (context.settle)(SettlePoint::Pause)?;
             }
             pause(span, context.cancel)?;
         }

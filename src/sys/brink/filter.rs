@@ -6,9 +6,6 @@ use std::os::unix::process::CommandExt;
 
 use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter, sock_fprog};
 
-/// Begins the message of a filter that could not be put in place.
-pub const CANNOT: &str = "seccomp";
-
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]

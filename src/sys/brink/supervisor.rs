@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::from_mut;
 
-use crate::sys::helper::{Helper, interrupted};
+use crate::sys::helper::{Helper, interrupted, lock_memory};
 
 /// Words of the parent: let this call go on and hold the next one as well; let this and all others go on.
 pub const ASK_ON: u8 = b'a';
@@ -26,6 +26,8 @@ pub struct Report {
     pid: u32,
     /// 0 for the end of a process.
     request: u32,
+    /// 1 when the argument could be read.
+    readable: u32,
     argument: [u8; SEEN],
 }
 
@@ -34,6 +36,7 @@ impl Default for Report {
         Report {
             pid: 0,
             request: 0,
+            readable: 0,
             argument: [0; SEEN],
         }
     }
@@ -54,6 +57,11 @@ impl Report {
     /// The ioctl's request number; `None` when a process was seen to end.
     pub fn request(&self) -> Option<u32> {
         (self.request != 0).then_some(self.request)
+    }
+
+    /// Whether the ioctl's argument could be read; else it looks like zeros. Yama's ptrace_scope 3 forbids it to root too.
+    pub fn is_readable(&self) -> bool {
+        self.readable != 0
     }
 
     /// A number in the ioctl's argument.
@@ -82,13 +90,16 @@ impl Report {
     }
 }
 
-/// Forks the process that takes the listener from `take`, talks over `talk` until that is closed, and keeps `alive` open.
+/// Forks the process that takes the listener from `take`, talks over `talk` until that is closed, and keeps `alive` open. The first that it says are four
+/// bytes: 0, or the number of the error why its memory cannot be locked.
 pub fn fork(take: &OwnedFd, talk: &OwnedFd, alive: Option<BorrowedFd<'_>>) -> io::Result<Helper> {
     let alive = alive.map_or(-1, |alive| alive.as_raw_fd());
     let given = [take.as_raw_fd(), talk.as_raw_fd(), alive];
     let task = || {
         // SAFETY: system calls on its own stack and on descriptors that it was given.
         unsafe {
+            let errno = lock_memory().to_ne_bytes();
+            libc::send(4, errno.as_ptr().cast(), errno.len(), libc::MSG_NOSIGNAL);
             if let Some(listener) = receive_descriptor(3) {
                 libc::close(3);
                 serve(listener, 4);
@@ -126,11 +137,12 @@ unsafe fn serve(listener: i32, talk: i32) {
         let mut report = Report {
             pid: call.pid,
             request: if is_ioctl { call.data.args[1] as u32 } else { 0 },
+            readable: 0,
             argument: [0; SEEN],
         };
         if is_ioctl {
             // SAFETY: `report` lives here; a bad address of the other process is an error, not a fault.
-            unsafe { peek(call.pid, call.data.args[2], &mut report.argument) };
+            report.readable = unsafe { peek(call.pid, call.data.args[2], &mut report.argument) }.into();
             // SAFETY: an integer on the stack. A process that died meanwhile may have lent its number to another.
             if unsafe { libc::ioctl(listener, NOTIF_ID_VALID as _, from_mut(&mut call.id)) } != 0 {
                 continue;
@@ -145,7 +157,14 @@ unsafe fn serve(listener: i32, talk: i32) {
             flags: libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
         };
         // SAFETY: the structure that the request is defined with. ENOENT: the process was killed meanwhile.
-        unsafe { libc::ioctl(listener, NOTIF_SEND as _, from_mut(&mut answer)) };
+        while unsafe { libc::ioctl(listener, NOTIF_SEND as _, from_mut(&mut answer)) } != 0 {
+            match io::Error::last_os_error().raw_os_error() {
+                Some(libc::EINTR) => {}
+                Some(libc::ENOENT) => break,
+                // Nobody can answer: without a listener the call fails, which is better than to hang for ever.
+                _ => return,
+            }
+        }
     }
 }
 
@@ -172,8 +191,8 @@ unsafe fn tell(talk: i32, report: &mut Report, asking: bool) -> bool {
     }
 }
 
-/// Reads what the ioctl points to, as far as it can be read.
-unsafe fn peek(pid: u32, address: u64, into: &mut [u8; SEEN]) {
+/// Reads what the ioctl points to; whether it could be read.
+unsafe fn peek(pid: u32, address: u64, into: &mut [u8; SEEN]) -> bool {
     let local = libc::iovec {
         iov_base: into.as_mut_ptr().cast(),
         iov_len: SEEN,
@@ -183,7 +202,8 @@ unsafe fn peek(pid: u32, address: u64, into: &mut [u8; SEEN]) {
         iov_len: SEEN,
     };
     // SAFETY: `local` is ours and as long as it says; `remote` is only the other process's address.
-    unsafe { libc::process_vm_readv(pid as i32, &local, 1, &remote, 1, 0) };
+    let read = unsafe { libc::process_vm_readv(pid as i32, &local, 1, &remote, 1, 0) };
+    usize::try_from(read) == Ok(SEEN)
 }
 
 /// Room for one descriptor in a control message, aligned as the kernel wants.

@@ -120,7 +120,10 @@ fn a_program_that_cannot_be_started_is_an_error_and_leaves_nothing() {
 fn the_supervisor_outlives_us() {
     if let Ok(after) = std::env::var("SNAPBACK_BRINK_AFTER") {
         // The one that is killed.
-        let body = format!("call({FIRST}, 2, 'x'); open(F, '>{after}'); print F $error; close F; sleep 0");
+        // Its output has no reader any more.
+        let body = format!(
+            "call({FIRST}, 2, 'x'); my $e = $error; print 'x'; open(F, '>{after}'); print F $e; close F; sleep 0"
+        );
         let mut brink = Brink::start(&script(&body), &[FIRST], None).unwrap();
         assert!(brink.reach(suspend_of("x"), LIMIT).unwrap());
         std::fs::write(format!("{after}-held"), "").unwrap();
@@ -135,17 +138,130 @@ fn the_supervisor_outlives_us() {
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let wait_for = |done: &dyn Fn() -> bool, what: &str| {
-        let until = Instant::now() + LIMIT;
-        while !done() {
-            assert!(Instant::now() < until, "{what}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    };
     wait_for(&|| held.exists(), "the command did not get to the brink");
     assert!(!after.exists());
     other.kill().unwrap();
     other.wait().unwrap();
     let written = || std::fs::read_to_string(&after).unwrap_or_default() == "25";
     wait_for(&written, "the command was not let go");
+}
+
+/// The time of a wait for the lock is not the command's.
+#[test]
+fn waiting_at_the_brink_does_not_count_for_the_limit() {
+    let limit = Duration::from_secs(1);
+    let body = format!("call({FIRST}, 2, 'x'); select(undef, undef, undef, 0.3); print 'end';");
+    let mut brink = Brink::start(&script(&body).limit(limit), &[FIRST], None).unwrap();
+    assert!(brink.reach(suspend_of("x"), LIMIT).unwrap());
+    std::thread::sleep(limit + Duration::from_millis(200));
+    brink.go(LIMIT).unwrap();
+    assert_eq!(brink.finish().unwrap(), b"end");
+
+    let mut brink = Brink::start(&script(&body).limit(limit), &[FIRST], None).unwrap();
+    assert!(brink.reach(suspend_of("x"), LIMIT).unwrap());
+    std::thread::sleep(limit + Duration::from_millis(200));
+    assert_eq!(brink.finish().unwrap(), b"end", "given up, it ends as well");
+}
+
+/// Killed between suspend and resume, it would leave a device on which everybody hangs.
+#[test]
+fn a_command_past_its_limit_is_reported_and_never_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let after = dir.path().join("after");
+    let body = format!(
+        "call({FIRST}, 2, 'x'); sleep 2; call({FIRST}, 0, 'x'); open(F, '>{}'); print F $error;",
+        after.display()
+    );
+    let command = script(&body).limit(Duration::from_millis(300));
+    let mut brink = Brink::start(&command, &[FIRST], None).unwrap();
+    assert!(brink.reach(suspend_of("x"), LIMIT).unwrap());
+    assert!(
+        brink.go(Duration::from_millis(100)).is_err(),
+        "the next call comes later"
+    );
+    let error = brink.finish().unwrap_err();
+    assert!(matches!(error, Error::StillRunning { .. }), "{error}");
+    assert!(!after.exists());
+    wait_for(
+        &|| std::fs::read_to_string(&after).unwrap_or_default() == "25",
+        "it was killed",
+    );
+}
+
+/// A kernel that refuses a second listener, as an example of all that `pre_exec` can meet.
+#[test]
+fn a_filter_that_cannot_be_installed_is_known_as_unsupported() {
+    let allow = libc::sock_filter {
+        code: (libc::BPF_RET | libc::BPF_K) as u16,
+        jt: 0,
+        jf: 0,
+        k: libc::SECCOMP_RET_ALLOW,
+    };
+    // On a thread of its own, whose children have the filter too.
+    let found = std::thread::spawn(move || {
+        let program = libc::sock_fprog {
+            len: 1,
+            filter: std::ptr::from_ref(&allow).cast_mut(),
+        };
+        // SAFETY: the program outlives the call.
+        let listener = unsafe {
+            let flag = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+            libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER,
+                flag,
+                std::ptr::from_ref(&program),
+            )
+        };
+        assert!(listener >= 0, "{}", io::Error::last_os_error());
+        let started = Brink::start(&script("print 1"), &[FIRST], None).map(drop);
+        // SAFETY: ours.
+        unsafe { libc::close(listener as i32) };
+        started
+    });
+    let error = found.join().unwrap().unwrap_err();
+    assert_eq!(error.errno(), Some(libc::EBUSY), "{error}");
+    assert!(unsupported(&error), "{error}");
+}
+
+#[test]
+fn an_argument_that_cannot_be_read_is_known_as_such() {
+    let body = format!("ioctl(STDIN, {FIRST}, 8); call({FIRST}, 2, 'x');");
+    let mut brink = Brink::start(&script(&body), &[FIRST], None).unwrap();
+    assert!(brink.reach(|report| !report.is_readable(), LIMIT).unwrap());
+    brink.go(LIMIT).unwrap();
+    brink.finish().unwrap();
+    let mut brink = Brink::start(&script(&format!("call({FIRST}, 2, 'x')")), &[FIRST], None).unwrap();
+    assert!(brink.reach(Report::is_readable, LIMIT).unwrap());
+    brink.finish().unwrap();
+}
+
+/// What may lie on the device that is suspended must be in memory; and it is not the one to be ended when memory runs out.
+#[test]
+fn the_supervisor_is_locked_in_memory() {
+    let mut brink = Brink::start(&script(&format!("call({FIRST}, 2, 'x')")), &[FIRST], None).unwrap();
+    assert!(brink.reach(suspend_of("x"), LIMIT).unwrap());
+    let proc = std::path::PathBuf::from(format!("/proc/{}", brink.supervisor.pid().unwrap()));
+    let status = std::fs::read_to_string(proc.join("status")).unwrap();
+    let number = |field: &str| -> u64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    assert!(number("VmLck:") * 10 > number("VmSize:") * 8, "{status}");
+    // CAP_SYS_RESOURCE, which a container may lack.
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    let capabilities = own.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+    if u64::from_str_radix(capabilities.trim(), 16).unwrap() & 1 << 24 != 0 {
+        let badness = std::fs::read_to_string(proc.join("oom_score_adj")).unwrap();
+        assert_eq!(badness.trim(), "-1000");
+    }
+    brink.finish().unwrap();
+}
+
+fn wait_for(done: &dyn Fn() -> bool, what: &str) {
+    let until = Instant::now() + LIMIT;
+    while !done() {
+        assert!(Instant::now() < until, "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::super::{Error, Health, ProviderKind, Result, Snapshot, Volume, mark};
-use super::report::{self, Lv, lvm};
+use super::report::{self, Lv, changing};
 use super::{CowSize, OF};
 use crate::sys;
 
@@ -53,10 +53,14 @@ pub fn health(snapshot: &Snapshot, limit: Option<CowSize>, grows: &dyn Fn(&str, 
         return pool_health(&lv, grows);
     }
     let mut full = lv.data_percent().unwrap_or(0.0);
-    if let Some(limit) = limit.filter(|_| (EXTEND..100.0).contains(&full) && !lv.is_invalid())
-        && let Some(fuller) = extend(&lv, limit)?
-    {
-        full = fuller;
+    if let Some(limit) = limit.filter(|_| (EXTEND..100.0).contains(&full) && !lv.is_invalid()) {
+        // What cannot be extended is as good as it was.
+        match extend(&lv, limit) {
+            Ok(now) => full = now.unwrap_or(full),
+            Err(error) => {
+                tracing::warn!(snapshot = lv.full_name(), %error, "cannot extend the copy-on-write space");
+            }
+        }
     }
     Ok(if lv.is_invalid() || full >= 100.0 {
         Health::Lost(format!(
@@ -83,17 +87,21 @@ fn extend(lv: &Lv, limit: CowSize) -> Result<Option<f64>> {
         },
         CowSize::Auto => u64::MAX,
     };
-    let wanted = (lv.size() / 100 * BY_PERCENT).min(limit.saturating_sub(lv.size()));
-    let extents = wanted.min(lv.vg_free()) / lv.extent();
+    let extents = more_extents(lv, limit);
     if extents == 0 {
         return Ok(None);
     }
-    lvm("lvextend")?
-        .args(["--config", "activation/monitoring=0"])
+    changing("lvextend")?
         .args(["--extents", &format!("+{extents}"), &lv.full_name()])
         .run()?;
     tracing::info!(snapshot = lv.full_name(), extents, "extended the copy-on-write space");
     Ok(report::one(&lv.full_name())?.and_then(|now| now.data_percent()))
+}
+
+/// How many extents copy-on-write space gets: at least one, where neither its limit in bytes nor the group's room forbids it.
+fn more_extents(lv: &Lv, limit: u64) -> u64 {
+    let most = limit.saturating_sub(lv.size()).min(lv.vg_free()) / lv.extent();
+    (lv.size() / 100 * BY_PERCENT / lv.extent()).max(1).min(most)
 }
 
 fn pool_health(lv: &Lv, grows: &dyn Fn(&str, f64) -> bool) -> Result<Health> {
@@ -151,7 +159,7 @@ pub fn wake(device: (u32, u32), name: &str) -> Result<bool> {
     if woken {
         tracing::warn!(volume = name, "lvcreate was killed and left it suspended; resumed it");
         // What LVM's metadata says counts, if it says more than what was in force.
-        if let Err(error) = lvm("lvchange")?.args(["--refresh", name]).run() {
+        if let Err(error) = changing("lvchange")?.args(["--refresh", name]).run() {
             tracing::warn!(%error, "cannot refresh the logical volume");
         }
     }
@@ -183,11 +191,12 @@ pub fn remove(snapshot: &Snapshot) -> Result<bool> {
         "the volume",
         "failpoint"
     ));
-    let command = lvm("lvremove")?.args(["--yes", "--config", "activation/monitoring=0", &snapshot.name]);
+    let command = changing("lvremove")?.args(["--yes", &snapshot.name]);
     let mut attempt = 1;
     loop {
         match command.run() {
             Ok(_) => return Ok(true),
+            Err(error @ sys::Error::StillRunning { .. }) => return Err(error.into()),
             Err(_) if report::one(&snapshot.name)?.is_none() => return Ok(true),
             Err(error) if attempt == ATTEMPTS => return Err(error.into()),
             Err(_) => attempt += 1,
@@ -248,5 +257,31 @@ fn foreign(snapshot: &Snapshot, found: &Lv) -> Option<String> {
             found.uuid
         )),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space(size: u64, free: u64, extent: u64) -> Lv {
+        let answer = format!(
+            r#"{{"report":[{{"lv":[{{"vg_name":"vg0","lv_name":"s","lv_uuid":"x","lv_attr":"swi-a-s---","lv_size":"{size}","segtype":"linear",
+            "pool_lv":"","origin":"db","data_percent":"70.00","metadata_percent":"","lv_tags":"","lv_dm_path":"/dev/mapper/vg0-s","vg_free":"{free}",
+            "vg_extent_size":"{extent}","lv_snapshot_invalid":"","lv_health_status":""}}]}}]}}"#
+        );
+        report::parse(answer.as_bytes()).unwrap().remove(0)
+    }
+
+    #[test]
+    fn space_grows_by_half_and_by_one_extent_at_least() {
+        let mib = |mib: u64| mib << 20;
+        assert_eq!(more_extents(&space(mib(800), mib(9000), mib(4)), u64::MAX), 100);
+        // One extent is the whole of it.
+        assert_eq!(more_extents(&space(mib(512), mib(9000), mib(512)), u64::MAX), 1);
+        assert_eq!(more_extents(&space(mib(512), mib(511), mib(512)), u64::MAX), 0);
+        assert_eq!(more_extents(&space(mib(512), mib(9000), mib(512)), mib(1000)), 0);
+        assert_eq!(more_extents(&space(mib(800), mib(8), mib(4)), u64::MAX), 2);
+        assert_eq!(more_extents(&space(mib(800), mib(9000), mib(4)), mib(812)), 3);
     }
 }

@@ -1,16 +1,18 @@
 //! Snapshots whose `lvcreate` waits at the brink of suspending the origin.
 
+use std::cell::Cell;
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use super::super::{Error, Prepared, Result, Snapshot};
-use super::report::{self, Lv, lvm};
+use super::report::{self, Lv, changing};
 use super::{CowSize, locate, own, room};
 use crate::finding::Finding;
 use crate::sys::brink::{Brink, DM_DEV_SUSPEND, Report, unsupported};
 use crate::sys::command::Command;
 
-/// The longest that `lvcreate` may take to get to the brink, and to its end.
+/// The longest that `lvcreate` may take to get to the brink, and from there to its end.
 const LIMIT: Duration = Duration::from_secs(120);
 /// The longest that the suspension of the origin may take; the lock's own limit is shorter.
 const SUSPEND_LIMIT: Duration = Duration::from_secs(60);
@@ -81,16 +83,30 @@ impl PreparedLvm {
             Err(error) => return Err(error.into()),
         };
         let device = origin.device.trim_start_matches("/dev/mapper/").to_owned();
-        match brink.reach(|report| suspends(report, &device, number), LIMIT) {
+        let blind = Cell::new(false);
+        let decisive = |report: &Report| {
+            blind.set(!report.is_readable() || crate::sys::failpoint::asked("lvm.unreadable"));
+            blind.get() || suspends(report, &device, number)
+        };
+        match brink.reach(decisive, LIMIT) {
+            // It takes its snapshot without a lock, which is worth nothing.
+            Ok(true) if blind.get() => {
+                prepared.give_up(brink)??;
+                let forbidden = io::Error::from_raw_os_error(libc::EPERM);
+                prepared.notes.push(no_brink(&crate::sys::Error::kernel(
+                    "read its calls' arguments",
+                    forbidden,
+                )));
+                prepared.step = Step::Plain(command);
+                Ok(prepared)
+            }
             Ok(true) => {
                 prepared.step = Step::Waiting(brink);
                 Ok(prepared)
             }
             // It took its snapshot without a lock, or failed and says why.
             Ok(false) => {
-                let ended = prepared.ended(brink.finish());
-                own::remove(snapshot)?;
-                ended?;
+                prepared.give_up(brink)??;
                 Err(Error::failed(
                     "snapshot",
                     &snapshot.volume.source,
@@ -101,8 +117,7 @@ impl PreparedLvm {
                 ))
             }
             Err(error) => {
-                drop(brink);
-                own::remove(snapshot)?;
+                drop(prepared.give_up(brink)?);
                 Err(error.into())
             }
         }
@@ -122,12 +137,10 @@ fn create(snapshot: &Snapshot, origin: &Lv, cow_size: CowSize, expected: u64) ->
         .name
         .split_once('/')
         .map_or(snapshot.name.as_str(), |(_, name)| name);
-    let command = lvm("lvcreate")?
+    let command = changing("lvcreate")?
         .limit(LIMIT)
         .args(["--snapshot", "--yes", "--name", name])
-        .args(["--addtag", own::TAG, "--addtag", &own::run_tag(snapshot.run)])
-        // dmeventd must not be started with our filter on it; the fill is watched by the run itself.
-        .args(["--config", "activation/monitoring=0"]);
+        .args(["--addtag", own::TAG, "--addtag", &own::run_tag(snapshot.run)]);
     let command = if origin.kind == "thin" {
         command.args(["--setactivationskip", "y"])
     } else {
@@ -150,6 +163,10 @@ impl Prepared for PreparedLvm {
         match std::mem::replace(&mut self.step, Step::Over) {
             Step::Waiting(mut brink) => {
                 crate::failpoint!("lvm.at-brink", || Error::failed("snapshot", "the volume", "failpoint"));
+                if crate::sys::failpoint::asked("lvm.hold-suspended") {
+                    brink.step(SUSPEND_LIMIT)?;
+                    crate::failpoint!("lvm.suspended");
+                }
                 let fixed = brink.go(SUSPEND_LIMIT);
                 self.step = Step::Waiting(brink);
                 Ok((begun, fixed?))
@@ -185,10 +202,9 @@ impl Prepared for PreparedLvm {
         // Refusing the call at the brink is not clean for thick snapshots: the command finishes, and what it made is removed.
         match std::mem::replace(&mut self.step, Step::Over) {
             // It may fail; then there is nothing to remove, or `remove` says why not.
-            Step::Waiting(brink) => drop(self.ended(brink.finish())),
-            Step::Plain(_) | Step::Over => {}
+            Step::Waiting(brink) => self.give_up(brink).map(drop),
+            Step::Plain(_) | Step::Over => own::remove(&self.one).map(drop),
         }
-        own::remove(&self.one).map(drop)
     }
 
     fn notes(&self) -> Vec<Finding> {
@@ -197,9 +213,24 @@ impl Prepared for PreparedLvm {
 }
 
 impl PreparedLvm {
+    /// Lets the command end, removes what it made, and returns what came of it. One that runs on is left to `cleanup`, for which the run is alive until its end.
+    fn give_up(&self, brink: Brink) -> Result<Result<()>> {
+        match self.ended(brink.finish()) {
+            Err(running @ Error::Sys(crate::sys::Error::StillRunning { .. })) => Err(running),
+            ended => {
+                own::remove(&self.one)?;
+                Ok(ended)
+            }
+        }
+    }
+
     /// What came of the command. One that was killed may have suspended the origin and not resumed it: nobody else will.
     fn ended(&self, result: crate::sys::Result<Vec<u8>>) -> Result<()> {
         let Err(cause) = result else { return Ok(()) };
+        // One that runs on will resume it itself, and must not be disturbed.
+        if matches!(cause, crate::sys::Error::StillRunning { .. }) {
+            return Err(cause.into());
+        }
         if own::wake(self.device, &self.one.volume.id)? {
             return Err(Error::failed(
                 "snapshot",
@@ -216,9 +247,8 @@ impl PreparedLvm {
             .ok_or_else(|| Error::failed("find the snapshot", &self.one.name, "it is not there after it was made"))?;
         if made.kind == "thin" {
             // Its activation is skipped so that nothing but this run activates it.
-            lvm("lvchange")?
+            changing("lvchange")?
                 .args(["--activate", "y", "--ignoreactivationskip", &self.one.name])
-                .args(["--config", "activation/monitoring=0"])
                 .run()?;
         }
         Ok(Snapshot {

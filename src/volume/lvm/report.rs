@@ -1,5 +1,7 @@
 //! What `lvs` says of logical volumes (lvmreport(7)), as JSON.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
 use super::super::{Error, Result};
@@ -8,6 +10,9 @@ use crate::sys::command::{Command, Program};
 /// The fields that are asked for, in the names that `lvs -o` takes.
 const FIELDS: &str = "vg_name,lv_name,lv_uuid,lv_attr,lv_size,segtype,pool_lv,origin,data_percent,metadata_percent,lv_tags,lv_dm_path,\
                       vg_free,vg_extent_size,lv_snapshot_invalid,lv_health_status";
+
+/// The longest that a command which changes something is waited for.
+const CHANGE_LIMIT: Duration = Duration::from_secs(300);
 
 /// One logical volume.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -130,6 +135,13 @@ fn no_group(said: &str, vg: &str) -> bool {
 /// A call of one of LVM's commands.
 pub fn lvm(name: &str) -> Result<Command> {
     Ok(Command::new(&Program::find(name)?))
+}
+
+/// A call of one that changes logical volumes: it suspends and resumes devices that production uses, so it is never killed.
+pub fn changing(name: &str) -> Result<Command> {
+    let command = lvm(name)?.limit(CHANGE_LIMIT).spared();
+    // dmeventd must not be started (by `lvcreate` with our filter on it); the fill is watched by the run itself.
+    Ok(command.args(["--config", "activation/monitoring=0"]))
 }
 
 pub(super) fn parse(output: &[u8]) -> Result<Vec<Lv>> {

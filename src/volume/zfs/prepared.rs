@@ -10,7 +10,7 @@ use crate::finding::Finding;
 use crate::sys::brink::{Brink, ZFS_IOC_SNAPSHOT, unsupported};
 use crate::sys::command::Command;
 
-/// The longest that `zfs snapshot` may take to get to its ioctl, and to its end.
+/// The longest that `zfs snapshot` may take to get to its ioctl, and from there to its end.
 const LIMIT: Duration = Duration::from_secs(120);
 /// The longest that the ioctl may take: it waits for a transaction group.
 const SNAPSHOT_LIMIT: Duration = Duration::from_secs(60);
