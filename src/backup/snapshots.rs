@@ -323,6 +323,8 @@ impl<'p> Taken<'p> {
         volume: &Volume,
         keep_clear: &[PathBuf],
     ) -> Result<()> {
+        // A filesystem that is frozen with much unwritten keeps its writers waiting, until the limit.
+        settle(providers, std::slice::from_ref(volume), MOST_ROUNDS)?;
         let mut ready = Ready::new(
             run,
             providers,
