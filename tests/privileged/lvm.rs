@@ -89,14 +89,12 @@ fn a_lock_on_another_volume_group_delays_nothing() {
     scene.assert_nothing_left();
 }
 
-#[test]
-fn a_pool_that_is_nearly_full_gets_no_snapshot() {
-    let Some(scene) = scene(true, "") else { return };
+/// Fills the pool to so many hundredths of its data, by a volume that nobody else uses.
+fn fill(scene: &Scene, percent: f64) {
     let group = scene.lab.storage.group();
-    let pool = format!("{group}/pool");
-    let used = run("lvs", &["--noheadings", "-o", "data_percent", &pool]);
+    let used = run("lvs", &["--noheadings", "-o", "data_percent", &format!("{group}/pool")]);
     let used: f64 = used.trim().parse().unwrap();
-    let mebibytes = (96.5 - used) / 100.0 * f64::from(POOL_MIB);
+    let mebibytes = (percent - used) / 100.0 * f64::from(POOL_MIB);
     run(
         "lvcreate",
         &["-q", "-y", "-V", "2G", "--thinpool", "pool", "-n", "filler", group],
@@ -106,6 +104,30 @@ fn a_pool_that_is_nearly_full_gets_no_snapshot() {
         "dd",
         &["if=/dev/zero", &device, "bs=1M", &count, "oflag=direct", "conv=notrunc"],
     );
+}
+
+#[test]
+fn a_pool_that_fills_while_it_is_copied_lets_the_snapshot_go() {
+    let Some(scene) = scene(true, "") else { return };
+    let gate = scene.lab.path("gate");
+    let child = scene
+        .tool
+        .spawn(&format!("backup.readable=pause:{}", gate.display()), &["backup"]);
+    wait_for(&scene, "gate.reached");
+    fill(&scene, 98.0);
+    std::fs::write(&gate, "").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    assert!(both(&output).contains("the snapshot is given up"), "{}", both(&output));
+    scene.assert_nothing_left();
+    scene.assert_writable();
+    assert_eq!(scene.backups(), 0);
+}
+
+#[test]
+fn a_pool_that_is_nearly_full_gets_no_snapshot() {
+    let Some(scene) = scene(true, "") else { return };
+    fill(&scene, 96.5);
     let output = scene.tool.run(&["check"]);
     assert_eq!(output.status.code(), Some(1), "{}", both(&output));
     assert!(both(&output).contains("thin pool"), "{}", both(&output));
