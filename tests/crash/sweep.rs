@@ -220,14 +220,14 @@ fn every_power_cut(nameless: bool) {
     let steps = recorded(&scene, nameless);
     assert_eq!(steps.iter().any(|step| matches!(step, Step::Rename { .. })), !nameless);
     let kinds = |wanted: fn(&Step) -> bool| steps.iter().filter(|step| wanted(step)).count();
-    assert!(
-        kinds(|step| matches!(step, Step::Link { .. } | Step::Rename { .. })) > 6,
-        "{steps:?}"
-    );
+    let names = kinds(|step| matches!(step, Step::Link { .. } | Step::Rename { .. }));
+    assert!(names > 6, "{steps:?}");
     assert!(kinds(|step| matches!(step, Step::SyncFile { .. })) > 6);
     let (states, bad) = sweep(&scene, &steps, &lucks());
     assert_eq!(bad, None);
-    assert!(states > 25, "only {states} different states prove little");
+    // Each new name is a state of its own, with luck; without luck there is at least the empty disk. How many more there are hangs on
+    // the random ids' order.
+    assert!(states > names, "only {states} different states, with {names} names");
 }
 
 /// The sweep would see a missing fsync: without any single one of them some power cut loses something.
