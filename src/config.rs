@@ -105,6 +105,8 @@ pub struct Copy {
     pub idle_priority: bool,
     /// How often a file that changes while it is copied live is tried.
     pub live_attempts: u32,
+    /// One of so many chunks that did not change is read back from the repository and verified, others in each run; 0: none.
+    pub read_back: u32,
 }
 
 /// Btrfs.
@@ -219,6 +221,7 @@ impl Default for Copy {
             level: 1,
             idle_priority: true,
             live_attempts: 3,
+            read_back: 256,
         }
     }
 }

@@ -55,6 +55,7 @@ pub(super) fn store(run: &mut Run<'_>, mut work: Work<'_>, taken: &Taken<'_>) ->
             .filter(|finding| finding.severity != Severity::Note)
             .cloned(),
     );
+    run.note(read_back(&writer));
     run.phase("commit", |run| commit(run, work, taken, writer, report))
 }
 
@@ -65,6 +66,7 @@ fn begin(run: &mut Run<'_>, work: &Work<'_>, parent: Option<crate::units::Id>) -
         parent,
         level: work.config.copy.level,
     };
+    let read_back = work.config.copy.read_back;
     match work.repository.begin(options.clone()) {
         Err(error) if parent.is_some() => {
             run.note([Finding::warning(
@@ -77,8 +79,24 @@ fn begin(run: &mut Run<'_>, work: &Work<'_>, parent: Option<crate::units::Id>) -
                 ..options
             })?)
         }
-        begun => Ok(begun?),
+        begun => Ok(begun?.with_read_back(read_back)),
     }
+}
+
+/// What the sample of chunks that were read back says of the repository.
+fn read_back(writer: &Writer) -> Vec<Finding> {
+    let report = writer.read_back();
+    let finding = |(pack, reason): (crate::units::Id, String)| {
+        let said = format!(
+            "of {} chunks that were read back from the repository, one in the pack {pack} is damaged: {reason}; what this run shares with \
+             the pack and met later is stored anew, what it met before may be damaged",
+            report.chunks
+        );
+        Finding::warning("read-back", said).remedy(
+            "`snapback verify --all --level data` shows all damage; `snapback repair`, then a backup, stores it anew",
+        )
+    };
+    report.damaged.clone().into_iter().map(finding).collect()
 }
 
 fn newest_of(repository: &Repository, host: &str) -> Result<Option<crate::units::Id>> {

@@ -170,6 +170,11 @@ impl Fetcher {
         Ok(Fetcher::of(PackReader::new(store, keys, None)?))
     }
 
+    /// For single chunks here and there.
+    pub(super) fn scattered(store: Arc<dyn Store>, keys: Keys) -> Result<Fetcher> {
+        Ok(Fetcher::of(PackReader::new(store, keys, None)?.scattered()))
+    }
+
     fn of(packs: PackReader) -> Fetcher {
         Fetcher {
             packs,

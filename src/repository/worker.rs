@@ -15,6 +15,9 @@ pub struct Worker<'w> {
     data: Option<PackWriter>,
     meta: MetaPack<'w>,
     parent: Option<Fetcher>,
+    /// Reads single chunks of the parent back.
+    back: Option<Fetcher>,
+    read_back: Vec<u8>,
     compressor: zstd::bulk::Compressor<'static>,
     compressed: Vec<u8>,
     /// Slots that its sections refer to, and that hold them.
@@ -26,11 +29,14 @@ impl<'w> Worker<'w> {
     pub(super) fn new(writer: &'w Writer) -> Result<Worker<'w>> {
         let repository = &writer.repository;
         let fetcher = || Fetcher::new(Arc::clone(&repository.store), repository.keys.clone());
+        let scattered = || Fetcher::scattered(Arc::clone(&repository.store), repository.keys.clone());
         Ok(Worker {
             writer,
             data: None,
             meta: MetaPack::new(writer)?,
             parent: writer.parent.as_ref().map(|_| fetcher()).transpose()?,
+            back: writer.parent.as_ref().map(|_| scattered()).transpose()?,
+            read_back: Vec::new(),
             compressor: compressor(writer.options.level)?,
             compressed: Vec::new(),
             referenced: Used::default(),
@@ -77,7 +83,27 @@ impl<'w> Worker<'w> {
 
     fn is_usable(&self, pack: Id, slot: u32) -> bool {
         let parent = self.writer.parent.as_ref();
-        parent.is_some_and(|parent| parent.has(pack, slot))
+        parent.is_some_and(|parent| parent.has(pack, slot)) && !self.writer.read_back.is_damaged(pack)
+    }
+
+    /// Whether a chunk that the parent has may be shared with it: those in the sample are read back first.
+    fn is_shareable(&mut self, known: &Piece, length: usize) -> bool {
+        let Piece::Data { hash, pack, slot } = known else {
+            return false;
+        };
+        let read_back = &self.writer.read_back;
+        if !self.is_usable(*pack, *slot) {
+            return false;
+        }
+        let Some(back) = self.back.as_mut().filter(|_| read_back.chooses(hash)) else {
+            return true;
+        };
+        let answer = back.chunk(known, length, &mut self.read_back);
+        read_back.note(*pack, &answer);
+        if let Err(error) = &answer {
+            tracing::warn!(%error, "a chunk of the parent does not verify");
+        }
+        answer.is_ok()
     }
 
     fn store(&mut self, chunk: &[u8], hash: [u8; 32]) -> Result<Piece> {
@@ -144,14 +170,10 @@ impl SectionBuilder<'_, '_> {
             Piece::Zero
         } else {
             let hash = self.worker.writer.repository.keys.chunk(chunk);
-            match self.parent.get(self.pieces.len()) {
-                Some(
-                    known @ Piece::Data {
-                        hash: before,
-                        pack,
-                        slot,
-                    },
-                ) if *before == hash && self.worker.is_usable(*pack, *slot) => *known,
+            let known = self.parent.get(self.pieces.len()).copied();
+            let same = |known: &Piece| matches!(known, Piece::Data { hash: before, .. } if *before == hash);
+            match known.filter(same) {
+                Some(known) if self.worker.is_shareable(&known, chunk.len()) => known,
                 _ => self.worker.store(chunk, hash)?,
             }
         };

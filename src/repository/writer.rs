@@ -6,6 +6,7 @@ use super::begin::Parent;
 use super::entry::table_order;
 use super::keys::{PackName, pack_key};
 use super::pack::{Finisher, Kind, PackWriter};
+use super::read_back::{ReadBack, ReadBackReport};
 use super::running;
 use super::table::{BLOCK, BlockRef};
 use super::used::Used;
@@ -40,6 +41,7 @@ pub struct Writer {
     pub(super) options: WriterOptions,
     pub(super) parent: Option<Parent>,
     pub(super) finisher: Finisher,
+    pub(super) read_back: ReadBack,
     pub(super) state: Mutex<State>,
 }
 
@@ -67,8 +69,24 @@ impl Writer {
             options,
             parent,
             finisher,
+            read_back: ReadBack::default(),
             state: Mutex::default(),
         }
+    }
+
+    /// Reads one of `every` chunks that the parent has back from the store, others in each run; 0, the default, for none. The chunks of a
+    /// pack that turns out to be damaged are stored anew from then on.
+    #[must_use]
+    pub fn with_read_back(mut self, every: u32) -> Writer {
+        let salt = blake3::hash(self.options.id.to_string().as_bytes());
+        let [a, b, c, d, ..] = *salt.as_bytes();
+        self.read_back = ReadBack::new(every, u32::from_le_bytes([a, b, c, d]));
+        self
+    }
+
+    /// What reading back has shown so far.
+    pub fn read_back(&self) -> ReadBackReport {
+        self.read_back.report()
     }
 
     /// The parent's entries in table order, if there is a parent.

@@ -234,3 +234,50 @@ fn a_backup_whose_drill_failed_is_not_the_good_one_that_stays() {
     let table = cli.ok(&["forget", "--keep-last", "1", "--dry-run"]);
     assert!(table.contains("its last drill failed"), "{table}");
 }
+
+#[test]
+fn a_backup_that_reads_rot_back_says_so_and_stores_it_anew() {
+    let cli = Cli::with_files();
+    std::fs::write(cli.path("www/table.ibd"), super::stored::noise(5, 1 << 20)).unwrap();
+    std::fs::write(
+        cli.path("snapback.yaml"),
+        std::fs::read_to_string(cli.path("snapback.yaml")).unwrap() + "copy:\n  read_back: 1\n",
+    )
+    .unwrap();
+    let first = cli.back_up();
+    // The largest object is the data pack; its middle lies in the noise.
+    let packs = walk(&cli.path("repository/packs"));
+    let pack = packs.iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let mut bytes = std::fs::read(pack).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(pack, bytes).unwrap();
+    let www = cli.text("www");
+    let said = cli.fails(&["backup", "--files", &www], 5);
+    assert!(said.contains("read back"), "{said}");
+    assert!(said.contains(pack.file_name().unwrap().to_str().unwrap()), "{said}");
+    let listed: serde_json::Value = serde_json::from_str(&cli.ok(&["--json", "list"])).unwrap();
+    let second = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["id"] != first["id"])
+        .unwrap();
+    cli.ok(&["restore", second["id"].as_str().unwrap(), "--target", &cli.text("out")]);
+    cli.fails(
+        &["restore", first["id"].as_str().unwrap(), "--target", &cli.text("old")],
+        4,
+    );
+}
+
+fn walk(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(walk(&path)),
+            false => found.push(path),
+        }
+    }
+    found
+}

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use snapback::copy::{CopyOptions, Tree, copy};
 use snapback::monitor::Silent;
-use snapback::repository::{ChunkClass, Draft, Manifest, Repository, WriterOptions};
+use snapback::repository::{ChunkClass, Draft, Manifest, ReadBackReport, Repository, WriterOptions};
 use snapback::restore::{Destination, Report, Request, restore};
 use snapback::store::Store;
 use snapback::sys::signal::Cancel;
@@ -36,6 +36,17 @@ pub fn back_up_in_chunks(
     parent: Option<Id>,
     class: ChunkClass,
 ) -> snapback::Result<Manifest> {
+    back_up_reading_back(repository, dir, parent, class, 0).map(|(manifest, _)| manifest)
+}
+
+/// Reads one of `every` chunks of the parent back.
+pub fn back_up_reading_back(
+    repository: &Repository,
+    dir: &Path,
+    parent: Option<Id>,
+    class: ChunkClass,
+    every: u32,
+) -> snapback::Result<(Manifest, ReadBackReport)> {
     let (cancel, tree) = (
         Cancel::new(),
         Tree {
@@ -51,6 +62,7 @@ pub fn back_up_in_chunks(
         parent,
         level: 1,
     })?;
+    let writer = writer.with_read_back(every);
     let options = CopyOptions {
         workers: 2,
         idle_priority: false,
@@ -64,7 +76,8 @@ pub fn back_up_in_chunks(
         tags: BTreeMap::new(),
         record: record(dir),
     };
-    Ok(writer.commit(draft)?)
+    let seen = writer.read_back();
+    Ok((writer.commit(draft)?, seen))
 }
 
 pub fn back_up(repository: &Repository, dir: &Path, parent: Option<Id>) -> Manifest {

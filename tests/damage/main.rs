@@ -9,4 +9,5 @@ mod flips;
 mod keep_going;
 mod matrix;
 mod oracle;
+mod read_back;
 mod scene;

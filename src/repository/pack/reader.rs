@@ -185,9 +185,10 @@ pub(crate) struct PackReader {
 }
 
 /// A part of an object that was read at once.
-#[derive(Default)]
 struct Window {
     bytes: Vec<u8>,
+    /// So much is read at least.
+    least: usize,
     /// Which part of which object it holds.
     held: Option<(PackName, u64)>,
 }
@@ -199,8 +200,18 @@ impl PackReader {
         Ok(PackReader {
             footers: Footers::new(store, keys, salvage),
             decompressor,
-            window: Window::default(),
+            window: Window {
+                bytes: Vec::new(),
+                least: WINDOW,
+                held: None,
+            },
         })
+    }
+
+    /// For slots that are not read in their order: nothing is read ahead.
+    pub fn scattered(mut self) -> PackReader {
+        self.window.least = 0;
+        self
     }
 
     /// Reads one slot into `into` (cleared first) and verifies it against the hash that the referrer expects. Any object of the pack
@@ -359,7 +370,7 @@ impl Window {
                 return Ok(start as usize);
             }
         }
-        let length = (end - slot.offset).min((slot.stored as usize).max(WINDOW) as u64);
+        let length = (end - slot.offset).min((slot.stored as usize).max(self.least) as u64);
         self.held = None;
         self.bytes.clear();
         self.bytes.resize(length as usize, 0);
