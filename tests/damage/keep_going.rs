@@ -162,15 +162,16 @@ fn rescue(scene: &Scene, backup: usize) -> (PathBuf, Report) {
     stored::rescue(&scene.repository().unwrap(), &id, &scene.tree, &target).unwrap()
 }
 
+/// The file of many chunks, in the second backup.
+fn table(scene: &Scene) -> &super::oracle::File {
+    let files = &scene.backups[1].files;
+    files.iter().find(|file| file.path.ends_with("two.ibd")).unwrap()
+}
+
 #[test]
 fn a_damaged_chunk_costs_its_range_and_nothing_else() {
     let scene = Scene::new();
-    let file = scene.backups[1]
-        .files
-        .iter()
-        .find(|file| file.path.ends_with("two.ibd"))
-        .unwrap();
-    let (offset, length, pack, slot) = file.chunks[5];
+    let (offset, length, pack, slot) = table(&scene).chunks[5];
     let key = super::oracle::key_of(pack);
     let parsed = &scene.packs()[&key];
     let mut bytes = parsed.bytes.clone();
@@ -248,12 +249,7 @@ impl Store for BadSector {
 #[test]
 fn a_bad_sector_costs_the_slot_that_it_lies_in() {
     let scene = Scene::new();
-    let file = scene.backups[1]
-        .files
-        .iter()
-        .find(|file| file.path.ends_with("two.ibd"))
-        .unwrap();
-    let (offset, length, pack, slot) = file.chunks[3];
+    let (offset, length, pack, slot) = table(&scene).chunks[3];
     let key = super::oracle::key_of(pack);
     let begin = scene.packs()[&key].slots[slot as usize].0 as u64 + 5000;
     let bad = BadSector {

@@ -39,16 +39,7 @@ fn a_forgotten_backups_room_comes_back_after_the_grace_and_not_before() {
 #[test]
 fn a_pack_that_is_mostly_unused_is_copied_without_that() {
     let mut scene = Scene::new();
-    scene.write("a", &(0..20).collect::<Vec<_>>());
-    let first = scene.back_up(None);
-    // Three of twenty chunks stay.
-    scene.write(
-        "a",
-        &(0..20).map(|n| if n < 3 { n } else { 100 + n }).collect::<Vec<_>>(),
-    );
-    let second = scene.back_up(Some(&first));
-    let expected = stored::fingerprint(&scene.tree());
-    scene.remove(&first);
+    let (second, expected) = scene.of_twenty_stay(3);
     let before = scene.bytes();
     let dry = scene.dry_run();
     let report = scene.prune();
@@ -84,14 +75,7 @@ fn a_pack_that_is_mostly_unused_is_copied_without_that() {
 #[test]
 fn the_share_that_may_be_unused_is_the_users() {
     let scene = Scene::new();
-    scene.write("a", &(0..20).collect::<Vec<_>>());
-    let first = scene.back_up(None);
-    scene.write(
-        "a",
-        &(0..20).map(|n| if n < 14 { n } else { 100 + n }).collect::<Vec<_>>(),
-    );
-    scene.back_up(Some(&first));
-    scene.remove(&first);
+    scene.of_twenty_stay(14);
     let copied = |max_unused| {
         let options = Options {
             max_unused,

@@ -101,14 +101,7 @@ fn forget_beside_a_prune_costs_nothing() {
 #[test]
 fn a_repair_beside_a_prune() {
     let mut scene = Scene::new();
-    scene.write("a", &(0..20).collect::<Vec<_>>());
-    let first = scene.back_up(None);
-    scene.write(
-        "a",
-        &(0..20).map(|n| if n < 3 { n } else { 100 + n }).collect::<Vec<_>>(),
-    );
-    scene.back_up(Some(&first));
-    scene.remove(&first);
+    scene.of_twenty_stay(3);
     // A chunk that nobody needs rots in the pack that the prune copies.
     let objects = scene.store.objects();
     let packs = objects

@@ -157,15 +157,7 @@ fn a_prune_that_sleeps_before_it_deletes_takes_nothing_that_came_to_be_needed() 
 #[test]
 fn two_prunes_at_once_leave_one_copy() {
     let mut scene = Scene::new();
-    scene.write("a", &(0..20).collect::<Vec<_>>());
-    let first = scene.back_up(None);
-    scene.write(
-        "a",
-        &(0..20).map(|n| if n < 3 { n } else { 100 + n }).collect::<Vec<_>>(),
-    );
-    let second = scene.back_up(Some(&first));
-    let expected = stored::fingerprint(&scene.tree());
-    scene.remove(&first);
+    let (second, expected) = scene.of_twenty_stay(3);
     let (repository, options) = (scene.repository.clone(), scene.options());
     let hooked = Hooked::once(&scene.store, Step::Put, "packs/", move || {
         repository.prune(&options, &Silent, &Cancel::new()).unwrap();
@@ -193,15 +185,7 @@ fn two_prunes_at_once_leave_one_copy() {
 #[test]
 fn readers_find_a_pack_that_is_copied_and_deleted_under_them() {
     let mut scene = Scene::new();
-    scene.write("a", &(0..20).collect::<Vec<_>>());
-    let first = scene.back_up(None);
-    scene.write(
-        "a",
-        &(0..20).map(|n| if n < 3 { n } else { 100 + n }).collect::<Vec<_>>(),
-    );
-    let second = scene.back_up(Some(&first));
-    let expected = stored::fingerprint(&scene.tree());
-    scene.remove(&first);
+    let (second, expected) = scene.of_twenty_stay(3);
     scene.prune();
     scene.later(25);
     let before = scene.store.objects();

@@ -62,6 +62,18 @@ impl Scene {
         .unwrap();
     }
 
+    /// A pack of which few of 20 chunks are still needed: the first backup of two was removed. Returns the second, and its tree.
+    pub fn of_twenty_stay(&self, few: u64) -> (Manifest, BTreeMap<PathBuf, String>) {
+        self.write("a", &(0..20).collect::<Vec<_>>());
+        let first = self.back_up(None);
+        let changed: Vec<u64> = (0..20).map(|n| if n < few { n } else { 100 + n }).collect();
+        self.write("a", &changed);
+        let second = self.back_up(Some(&first));
+        let expected = stored::fingerprint(&self.tree());
+        self.remove(&first);
+        (second, expected)
+    }
+
     pub fn back_up(&self, parent: Option<&Manifest>) -> Manifest {
         stored::back_up(&self.repository, &self.tree(), parent.map(|parent| parent.id))
     }

@@ -93,11 +93,7 @@ fn the_golden_repository_is_listed_verified_and_restored() {
     let dir = tempfile::tempdir().unwrap();
     for line in &expected.listed {
         let id = line.split(' ').next().unwrap();
-        let mut restore = Command::new(env!("CARGO_BIN_EXE_snapback"));
-        restore
-            .args(["--config", "/dev/null", "--repository"])
-            .arg(golden("repository"));
-        let output = restore
+        let output = snapback()
             .args(["restore", id, "--target"])
             .arg(dir.path().join(id))
             .output()
@@ -107,6 +103,15 @@ fn the_golden_repository_is_listed_verified_and_restored() {
     assert_trees(&expected, |id| dir.path().join(id));
 }
 
+/// The tool on the golden repository.
+fn snapback() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_snapback"));
+    command
+        .args(["--config", "/dev/null", "--repository"])
+        .arg(golden("repository"));
+    command
+}
+
 /// Zero chunks in sparse files, all chunk classes, several roots: by the other ways out as well.
 #[test]
 fn the_golden_repository_is_mounted_and_exported() {
@@ -114,14 +119,7 @@ fn the_golden_repository_is_mounted_and_exported() {
         return missing("root");
     }
     let (expected, dir) = (expected(), tempfile::tempdir().unwrap());
-    let command = || {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_snapback"));
-        command
-            .args(["--config", "/dev/null", "--repository"])
-            .arg(golden("repository"));
-        command
-    };
-    let Some(mut mounted) = crate::mount::Mounted::with(command(), dir.path().to_owned(), &[]) else {
+    let Some(mut mounted) = crate::mount::Mounted::with(snapback(), dir.path().to_owned(), &[]) else {
         return;
     };
     let names: Vec<PathBuf> = ["alpha", "beta-2.example"]
@@ -136,7 +134,7 @@ fn the_golden_repository_is_mounted_and_exported() {
     assert_eq!(mounted.end(rustix::process::Signal::TERM), Some(0));
     for line in &expected.listed {
         let id = line.split(' ').next().unwrap();
-        let archive = command().args(["export", id, "--tar"]).output().unwrap();
+        let archive = snapback().args(["export", id, "--tar"]).output().unwrap();
         assert!(archive.status.success(), "{}", said(&archive));
         std::fs::write(dir.path().join("tar"), archive.stdout).unwrap();
         let output = crate::export::extract(&dir.path().join("tar"), &dir.path().join(id));
