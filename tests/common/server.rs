@@ -15,6 +15,8 @@ use super::{both, missing, run, text};
 
 /// The option that moves the redo log.
 pub const REDO: &str = "innodb-log-group-home-dir";
+/// The option that moves the system tablespace.
+pub const SYSTEM: &str = "innodb-data-home-dir";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flavour {
@@ -73,15 +75,15 @@ pub struct Server {
 impl Server {
     /// Initialises `datadir` and starts a server on it. `work` takes socket, log and pid file.
     pub fn create(flavour: Flavour, datadir: &Path, work: &Path, options: &[(&str, &str)]) -> Server {
-        let redo = options.iter().filter(|(key, _)| *key == REDO);
-        let redo: Vec<String> = redo.map(|(key, value)| format!("--{key}={value}")).collect();
+        let moved = options.iter().filter(|(key, _)| [REDO, SYSTEM].contains(key));
+        let moved: Vec<String> = moved.map(|(key, value)| format!("--{key}={value}")).collect();
         match template(flavour) {
-            Some(template) if redo.is_empty() => {
+            Some(template) if moved.is_empty() => {
                 std::fs::create_dir_all(datadir.parent().unwrap()).unwrap();
                 run("cp", &["-a", &text(&template), &text(datadir)]);
             }
-            // The redo log is made where it will be.
-            _ => initialise(flavour, datadir, &redo),
+            // What lies elsewhere is made where it will be.
+            _ => initialise(flavour, datadir, &moved),
         }
         Server::on(flavour, datadir, work, options)
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mysql::prelude::{FromValue, Queryable};
 use serde_json::Value;
 
-use crate::common::server::{REDO, mysql_prefix, signal};
+use crate::common::server::{REDO, SYSTEM, mysql_prefix, signal};
 use crate::common::{Flavour, Lab, Server, Tool, both, load, run, text};
 use crate::setting::Scene;
 
@@ -251,6 +251,47 @@ fn a_copy_beside_its_running_origin_starts_by_the_printed_command_and_opens_noth
             logs_before.iter().all(|log| log.exists()),
             "the copy purged the original's logs"
         );
+    }
+}
+
+#[test]
+fn a_system_tablespace_outside_the_datadir_comes_along_and_the_copy_has_its_own() {
+    for flavour in [Flavour::MariaDb, Flavour::MySql] {
+        let Some(lab) = Lab::new() else { return };
+        if !flavour.available() {
+            return;
+        }
+        let top = lab.storage.volume("db");
+        let system = top.join("system");
+        std::fs::create_dir(&system).unwrap();
+        let options = [(SYSTEM, text(&system))];
+        let options: Vec<(&str, &str)> = options.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        let server = Server::create(flavour, &top.join("data"), &lab.path("run"), &options);
+        assert!(
+            system.join("ibdata1").exists(),
+            "the system tablespace is not where it was asked for"
+        );
+        assert!(!server.datadir.join("ibdata1").exists());
+        load::set_up(&server.socket, flavour == Flavour::MariaDb, false, 100);
+        server.exec("CREATE DATABASE far");
+        server.exec("CREATE TABLE far.t (a INT PRIMARY KEY) ENGINE=InnoDB");
+        server.exec("INSERT INTO far.t VALUES (1), (2)");
+        let tool = Tool::new(lab.dir.path(), &server, "");
+        tool.json(&["backup"]);
+        server.exec("INSERT INTO far.t VALUES (3)");
+
+        let copy = lab.path("copy");
+        let report = tool.json(&["restore", "latest", "--datadir", &text(&copy)]);
+        let mut printed = Printed::start(&report, flavour, &copy, &lab.path("printed.log"));
+        assert_eq!(printed.one::<u64>("SELECT COUNT(*) FROM far.t"), 2);
+        assert_eq!(printed.open_of(&walk(&top)), Vec::<PathBuf>::new());
+        printed
+            .connect()
+            .unwrap()
+            .query_drop("INSERT INTO far.t VALUES (9)")
+            .unwrap();
+        printed.stop();
+        assert_eq!(server.one::<u64>("SELECT COUNT(*) FROM far.t WHERE a = 9"), 0);
     }
 }
 
