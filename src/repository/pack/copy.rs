@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::Result;
 use super::super::keys::{Keys, PackName};
-use super::reader::Located;
+use super::footers::Located;
 use super::{PackReader, PackWriter, read_footer};
 use crate::store::Store;
 

@@ -1,12 +1,15 @@
 //! A pack: header, slots, slot table, trailer. docs/repository-format.md has every byte.
 
 mod copy;
+mod footers;
 mod reader;
 mod salvage;
+mod window;
 mod writer;
 
 pub(super) use copy::{copy_slots, is_readable};
-pub(super) use reader::{PackReader, objects_of, read_footer, sweep};
+pub(super) use footers::{objects_of, read_footer};
+pub(super) use reader::{PackReader, sweep};
 pub(super) use salvage::Sizes;
 pub(super) use writer::{Finished, Finisher, PackWriter};
 
