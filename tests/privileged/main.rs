@@ -8,6 +8,7 @@ mod common;
 mod brink;
 mod drill;
 mod exactness;
+mod failing;
 mod failures;
 mod files;
 mod kill_phases;

@@ -1,0 +1,221 @@
+//! Devices that fail and metadata that fills, under a run: it fails, leaves nothing, and the server lives. Each on the storage that it is about; elsewhere
+//! there is nothing to test.
+
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+use crate::common::{Flavour, Kind, both, run, text};
+use crate::setting::Scene;
+
+/// A device of device-mapper's that can be made to fail.
+struct Device {
+    name: String,
+    below: String,
+    sectors: u64,
+    _dir: tempfile::TempDir,
+}
+
+impl Device {
+    fn new(name: &str, mebibytes: u64) -> Device {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let image = dir.path().join("image");
+        std::fs::File::create(&image).unwrap().set_len(mebibytes << 20).unwrap();
+        let below = run("losetup", &["--find", "--show", &text(&image)]).trim().to_owned();
+        let device = Device {
+            name: format!("snapback{name}{}", std::process::id()),
+            below,
+            sectors: mebibytes << 11,
+            _dir: dir,
+        };
+        run("dmsetup", &["create", &device.name, "--table", &device.linear()]);
+        device
+    }
+
+    fn path(&self) -> String {
+        format!("/dev/mapper/{}", self.name)
+    }
+
+    fn linear(&self) -> String {
+        format!("0 {} linear {} 0", self.sectors, self.below)
+    }
+
+    fn becomes(&self, table: &str) {
+        run("dmsetup", &["suspend", "--noflush", "--nolockfs", &self.name]);
+        run("dmsetup", &["load", &self.name, "--table", table]);
+        run("dmsetup", &["resume", &self.name]);
+    }
+
+    /// It is read, and every write fails (dm-flakey, from its first second on).
+    fn takes_no_writes(&self) {
+        self.becomes(&format!("0 {} flakey {} 0 0 3600 1 error_writes", self.sectors, self.below));
+    }
+
+    fn recovers(&self) {
+        self.becomes(&self.linear());
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        let quietly = |program: &str, args: &[&str]| drop(std::process::Command::new(program).args(args).output());
+        quietly("dmsetup", &["remove", "--retry", &self.name]);
+        quietly("losetup", &["--detach", &self.below]);
+    }
+}
+
+fn wait_for(scene: &Scene, name: &str) {
+    let begun = Instant::now();
+    while !scene.lab.path(name).exists() {
+        assert!(begun.elapsed() < Duration::from_secs(240), "{name} did not come");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The disk that the copy-on-write space is on, and not the server's.
+#[test]
+fn a_disk_that_fails_under_a_snapshot_gives_no_backup() {
+    if !matches!(Kind::chosen(), Kind::Lvm(_)) {
+        return;
+    }
+    let Some(scene) = Scene::new(Flavour::MariaDb, &[], false, "") else {
+        return;
+    };
+    let group = scene.lab.storage.group();
+    let disk = Device::new("cow", 512);
+    // The group's first disk has no room left for the snapshot.
+    run("lvcreate", &["-q", "-y", "-W", "n", "-l", "100%FREE", "-n", "rest", group]);
+    run("pvcreate", &["-q", "--metadatacopies", "0", &disk.path()]);
+    run("vgextend", &["-q", group, &disk.path()]);
+    let gate = scene.lab.path("gate");
+    let child = scene
+        .tool
+        .spawn(&format!("backup.readable=pause:{}", gate.display()), &["backup"]);
+    wait_for(&scene, "gate.reached");
+    disk.takes_no_writes();
+    std::fs::write(scene.lab.storage.mount_point().join("db/ballast"), vec![7u8; 20 << 20]).unwrap();
+    run("sync", &[]);
+    std::fs::write(&gate, "").unwrap();
+    let output = child.wait_with_output().unwrap();
+    eprintln!("{}", both(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    assert!(both(&output).contains("or its disk failed"), "{}", both(&output));
+    scene.assert_nothing_left();
+    scene.assert_writable();
+    assert_eq!(scene.backups(), 0);
+    disk.recovers();
+    scene.tool.json(&["backup"]);
+    scene.assert_nothing_left();
+    run("vgreduce", &["-q", group, &disk.path()]);
+}
+
+/// A volume in the server's pool that LVM does not know, and snapshots of it: what they no longer share takes the pool's metadata.
+struct Filler {
+    pool: String,
+    name: String,
+    next: u32,
+}
+
+/// Device numbers within the pool that LVM does not come to.
+const FIRST: u32 = 1 << 20;
+/// Blocks of the pool, in bytes, and how many of them the volume has.
+const BLOCK: u64 = 64 << 10;
+const BLOCKS: u64 = 3000;
+
+impl Filler {
+    fn new(scene: &Scene) -> Filler {
+        let pool = format!("{}-pool-tpool", scene.lab.storage.group());
+        let name = format!("snapbackfiller{}", std::process::id());
+        run("dmsetup", &["message", &pool, "0", &format!("create_thin {FIRST}")]);
+        let table = format!("0 {} thin /dev/mapper/{pool} {FIRST}", BLOCKS * BLOCK / 512);
+        run("dmsetup", &["create", &name, "--table", &table]);
+        let filler = Filler {
+            pool,
+            name,
+            next: FIRST + 1,
+        };
+        filler.write(1);
+        filler
+    }
+
+    /// A little into every so many blocks.
+    fn write(&self, every: u64) {
+        let device = std::fs::File::options()
+            .write(true)
+            .open(format!("/dev/mapper/{}", self.name))
+            .unwrap();
+        for block in (0..BLOCKS).step_by(every.try_into().unwrap()) {
+            device.write_all_at(&[7; 4096], block * BLOCK).unwrap();
+        }
+        device.sync_all().unwrap();
+    }
+
+    /// How much of the metadata is used, in hundredths.
+    fn used(&self) -> f64 {
+        let status = run("dmsetup", &["status", &self.pool]);
+        let (used, total) = status.split_whitespace().nth(4).unwrap().split_once('/').unwrap();
+        100.0 * used.parse::<f64>().unwrap() / total.parse::<f64>().unwrap()
+    }
+
+    fn fill(&mut self, percent: f64) {
+        while self.used() < percent {
+            run("dmsetup", &["suspend", &self.name]);
+            let message = format!("create_snap {} {FIRST}", self.next);
+            run("dmsetup", &["message", &self.pool, "0", &message]);
+            run("dmsetup", &["resume", &self.name]);
+            self.next += 1;
+            // About one in each leaf of its tree.
+            self.write(60);
+        }
+        eprintln!("after {} snapshots the metadata is full to {:.1} %", self.next - FIRST - 1, self.used());
+    }
+}
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("dmsetup")
+            .args(["remove", "--retry", &self.name])
+            .output();
+    }
+}
+
+fn thin_scene() -> Option<Scene> {
+    (Kind::chosen() == Kind::LvmThin)
+        .then(|| Scene::new(Flavour::MariaDb, &[], false, ""))
+        .flatten()
+}
+
+/// LVM itself makes no snapshot where less than 4 MiB, or a quarter, of the metadata is free.
+#[test]
+fn a_pool_with_nearly_full_metadata_gets_no_snapshot() {
+    let Some(scene) = thin_scene() else { return };
+    let mut filler = Filler::new(&scene);
+    filler.fill(77.0);
+    let output = scene.tool.run(&["check"]);
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    let said = both(&output);
+    assert!(said.contains("(metadata)") && said.contains("--poolmetadatasize"), "{said}");
+    let output = scene.tool.run(&["backup"]);
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    scene.assert_nothing_left();
+    scene.assert_writable();
+    assert_eq!(scene.backups(), 0);
+}
+
+#[test]
+fn metadata_that_fills_while_it_is_copied_lets_the_snapshot_go() {
+    let Some(scene) = thin_scene() else { return };
+    let mut filler = Filler::new(&scene);
+    let gate = scene.lab.path("gate");
+    let child = scene
+        .tool
+        .spawn(&format!("backup.readable=pause:{}", gate.display()), &["backup"]);
+    wait_for(&scene, "gate.reached");
+    filler.fill(97.2);
+    std::fs::write(&gate, "").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    assert!(both(&output).contains("the snapshot is given up"), "{}", both(&output));
+    scene.assert_nothing_left();
+    scene.assert_writable();
+    assert_eq!(scene.backups(), 0);
+}
