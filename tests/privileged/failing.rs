@@ -4,7 +4,7 @@
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use crate::common::{Flavour, Kind, both, run, text};
+use crate::common::{Flavour, Kind, Tool, both, run, text};
 use crate::setting::Scene;
 
 /// A device of device-mapper's that can be made to fail.
@@ -47,7 +47,10 @@ impl Device {
 
     /// It is read, and every write fails (dm-flakey, from its first second on).
     fn takes_no_writes(&self) {
-        self.becomes(&format!("0 {} flakey {} 0 0 3600 1 error_writes", self.sectors, self.below));
+        self.becomes(&format!(
+            "0 {} flakey {} 0 0 3600 1 error_writes",
+            self.sectors, self.below
+        ));
     }
 
     fn recovers(&self) {
@@ -83,7 +86,10 @@ fn a_disk_that_fails_under_a_snapshot_gives_no_backup() {
     let group = scene.lab.storage.group();
     let disk = Device::new("cow", 512);
     // The group's first disk has no room left for the snapshot.
-    run("lvcreate", &["-q", "-y", "-W", "n", "-l", "100%FREE", "-n", "rest", group]);
+    run(
+        "lvcreate",
+        &["-q", "-y", "-W", "n", "-l", "100%FREE", "-n", "rest", group],
+    );
     run("pvcreate", &["-q", "--metadatacopies", "0", &disk.path()]);
     run("vgextend", &["-q", group, &disk.path()]);
     let gate = scene.lab.path("gate");
@@ -166,7 +172,11 @@ impl Filler {
             // About one in each leaf of its tree.
             self.write(60);
         }
-        eprintln!("after {} snapshots the metadata is full to {:.1} %", self.next - FIRST - 1, self.used());
+        eprintln!(
+            "after {} snapshots the metadata is full to {:.1} %",
+            self.next - FIRST - 1,
+            self.used()
+        );
     }
 }
 
@@ -193,7 +203,10 @@ fn a_pool_with_nearly_full_metadata_gets_no_snapshot() {
     let output = scene.tool.run(&["check"]);
     assert_eq!(output.status.code(), Some(1), "{}", both(&output));
     let said = both(&output);
-    assert!(said.contains("(metadata)") && said.contains("--poolmetadatasize"), "{said}");
+    assert!(
+        said.contains("(metadata)") && said.contains("--poolmetadatasize"),
+        "{said}"
+    );
     let output = scene.tool.run(&["backup"]);
     assert_eq!(output.status.code(), Some(1), "{}", both(&output));
     scene.assert_nothing_left();
@@ -218,4 +231,204 @@ fn metadata_that_fills_while_it_is_copied_lets_the_snapshot_go() {
     scene.assert_nothing_left();
     scene.assert_writable();
     assert_eq!(scene.backups(), 0);
+}
+
+/// A pool on one device that can be made to fail, with files that are backed up, and nothing of them in ZFS's cache.
+struct Fragile {
+    pool: String,
+    top: std::path::PathBuf,
+    tool: Tool,
+    loop_device: String,
+    // After the pool.
+    disk: Device,
+    dir: tempfile::TempDir,
+}
+
+impl Fragile {
+    fn new(mode: &str) -> Option<Fragile> {
+        if Kind::chosen() != Kind::Zfs {
+            return None;
+        }
+        let dir = tempfile::Builder::new().prefix("snapback-test-").tempdir().unwrap();
+        let disk = Device::new("pool", 512);
+        // ZFS would make partitions on the device itself.
+        let loop_device = run("losetup", &["--find", "--show", &disk.path()]).trim().to_owned();
+        let pool = format!("snapbackfragile{}", std::process::id());
+        let top = dir.path().join("mnt");
+        let failmode = format!("failmode={mode}");
+        let cache = "primarycache=none";
+        run(
+            "zpool",
+            &[
+                "create",
+                "-f",
+                "-o",
+                &failmode,
+                "-O",
+                cache,
+                "-m",
+                &text(&top),
+                &pool,
+                &loop_device,
+            ],
+        );
+        std::fs::create_dir(top.join("files")).unwrap();
+        let content: Vec<u8> = (0..16_u32 << 20)
+            .map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8)
+            .collect();
+        std::fs::write(top.join("files/one"), content).unwrap();
+        run("zpool", &["sync", &pool]);
+        let tool = Tool::bare(
+            dir.path(),
+            &format!("server: none\nfiles: [{}]\n", top.join("files").display()),
+        );
+        tool.ok(&["init", "--repository", &text(&tool.repository)]);
+        Some(Fragile {
+            pool,
+            top,
+            tool,
+            loop_device,
+            disk,
+            dir,
+        })
+    }
+
+    /// Every read and write fails, and ZFS has seen it.
+    fn fails(&self) {
+        self.disk.becomes(&format!("0 {} error", self.disk.sectors));
+        let (top, pool) = (self.top.clone(), self.pool.clone());
+        // They may not come back before the pool does.
+        std::thread::spawn(move || std::fs::write(top.join("more"), [7; 4096]));
+        std::thread::spawn(move || std::process::Command::new("zpool").args(["sync", &pool]).output());
+        let begun = Instant::now();
+        while self.state() != "SUSPENDED" {
+            assert!(
+                begun.elapsed() < Duration::from_secs(240),
+                "the pool is {}",
+                self.state()
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn state(&self) -> String {
+        run("zpool", &["list", "-H", "-o", "health", &self.pool])
+            .trim()
+            .to_owned()
+    }
+
+    fn recovers(&self) {
+        self.disk.recovers();
+        let begun = Instant::now();
+        while self.state() != "ONLINE" {
+            assert!(
+                begun.elapsed() < Duration::from_secs(240),
+                "the pool is {}",
+                self.state()
+            );
+            let _ = std::process::Command::new("zpool").args(["clear", &self.pool]).output();
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Once the pool is back, `cleanup` leaves nothing; then there is a good backup.
+    fn ends_well(&self) {
+        self.recovers();
+        let begun = Instant::now();
+        loop {
+            let report = self.tool.json_with(&["cleanup"], &[0, 1, 5]);
+            if report["runs"].as_array().unwrap().is_empty() {
+                break;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(240), "{report}");
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        // What a command that ran on made is gone as well.
+        let left = run("zfs", &["list", "-H", "-t", "snapshot", "-o", "name", "-r", &self.pool]);
+        assert_eq!(left.trim(), "");
+        assert_eq!(self.tool.json(&["list"]).as_array().unwrap().len(), 0);
+        self.tool.json(&["backup"]);
+        self.tool.ok(&["verify", "latest", "--level", "data"]);
+    }
+
+    fn backup_with(&self, failpoints: &str, gate: &str) -> std::process::Child {
+        let gate = self.dir.path().join(gate);
+        let child = self
+            .tool
+            .spawn(&format!("{failpoints}=pause:{}", gate.display()), &["backup"]);
+        let reached = gate.with_extension("reached");
+        let begun = Instant::now();
+        while !reached.exists() {
+            assert!(begun.elapsed() < Duration::from_secs(240), "the point was not reached");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        child
+    }
+}
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        let quietly = |program: &str, args: &[&str]| drop(std::process::Command::new(program).args(args).output());
+        self.disk.recovers();
+        quietly("zpool", &["clear", &self.pool]);
+        quietly("zpool", &["destroy", "-f", &self.pool]);
+        quietly("losetup", &["--detach", &self.loop_device]);
+    }
+}
+
+/// `zfs snapshot` never comes back: the run ends at its limits all the same, and what is made once the pool is back is known to `cleanup`.
+fn fails_at_the_instant(mode: &str) {
+    let Some(fragile) = Fragile::new(mode) else { return };
+    let child = fragile.backup_with("zfs.impatient=error;zfs.at-brink", "gate");
+    fragile.fails();
+    std::fs::write(fragile.dir.path().join("gate"), "").unwrap();
+    let begun = Instant::now();
+    let output = child.wait_with_output().unwrap();
+    eprintln!("{mode}: ended after {:?}: {}", begun.elapsed(), both(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    fragile.ends_well();
+}
+
+#[test]
+fn a_pool_that_fails_at_the_instant_and_waits() {
+    fails_at_the_instant("wait");
+}
+
+#[test]
+fn a_pool_that_fails_at_the_instant_and_continues() {
+    fails_at_the_instant("continue");
+}
+
+/// Reads fail: the run ends by itself.
+#[test]
+fn a_pool_that_fails_while_it_is_copied_and_continues() {
+    let Some(fragile) = Fragile::new("continue") else {
+        return;
+    };
+    let child = fragile.backup_with("backup.readable", "gate");
+    fragile.fails();
+    std::fs::write(fragile.dir.path().join("gate"), "").unwrap();
+    let begun = Instant::now();
+    let output = child.wait_with_output().unwrap();
+    eprintln!("ended after {:?}: {}", begun.elapsed(), both(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    assert!(both(&output).contains("SUSPENDED"), "{}", both(&output));
+    fragile.ends_well();
+}
+
+/// Whoever reads waits in the kernel until the pool is back, which no signal changes: then the run ends, without a backup.
+#[test]
+fn a_pool_that_fails_while_it_is_copied_and_waits() {
+    let Some(fragile) = Fragile::new("wait") else { return };
+    let child = fragile.backup_with("backup.readable", "gate");
+    fragile.fails();
+    std::fs::write(fragile.dir.path().join("gate"), "").unwrap();
+    // Longer than between two looks at the snapshots' health.
+    std::thread::sleep(Duration::from_secs(15));
+    fragile.recovers();
+    let output = child.wait_with_output().unwrap();
+    eprintln!("{}", both(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    assert!(both(&output).contains("SUSPENDED"), "{}", both(&output));
+    fragile.ends_well();
 }

@@ -133,7 +133,10 @@ impl Two {
     /// How long it took until both filesystems and the server took writes; `None` when that did not happen within [`PATIENCE`]. Then they are thawed here, so that the
     /// test can end.
     fn takes_writes(&self) -> Option<Duration> {
-        let tops = [self.scene.server.datadir.parent().unwrap().to_owned(), self.logs.clone()];
+        let tops = [
+            self.scene.server.datadir.parent().unwrap().to_owned(),
+            self.logs.clone(),
+        ];
         let (mut conn, written) = (self.scene.server.connect(), tops.clone());
         let begun = Instant::now();
         let (done, told) = std::sync::mpsc::channel();
@@ -141,7 +144,8 @@ impl Two {
             for top in written {
                 std::fs::write(top.join("written"), "by a test").unwrap();
             }
-            conn.query_drop("CREATE OR REPLACE TABLE ledger.written (n INT)").unwrap();
+            conn.query_drop("CREATE OR REPLACE TABLE ledger.written (n INT)")
+                .unwrap();
             let _ = done.send(begun.elapsed());
         });
         let took = told.recv_timeout(PATIENCE).ok();
@@ -269,7 +273,11 @@ fn a_freeze_that_lasts_too_long_gives_no_backup() {
     let output = child.wait_with_output().unwrap();
     assert!(reached.exists(), "{}", both(&output));
     eprintln!("frozen at the limit of 10 s: writes went through after {thawed:?}");
-    assert!(thawed.is_some(), "the limit has passed and nothing thawed: {}", both(&output));
+    assert!(
+        thawed.is_some(),
+        "the limit has passed and nothing thawed: {}",
+        both(&output)
+    );
     load.stop();
     assert_eq!(output.status.code(), Some(1), "{}", both(&output));
     two.scene.assert_nothing_left();

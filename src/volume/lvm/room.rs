@@ -235,6 +235,9 @@ mod tests {
         assert_eq!(judged("95.00", "10.00"), Some(Severity::Blocker));
         assert_eq!(judged("10.00", "95.10"), Some(Severity::Blocker));
         // Of small metadata more has to be free.
-        assert_eq!([4, 16, 128, 16 << 10].map(|mebibytes| most_metadata(mebibytes << 20) as u32), [75, 75, 96, 99]);
+        assert_eq!(
+            [4, 16, 128, 16 << 10].map(|mebibytes| most_metadata(mebibytes << 20) as u32),
+            [75, 75, 96, 99]
+        );
     }
 }
