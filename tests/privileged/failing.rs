@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 use crate::common::{Flavour, Kind, Tool, both, run, text};
 use crate::setting::Scene;
 
+/// Where it begins on what is below, in sectors: LVM would find its label there as well.
+const START: u64 = 8192;
+
 /// A device of device-mapper's that can be made to fail.
 struct Device {
     name: String,
@@ -19,7 +22,10 @@ impl Device {
     fn new(name: &str, mebibytes: u64) -> Device {
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let image = dir.path().join("image");
-        std::fs::File::create(&image).unwrap().set_len(mebibytes << 20).unwrap();
+        std::fs::File::create(&image)
+            .unwrap()
+            .set_len((mebibytes << 20) + (START << 9))
+            .unwrap();
         let below = run("losetup", &["--find", "--show", &text(&image)]).trim().to_owned();
         let device = Device {
             name: format!("snapback{name}{}", std::process::id()),
@@ -36,7 +42,7 @@ impl Device {
     }
 
     fn linear(&self) -> String {
-        format!("0 {} linear {} 0", self.sectors, self.below)
+        format!("0 {} linear {} {START}", self.sectors, self.below)
     }
 
     fn becomes(&self, table: &str) {
@@ -48,7 +54,7 @@ impl Device {
     /// It is read, and every write fails (dm-flakey, from its first second on).
     fn takes_no_writes(&self) {
         self.becomes(&format!(
-            "0 {} flakey {} 0 0 3600 1 error_writes",
+            "0 {} flakey {} {START} 0 3600 1 error_writes",
             self.sectors, self.below
         ));
     }

@@ -11,6 +11,7 @@ mod exactness;
 mod failing;
 mod failures;
 mod files;
+mod galera;
 mod kill_phases;
 mod lock_safety;
 mod lvm;
