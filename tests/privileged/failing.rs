@@ -176,7 +176,7 @@ impl Filler {
             run("dmsetup", &["resume", &self.name]);
             self.next += 1;
             // About one in each leaf of its tree.
-            self.write(60);
+            self.write(120);
         }
         eprintln!(
             "after {} snapshots the metadata is full to {:.1} %",
