@@ -206,6 +206,13 @@ fn a_pool_with_nearly_full_metadata_gets_no_snapshot() {
     let Some(scene) = thin_scene() else { return };
     let mut filler = Filler::new(&scene);
     filler.fill(77.0);
+    let volume = format!("{}/db", scene.lab.storage.group());
+    let by_hand = std::process::Command::new("lvcreate")
+        .args(["--snapshot", "--yes", "--name", "by-hand", &volume])
+        .output()
+        .unwrap();
+    eprintln!("{}", both(&by_hand));
+    assert!(!by_hand.status.success(), "{}", both(&by_hand));
     let output = scene.tool.run(&["check"]);
     assert_eq!(output.status.code(), Some(1), "{}", both(&output));
     let said = both(&output);
