@@ -119,8 +119,7 @@ impl<'p> Ready<'p> {
         };
         match ready.take_up(&run.journal) {
             Ok(()) => run.note(ready.prepared.iter().flat_map(|prepared| prepared.notes())),
-            // Nothing was left behind: the journal is told so.
-            Err(cause) => return Err(cause.and_rollback(ready.abandon(&run.journal))),
+            Err(cause) => return Err(ready.after(cause, &run.journal)),
         }
         Ok(ready)
     }
@@ -171,8 +170,22 @@ impl<'p> Ready<'p> {
                 snapshots,
                 places: std::mem::take(&mut self.places),
             }),
-            // What was made is removed already.
-            Err(cause) => Err(cause.and_rollback(self.abandon(journal))),
+            Err(cause) => Err(self.after(cause, journal)),
+        }
+    }
+
+    /// After a provider failed, which then has removed what it made: looks once more, and tells the journal. Where a vendor's command runs on it may make its snapshot
+    /// yet: that one stays in the journal, for `cleanup`.
+    fn after(mut self, cause: Error, journal: &Journal) -> Error {
+        if runs_on(&cause) {
+            self.planned.clear();
+        }
+        let providers = self.providers;
+        let gone = |snapshot: &Snapshot| Ok(provider_of(providers, &snapshot.volume)?.remove(snapshot).map(drop)?);
+        let removed = self.planned.iter().try_for_each(gone);
+        match removed {
+            Ok(()) => cause.and_rollback(self.abandon(journal)),
+            left => cause.and_rollback(left),
         }
     }
 
@@ -187,6 +200,15 @@ impl<'p> Ready<'p> {
         note_thawed(&self.frozen, journal)?;
         leave_places(&self.places, journal)
     }
+}
+
+/// Whether it failed because a vendor's command did not end.
+fn runs_on(error: &Error) -> bool {
+    use crate::{sys, volume};
+    matches!(
+        error,
+        Error::Volume(volume::Error::Sys(sys::Error::StillRunning { .. }))
+    )
 }
 
 /// Nothing is frozen any more: the journal is told so.

@@ -66,9 +66,11 @@ impl<'p> Barrier<'p> {
                 match set.provider.prepare(&set.planned, barrier.alive()) {
                     Ok(prepared) => Some(prepared),
                     Err(error) => {
-                        // The first failure is the one to be told.
-                        let _ = barrier.abandon_all();
-                        return Err(error);
+                        // The first failure is the one to be told; but a command that runs on has to be known.
+                        return Err(match barrier.abandon_all() {
+                            Err(running @ Error::Sys(crate::sys::Error::StillRunning { .. })) => running,
+                            _ => error,
+                        });
                     }
                 }
             };

@@ -35,6 +35,7 @@ fn whatever_goes_wrong_at_the_brink_leaves_nothing() {
     command_killed(&scene);
     if matches!(Kind::chosen(), Kind::Lvm(_) | Kind::LvmThin) {
         command_killed_with_the_volume_suspended(&scene);
+        command_and_tool_killed_with_the_volume_suspended(&scene);
         lock_late(&scene);
         calls_that_cannot_be_read(&scene);
     }
@@ -75,21 +76,50 @@ fn command_killed(scene: &Scene) {
 /// Between suspend and resume.
 fn command_killed_with_the_volume_suspended(scene: &Scene) {
     kill_at(scene, "lvm.suspended", "lvm.hold-suspended=error;", |_| {
-        let state = run(
-            "dmsetup",
-            &["info", "-c", "--noheadings", "-o", "suspended", &origin(scene)],
-        );
-        assert_eq!(state.trim(), "Suspended");
+        assert!(is_suspended(scene));
     });
+}
+
+/// Nobody is left to resume the origin but `cleanup`.
+fn command_and_tool_killed_with_the_volume_suspended(scene: &Scene) {
+    let (mut child, command) = killed_at(scene, "lvm.suspended", "lvm.hold-suspended=error;", "both");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(is_suspended(scene), "{command:?}");
+    scene.cleanup();
+    let resumed = !is_suspended(scene);
+    if !resumed {
+        // So that the test can end.
+        run("dmsetup", &["resume", &origin(scene)]);
+    }
+    assert!(resumed, "cleanup left the volume suspended");
+    nothing_happened(scene);
 }
 
 /// Kills the vendor's command at a failpoint, does something, and lets the tool go on.
 fn kill_at(scene: &Scene, point: &str, before: &str, then: impl Fn(bool)) {
-    let gate = scene.lab.path(&format!("gate-{point}"));
+    let (child, command) = killed_at(scene, point, before, "one");
+    let lvm = command == "lvcreate";
+    then(lvm);
+    std::fs::write(scene.lab.path(&format!("gate-{point}-one")), "").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    // At once, and not only when the snapshot is removed.
+    assert!(
+        !lvm || both(&output).contains("suspended, which was resumed"),
+        "{}",
+        both(&output)
+    );
+    nothing_happened(scene);
+}
+
+/// A backup that waits at a failpoint, its vendor's command killed; that one's name.
+fn killed_at(scene: &Scene, point: &str, before: &str, which: &str) -> (std::process::Child, String) {
+    let gate = scene.lab.path(&format!("gate-{point}-{which}"));
     let child = scene
         .tool
         .spawn(&format!("{before}{point}=pause:{}", gate.display()), &["backup"]);
-    let reached = scene.lab.path(&format!("gate-{point}.reached"));
+    let reached = scene.lab.path(&format!("gate-{point}-{which}.reached"));
     wait_for("the point was not reached", || reached.exists());
     let command = children(child.id());
     assert_eq!(command.len(), 1, "{command:?}");
@@ -97,11 +127,15 @@ fn kill_at(scene: &Scene, point: &str, before: &str, then: impl Fn(bool)) {
     wait_for("the command does not die", || {
         std::fs::read_to_string(format!("/proc/{}/stat", command[0].0)).map_or(true, |stat| stat.contains(") Z "))
     });
-    then(command[0].1 == "lvcreate");
-    std::fs::write(&gate, "").unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
-    nothing_happened(scene);
+    (child, command[0].1.clone())
+}
+
+fn is_suspended(scene: &Scene) -> bool {
+    let state = run(
+        "dmsetup",
+        &["info", "-c", "--noheadings", "-o", "suspended", &origin(scene)],
+    );
+    state.trim() == "Suspended"
 }
 
 /// The device of the server's logical volume.

@@ -30,9 +30,20 @@ fn killed_everywhere(flavour: Flavour) {
     let Some(scene) = Scene::new(flavour, &[("innodb-flush-log-at-trx-commit", "0")], false, "") else {
         return;
     };
+    killed_at(&scene, &points(scene.lab.storage.kind));
+}
+
+/// The storage's own points, and what lies between them: for a machine on which all of them take too long.
+pub fn killed_around_the_snapshot(scene: &Scene) {
+    let (instant, removal) = scene.lab.storage.kind.failpoints();
+    killed_at(scene, &[instant, "backup.fixed", "backup.readable", removal]);
+}
+
+fn killed_at(scene: &Scene, points: &[&str]) {
+    let flavour = scene.server.flavour;
     let load = scene.start_load();
     let removal = scene.lab.storage.kind.failpoints().1;
-    for point in points(scene.lab.storage.kind) {
+    for &point in points {
         let before = scene.backups();
         let output = scene.tool.with_failpoint(&format!("{point}=kill"), &["backup"]);
         assert_eq!(

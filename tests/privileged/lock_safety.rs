@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use mysql::prelude::Queryable;
 
 use crate::common::load::Probe;
-use crate::common::{Flavour, both};
+use crate::common::{Flavour, Kind, both};
 use crate::setting::Scene;
 
 /// What the backup does about a statement.
@@ -127,6 +127,22 @@ fn mariadb_is_never_queued_behind_a_backup() {
     beside(&scene, "ftwrl", "LOCK TABLES bulk WRITE", "", Expect::Bounded);
     beside(&scene, "backup-stage", "LOCK TABLES bulk WRITE", "", Expect::Bounded);
     beside(&scene, "backup-stage", "BEGIN", "", Expect::Passes);
+}
+
+/// One that is seen and one that is not; then death around the snapshot. One scene for both: in the guest making one takes a quarter of a minute.
+#[test]
+fn in_short_nobody_is_queued_and_death_leaves_nothing() {
+    if Kind::chosen() == Kind::Btrfs {
+        // All of it is tested here.
+        return;
+    }
+    let durability = [("innodb-flush-log-at-trx-commit", "0")];
+    let Some(scene) = Scene::new(Flavour::MariaDb, &durability, false, "") else {
+        return;
+    };
+    beside(&scene, "ftwrl", "SELECT 1", UPDATE, Expect::Seen);
+    beside(&scene, "backup-stage", "LOCK TABLES bulk WRITE", "", Expect::Bounded);
+    crate::kill_phases::killed_around_the_snapshot(&scene);
 }
 
 #[test]

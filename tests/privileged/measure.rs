@@ -101,8 +101,8 @@ fn hold_beside_the_bare_command() {
     // Each takes half a minute under emulation: the less telling ones on one kind only.
     let told = |name: &str| match scene.lab.storage.kind {
         Kind::Lvm(_) => !name.contains("syncfs"),
-        Kind::Zfs => !name.contains("ftwrl") && !name.contains("no brink, no settle"),
-        _ => !name.contains("syncfs") && !name.contains("ftwrl") && !name.contains("no brink, no settle"),
+        Kind::Zfs => !name.contains("ftwrl"),
+        _ => !name.contains("syncfs") && !name.contains("ftwrl"),
     };
     for _ in 0..ROUNDS {
         std::thread::sleep(Duration::from_secs(1));

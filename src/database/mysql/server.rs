@@ -155,10 +155,10 @@ impl Server {
             findings.push(
                 Finding::warning(
                     "galera",
-                    "the server is a Galera node: a lock pauses it, and flow control may slow the cluster; \
-                     the recorded position is its own binary log's",
+                    "the server is a Galera node: a lock pauses it; it leaves flow control meanwhile by itself, and catches up afterwards, \
+                     when flow control may slow the cluster; the recorded position is its own binary log's",
                 )
-                .remedy("SET GLOBAL wsrep_desync = ON before and OFF after, or back up a node that takes no writes"),
+                .remedy("back up a node that takes no writes"),
             );
         }
         findings.extend(replica_findings(reader, self.workers(), self.commits_in_order()));

@@ -64,7 +64,7 @@ pub fn health(snapshot: &Snapshot, limit: Option<CowSize>, grows: &dyn Fn(&str, 
     }
     Ok(if lv.is_invalid() || full >= 100.0 {
         Health::Lost(format!(
-            "the copy-on-write space of {} overflowed: make it larger (lvm.cow_size), or back up at a quieter time",
+            "the copy-on-write space of {} overflowed, or its disk failed (the kernel's log has that): make it larger (lvm.cow_size), or back up at a quieter time",
             snapshot.name
         ))
     } else if full >= STRAINING {

@@ -9,7 +9,7 @@ use crate::sys::command::{Command, Program};
 
 /// The fields that are asked for, in the names that `lvs -o` takes.
 const FIELDS: &str = "vg_name,lv_name,lv_uuid,lv_attr,lv_size,segtype,pool_lv,origin,data_percent,metadata_percent,lv_tags,lv_dm_path,\
-                      vg_free,vg_extent_size,lv_snapshot_invalid,lv_health_status";
+                      vg_free,vg_extent_size,lv_snapshot_invalid,lv_health_status,lv_metadata_size";
 
 /// The longest that a command which changes something is waited for.
 const CHANGE_LIMIT: Duration = Duration::from_secs(300);
@@ -46,6 +46,8 @@ pub struct Lv {
     invalid: String,
     #[serde(rename = "lv_health_status")]
     pub status: String,
+    #[serde(rename = "lv_metadata_size", default)]
+    metadata_size: String,
 }
 
 impl Lv {
@@ -77,6 +79,11 @@ impl Lv {
     /// How full a pool's metadata is, in hundredths.
     pub fn metadata_percent(&self) -> Option<f64> {
         self.metadata_percent.parse().ok()
+    }
+
+    /// The size of a pool's metadata, in bytes; 0 where it has none.
+    pub fn metadata_size(&self) -> u64 {
+        self.metadata_size.parse().unwrap_or(0)
     }
 
     /// A thick snapshot that overflowed: what is read from it is errors.

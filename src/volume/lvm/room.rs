@@ -16,6 +16,9 @@ const MARGIN: u64 = 3;
 const LEAST: u64 = 32 << 20;
 /// A pool fuller than this, in hundredths, gets no snapshot.
 const FULL: f64 = 95.0;
+/// LVM makes nothing new in a pool unless so many bytes of its metadata are free, or this part of it, in hundredths (lvm2, pool_metadata_min_threshold).
+const METADATA_FREE: u64 = 4 << 20;
+const METADATA_FREE_PERCENT: f64 = 25.0;
 /// From here on a person is told.
 const FILLING: f64 = 85.0;
 
@@ -141,7 +144,7 @@ pub fn judge_pool(pool: &Lv, expected: u64) -> Option<Finding> {
     );
     let fullest = data.max(metadata);
     let free = (pool.size() as f64 * (100.0 - data) / 100.0) as u64;
-    if fullest >= FULL {
+    if fullest >= FULL || metadata >= most_metadata(pool.metadata_size()) {
         Some(Finding::blocker("no-room", message).remedy(remedy))
     } else if free < expected {
         let message = format!(
@@ -155,6 +158,12 @@ pub fn judge_pool(pool: &Lv, expected: u64) -> Option<Finding> {
     }
 }
 
+/// How full a pool's metadata of this size may be for a snapshot to be made, in hundredths.
+fn most_metadata(size: u64) -> f64 {
+    let free = METADATA_FREE as f64 * 100.0 / size.max(1) as f64;
+    100.0 - free.min(METADATA_FREE_PERCENT)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::report;
@@ -165,7 +174,7 @@ mod tests {
         let answer = format!(
             r#"{{"report":[{{"lv":[{{"vg_name":"vg0","lv_name":"{name}","lv_uuid":"x","lv_attr":"twi-aotz--","lv_size":"{size}","segtype":"{kind}","pool_lv":"",
             "origin":"","data_percent":"{data}","metadata_percent":"{metadata}","lv_tags":"","lv_dm_path":"/dev/mapper/vg0-x","vg_free":"{free}",
-            "vg_extent_size":"4194304","lv_snapshot_invalid":"","lv_health_status":""}}]}}]}}"#
+            "vg_extent_size":"4194304","lv_snapshot_invalid":"","lv_health_status":"","lv_metadata_size":"134217728"}}]}}]}}"#
         );
         report::parse(answer.as_bytes()).unwrap().remove(0)
     }
@@ -225,5 +234,10 @@ mod tests {
         assert_eq!(judged("10.00", "86.00"), Some(Severity::Warning));
         assert_eq!(judged("95.00", "10.00"), Some(Severity::Blocker));
         assert_eq!(judged("10.00", "95.10"), Some(Severity::Blocker));
+        // Of small metadata more has to be free.
+        assert_eq!(
+            [4, 16, 128, 16 << 10].map(|mebibytes| most_metadata(mebibytes << 20) as u32),
+            [75, 75, 96, 99]
+        );
     }
 }

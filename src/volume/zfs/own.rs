@@ -101,11 +101,13 @@ fn mounted(name: &str) -> Result<bool> {
 
 /// Again and again for a while.
 fn destroy(name: &str) -> Result<()> {
-    let command = zfs("destroy")?.arg(name);
+    // What a suspended pool keeps waiting does not die of a signal, and ends by itself when the pool is back.
+    let command = zfs("destroy")?.arg(name).spared();
     let mut attempt = 1;
     loop {
         match command.run() {
             Ok(_) => return Ok(()),
+            Err(error @ crate::sys::Error::StillRunning { .. }) => return Err(error.into()),
             Err(_) if report::one(name)?.is_none() => return Ok(()),
             Err(error) if attempt == ATTEMPTS => return Err(error.into()),
             Err(_) => attempt += 1,

@@ -21,6 +21,15 @@ pub struct PreparedZfs {
     notes: Vec<Finding>,
 }
 
+/// For tests of what comes of a pool that never answers.
+fn impatient(limit: Duration) -> Duration {
+    if crate::sys::failpoint::asked("zfs.impatient") {
+        Duration::from_secs(20)
+    } else {
+        limit
+    }
+}
+
 /// How far the set is.
 enum Step {
     /// Waits at the ioctl.
@@ -40,7 +49,7 @@ impl PreparedZfs {
             own::origin_is_the_same(snapshot)?;
         }
         let command = zfs("snapshot")?
-            .limit(LIMIT)
+            .limit(impatient(LIMIT))
             .args(["-o", &format!("{PROPERTY}={}", first.run)])
             .args(planned.iter().map(|snapshot| &snapshot.name));
         let mut prepared = PreparedZfs {
@@ -65,14 +74,24 @@ impl PreparedZfs {
             return Ok(prepared);
         }
         // It took its snapshot without a lock, or failed and says why.
-        let ended = brink.finish();
-        prepared.remove_all()?;
-        ended?;
+        prepared.give_up(brink)??;
         let reason = format!(
             "zfs snapshot did not get to its ioctl within {} s; what it made was removed",
             LIMIT.as_secs()
         );
         Err(Error::failed("snapshot", &first.volume.source, reason))
+    }
+
+    /// Lets the command end, removes what it made, and returns what came of it. One that runs on (its pool is suspended) is left to `cleanup`, for which the
+    /// run is alive until its end.
+    fn give_up(&self, brink: Brink) -> Result<Result<()>> {
+        match brink.finish() {
+            Err(running @ crate::sys::Error::StillRunning { .. }) => Err(running.into()),
+            ended => {
+                self.remove_all()?;
+                Ok(ended.map(drop).map_err(Error::from))
+            }
+        }
     }
 
     fn remove_all(&self) -> Result<()> {
@@ -97,7 +116,7 @@ impl Prepared for PreparedZfs {
         match std::mem::replace(&mut self.step, Step::Over) {
             Step::Waiting(mut brink) => {
                 crate::failpoint!("zfs.at-brink", || Error::failed("snapshot", "the volume", "failpoint"));
-                let fixed = brink.go(SNAPSHOT_LIMIT);
+                let fixed = brink.go(impatient(SNAPSHOT_LIMIT));
                 self.step = Step::Waiting(brink);
                 Ok((begun, fixed?))
             }
@@ -118,10 +137,11 @@ impl Prepared for PreparedZfs {
     }
 
     fn abandon(mut self: Box<Self>) -> Result<()> {
-        if let Step::Waiting(brink) = std::mem::replace(&mut self.step, Step::Over) {
-            drop(brink.finish());
+        match std::mem::replace(&mut self.step, Step::Over) {
+            // It may fail; then there is nothing to remove, or `remove` says why not.
+            Step::Waiting(brink) => self.give_up(brink).map(drop),
+            Step::Plain(_) | Step::Over => self.remove_all(),
         }
-        self.remove_all()
     }
 
     fn notes(&self) -> Vec<Finding> {
