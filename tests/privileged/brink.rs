@@ -148,7 +148,7 @@ fn origin(scene: &Scene) -> String {
 fn wait_for(what: &str, done: impl Fn() -> bool) {
     let begun = Instant::now();
     while !done() {
-        assert!(begun.elapsed() < Duration::from_secs(120), "{what}");
+        assert!(begun.elapsed() < Duration::from_secs(280), "{what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -249,8 +249,6 @@ fn metadata_that_fills_while_it_is_copied_lets_the_snapshot_go() {
 /// A pool on one device that can be made to fail, with files that are backed up, and nothing of them in ZFS's cache.
 struct Fragile {
     pool: String,
-    /// `failmode=wait`, the default.
-    waits: bool,
     top: std::path::PathBuf,
     tool: Tool,
     loop_device: String,
@@ -267,7 +265,9 @@ impl Fragile {
         let dir = tempfile::Builder::new().prefix("snapback-test-").tempdir().unwrap();
         let disk = Device::new("pool", 512);
         // ZFS would make partitions on the device itself.
-        let loop_device = run("losetup", &["--find", "--show", &disk.path()]).trim().to_owned();
+        let loop_device = run("losetup", &["--find", "--show", "--direct-io=on", &disk.path()])
+            .trim()
+            .to_owned();
         let pool = format!("snapbackfragile{}", std::process::id());
         let top = dir.path().join("mnt");
         let failmode = format!("failmode={mode}");
@@ -300,7 +300,6 @@ impl Fragile {
         tool.ok(&["init", "--repository", &text(&tool.repository)]);
         Some(Fragile {
             pool,
-            waits: mode == "wait",
             top,
             tool,
             loop_device,
@@ -309,7 +308,8 @@ impl Fragile {
         })
     }
 
-    /// Every read and write fails, and ZFS has seen it: it suspends the pool, or (`failmode=continue`) tries again and again.
+    /// Every read and write fails, and ZFS has seen it: it suspends the pool, or tries again and again, which comes to the same for whoever waits for a
+    /// transaction group. Without its daemon that declares devices faulty (zed) it was seen to do the latter, whatever `failmode` is.
     fn fails(&self) {
         self.disk.becomes(&format!("0 {} error", self.disk.sectors));
         let (top, pool) = (self.top.clone(), self.pool.clone());
@@ -317,9 +317,12 @@ impl Fragile {
         std::thread::spawn(move || std::fs::write(top.join("more"), [7; 4096]));
         std::thread::spawn(move || std::process::Command::new("zpool").args(["sync", &pool]).output());
         let begun = Instant::now();
-        let seen = || match self.waits {
-            true => self.state() == "SUSPENDED",
-            false => !run("zpool", &["status", &self.pool]).contains("No known data errors"),
+        let device = self.loop_device.trim_start_matches("/dev/");
+        let seen = || {
+            let status = run("zpool", &["status", "-p", &self.pool]);
+            let of_device = status.lines().find(|line| line.trim_start().starts_with(device));
+            let writes_failed = of_device.is_some_and(|line| line.split_whitespace().nth(3) != Some("0"));
+            writes_failed || self.state() == "SUSPENDED"
         };
         while !seen() {
             assert!(
@@ -436,19 +439,24 @@ fn a_pool_that_fails_while_it_is_copied_and_continues() {
     fragile.ends_well();
 }
 
-/// Whoever reads waits in the kernel until the pool is back, which no signal changes: then the run ends, without a backup.
+/// Reads fail, or wait in the kernel until the pool is back, which no signal changes: then the run ends, without a backup.
 #[test]
 fn a_pool_that_fails_while_it_is_copied_and_waits() {
     let Some(fragile) = Fragile::new("wait") else { return };
-    let child = fragile.backup_with("backup.readable", "gate");
+    let mut child = fragile.backup_with("backup.readable", "gate");
     fragile.fails();
     std::fs::write(fragile.dir.path().join("gate"), "").unwrap();
     // Longer than between two looks at the snapshots' health.
-    std::thread::sleep(Duration::from_secs(15));
+    let begun = Instant::now();
+    while child.try_wait().unwrap().is_none() && begun.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    eprintln!("the pool is {}", fragile.state());
     fragile.recovers();
     let output = child.wait_with_output().unwrap();
     eprintln!("{}", both(&output));
     assert_eq!(output.status.code(), Some(1), "{}", both(&output));
-    assert!(both(&output).contains("SUSPENDED"), "{}", both(&output));
+    let said = both(&output);
+    assert!(said.contains("SUSPENDED") || said.contains("files/one"), "{said}");
     fragile.ends_well();
 }

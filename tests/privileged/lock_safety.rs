@@ -110,7 +110,8 @@ fn make_big(scene: &Scene) {
     );
 }
 
-const UPDATE: &str = "UPDATE bulk SET hits = hits + SLEEP(0.005) WHERE id < 2000";
+/// A quarter of an hour, unless it is killed: on a slow machine the backup may take long to come to look.
+const UPDATE: &str = "UPDATE bulk SET hits = hits + SLEEP(0.5) WHERE id < 2000";
 const ALTER: &str = "ALTER TABLE big ADD COLUMN d INT, ADD INDEX (c), ALGORITHM=COPY";
 
 #[test]
@@ -151,7 +152,7 @@ fn mysql_is_never_queued_behind_a_backup() {
         return;
     };
     make_big(&scene);
-    let select = "SELECT COUNT(*) FROM bulk WHERE SLEEP(0.005) = 0 AND id < 2000";
+    let select = "SELECT COUNT(*) FROM bulk WHERE SLEEP(0.5) = 0 AND id < 2000";
     beside(&scene, "instance", "SELECT 1", UPDATE, Expect::Seen);
     beside(&scene, "instance", "SELECT 1", select, Expect::Seen);
     beside(&scene, "instance", "SELECT 1", ALTER, Expect::Seen);
