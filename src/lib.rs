@@ -14,6 +14,7 @@ pub mod export;
 pub mod forget;
 pub mod mount;
 pub mod restore;
+pub mod snapshot;
 pub mod verify;
 
 pub mod copy;
@@ -30,6 +31,7 @@ pub mod finding;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod held;
+pub mod hooks;
 pub mod journal;
 pub mod monitor;
 pub mod record;
