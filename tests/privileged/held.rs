@@ -341,3 +341,73 @@ fn hooks_run_outside_the_lock_unless_they_say_otherwise() {
     assert!(sets(&scene).is_empty());
     scene.assert_nothing_left();
 }
+
+#[test]
+fn a_stopped_server_gives_a_clean_set_and_a_killed_one_is_told() {
+    let Some(mut scene) = scene("") else { return };
+    let base: String = scene.server.one("SELECT @@log_bin_basename");
+    let file = scene.lab.path("server.cnf");
+    let datadir = text(&scene.server.datadir);
+    std::fs::write(&file, format!("[mysqld]\ndatadir={datadir}\nlog_bin={base}\n")).unwrap();
+    let config = std::fs::read_to_string(&scene.tool.config).unwrap();
+    let known = config.replace(
+        "  user: root\n",
+        &format!("  user: root\n  option_file: {}\n", text(&file)),
+    );
+    std::fs::write(&scene.tool.config, &known).unwrap();
+
+    // One that runs and only does not answer is not stopped.
+    let socket = text(&scene.server.socket);
+    std::fs::write(&scene.tool.config, known.replace(&socket, "/nonexistent/socket")).unwrap();
+    let said = refused(&scene, &["snapshot", "create"]);
+    assert!(said.contains("not stopped"), "{said}");
+    std::fs::write(&scene.tool.config, &known).unwrap();
+
+    scene.start_load().stop();
+    let wanted = scene.server.checksums(load::SCHEMA);
+    scene.server.stop();
+    let held = create(&scene, &["--label", "stopped"]);
+    assert_eq!((&held["level"], &held["server"]), (&"clean".into(), &"stopped".into()));
+    assert_eq!(held["record"]["exact"], true, "{held}");
+    let copy = scene.lab.path("clean");
+    scene.tool.ok(&[
+        "snapshot",
+        "exec",
+        "stopped",
+        "--",
+        "cp",
+        "-a",
+        &below(&scene),
+        &text(&copy),
+    ]);
+    let booted = Server::on(scene.server.flavour, &copy, &scene.lab.path("clean-run"), &[]);
+    assert!(!booted.log().contains("crash recovery"), "{}", booted.log());
+    assert_eq!(booted.checksums(load::SCHEMA), wanted);
+    drop(booted);
+    scene.tool.json(&["snapshot", "backup", "stopped"]);
+
+    scene.server.start();
+    // The position is where it went on: the server begins its next log there.
+    let position = &held["record"]["position"];
+    let end: (String, u64) = {
+        use mysql::prelude::Queryable;
+        let rows: Vec<(String, u64)> = scene.server.connect().query("SHOW BINARY LOGS").unwrap();
+        rows[rows.len() - 2].clone()
+    };
+    assert_eq!(
+        (&position["file"], &position["position"]),
+        (&end.0.into(), &end.1.into())
+    );
+
+    scene.server.kill();
+    let killed = scene.tool.json_with(&["snapshot", "create"], &[5]);
+    assert_eq!(
+        (&killed["level"], &killed["server"]),
+        (&"crash".into(), &"killed".into())
+    );
+    assert_eq!(killed["record"]["exact"], false);
+    for _ in 0..2 {
+        scene.tool.ok(&["snapshot", "delete", "latest"]);
+    }
+    scene.assert_nothing_left();
+}
