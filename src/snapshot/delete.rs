@@ -25,7 +25,7 @@ pub struct Removed {
 /// Removes one set: all of its snapshots, then its record.
 ///
 /// # Errors
-/// Somebody uses it, or a snapshot cannot be removed: the record stays until all are gone.
+/// Somebody uses it: it is as it was. Or one of its snapshots cannot be removed after another one was: the record stays until all are gone.
 pub fn delete(config: &Config, id: Id) -> Result<()> {
     delete_with(config, &volume::providers(config), id)
 }
@@ -46,8 +46,18 @@ fn delete_with(config: &Config, providers: &[Box<dyn Provider>], id: Id) -> Resu
         };
         held::replace(&config.state_dir, &doomed)?;
     }
-    for snapshot in held.snapshots() {
-        provider_of(providers, &snapshot.volume)?.remove(snapshot)?;
+    for (number, snapshot) in held.snapshots().enumerate() {
+        let removed = provider_of(providers, &snapshot.volume).and_then(|provider| Ok(provider.remove(snapshot)?));
+        if let Err(cause) = removed {
+            // All of it is still there: it can be used as before.
+            let whole = number == 0 && !held.deleting;
+            let back = if whole {
+                held::replace(&config.state_dir, held)
+            } else {
+                Ok(())
+            };
+            return Err(cause.and_rollback(back));
+        }
         crate::failpoint!("held.deleting");
     }
     for place in &held.places {
