@@ -43,6 +43,9 @@ fn print(report: &Report, dry_run: bool) {
         .removed_orphans
         .iter()
         .for_each(|name| output::line(format_args!("{verb} snapshot {name}")));
+    report.removed_sets.iter().for_each(|set| {
+        output::line(format_args!("{verb} held set {} ({})", set.id.short(), set.reason));
+    });
     report
         .findings
         .iter()
@@ -58,6 +61,7 @@ fn print(report: &Report, dry_run: bool) {
         .iter()
         .all(|run| run.removed.is_empty() && run.failed.is_empty())
         && report.removed_orphans.is_empty()
+        && report.removed_sets.is_empty()
         && report.repository_leftovers == 0;
     if nothing && report.findings.is_empty() {
         output::line("nothing was left");

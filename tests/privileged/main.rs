@@ -12,6 +12,7 @@ mod failing;
 mod failures;
 mod files;
 mod galera;
+mod held;
 mod kill_phases;
 mod lock_safety;
 mod lvm;
