@@ -29,6 +29,7 @@ pub mod finding;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod held;
 pub mod journal;
 pub mod monitor;
 pub mod record;

@@ -27,7 +27,7 @@ pub struct Layout {
 }
 
 /// A path of the server on its volume.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Placed {
     /// Absolute, without symlinks.
     pub path: PathBuf,
