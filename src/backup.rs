@@ -5,7 +5,7 @@
 
 pub(crate) mod examine;
 mod quiet;
-mod run;
+pub(crate) mod run;
 mod snapshots;
 mod store;
 pub(crate) mod trees;

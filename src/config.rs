@@ -1,5 +1,9 @@
 //! The configuration file: one [`load`](Config::load), strict about keys, with line and column in every error.
 
+mod service;
+
+pub use service::Service;
+
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -43,6 +47,8 @@ pub struct Config {
     pub lvm: Lvm,
     /// Restore drills (`verify --boot`).
     pub scratch: Scratch,
+    /// How the server is stopped and started.
+    pub service: Service,
     /// Where run journals are kept.
     pub state_dir: PathBuf,
     /// Which backups stay.
@@ -174,6 +180,7 @@ impl Default for Config {
             btrfs: Btrfs::default(),
             lvm: Lvm::default(),
             scratch: Scratch::default(),
+            service: Service::default(),
             state_dir: PathBuf::from("/var/lib/snapback"),
             retention: crate::retention::Policy::default(),
             tags: std::collections::BTreeMap::new(),
@@ -323,6 +330,9 @@ impl Config {
         )?;
         require(lock.attempts >= 1, "lock.attempts", "must be at least 1")?;
         if let Some((key, what)) = self.retention.wrong() {
+            require(false, key, what)?;
+        }
+        if let Some((key, what)) = self.service.wrong() {
             require(false, key, what)?;
         }
         let chunk = self.copy.chunk_size.as_u64();

@@ -14,6 +14,8 @@ pub mod export;
 pub mod forget;
 pub mod mount;
 pub mod restore;
+pub mod rollback;
+pub mod service;
 pub mod verify;
 
 pub mod copy;

@@ -2,6 +2,7 @@
 //!
 //! Every step can be asked whether it is done (`stand`, names and identities on the storage itself), so that it can be finished or undone after any death.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,9 @@ pub struct Swap {
     pub away: String,
     /// The device or pool, for providers that must reach it without a mount.
     pub device: String,
+    /// What the provider has to put back besides.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub details: BTreeMap<String, String>,
     /// Where the live volume is mounted; unmounted in reverse, mounted again in this order.
     pub mounts: Vec<Remount>,
 }
@@ -117,15 +121,28 @@ pub trait GoBack {
     /// # Errors
     /// A mount failed.
     fn mount_again(&self, swap: &Swap) -> Result<()> {
-        let mounts = read_mounts()?;
-        for one in &swap.mounts {
-            let there = mounts.0.iter().any(|mount| mount.mount_point == one.at && mount.fs_type == one.fs_type);
-            if !there {
-                sys::mount::mount_live(&one.source, &one.at, &one.fs_type, &one.options)?;
-            }
-        }
-        Ok(())
+        mount_missing(&swap.mounts)
     }
+
+    /// Names that snapshots of ours, known by their identities, have now, where an exchange changed them.
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    fn names_now(&self) -> Result<BTreeMap<String, String>> {
+        Ok(BTreeMap::new())
+    }
+}
+
+/// Makes those of the mounts that are not there.
+pub(super) fn mount_missing(wanted: &[Remount]) -> Result<()> {
+    let mounts = read_mounts()?;
+    for one in wanted {
+        let there = mounts.0.iter().any(|mount| mount.mount_point == one.at && mount.fs_type == one.fs_type);
+        if !there {
+            sys::mount::mount_live(&one.source, &one.at, &one.fs_type, &one.options)?;
+        }
+    }
+    Ok(())
 }
 
 /// Every mount of a volume, in the order of their making, with the options that make it again. `own` says which mounts are of the volume.

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::super::rollback::{GoBack, Own, Stand, Swap, read_mounts, remounts};
 use super::super::{Error, Result, Snapshot, Volume, mark};
-use super::{Btrfs, at, locate, place_of, volume_id};
+use super::{Btrfs, at, locate, place_of};
 use crate::detect::Mounts;
 use crate::sys;
 use crate::sys::btrfs::{Subvolume, TOP_INODE, commit, copy_writable, filesystem_uuid, nested_below, set_read_only, subvolume_of};
@@ -64,6 +64,7 @@ impl GoBack for Btrfs {
             fresh: beside("fresh")?,
             away: beside("away")?,
             device,
+            details: Default::default(),
             mounts: remounts(&held.volume, mounts, own, &format!("subvol={}", path.display()))?,
         })
     }
@@ -324,12 +325,6 @@ fn by_number(table: &str, id: u64) -> Option<&str> {
         let options = line.split_whitespace().nth(3).unwrap_or_default();
         !line.starts_with('#') && options.split(',').any(|option| option == wanted)
     })
-}
-
-/// `FSUUID:SUBVOLID` of what is live.
-pub fn live_id(volume: &Volume) -> Option<String> {
-    let (_, filesystem, subvolume) = locate::top_at(&volume.top).ok()??;
-    Some(volume_id(filesystem, subvolume.id))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::{OF, pool_of};
 use crate::detect::Mounts;
 
 /// The tag of our holds (zfs-hold(8)): nothing else destroys a snapshot that is being copied.
-const HOLD: &str = "snapback";
+pub const HOLD: &str = "snapback";
 
 /// How often a removal is tried, and how long it waits in between: somebody else may look at it for a moment.
 const ATTEMPTS: u32 = 20;
@@ -85,7 +85,21 @@ pub fn remove(snapshot: &Snapshot) -> Result<bool> {
     // Without our hold (a run that died before it) this fails, which is fine.
     let _ = zfs("release")?.args([HOLD, &snapshot.name]).run();
     destroy(&snapshot.name)?;
+    remove_kept(snapshot)?;
     Ok(true)
+}
+
+/// What a rollback kept is a dataset of its own, with the snapshot in it.
+fn remove_kept(snapshot: &Snapshot) -> Result<()> {
+    let Some((dataset, _)) = snapshot.name.split_once('@') else {
+        return Ok(());
+    };
+    let marked = dataset.rsplit('/').next().and_then(mark::run_of) == Some(snapshot.run);
+    let ours = |found: Dataset| found.run.as_deref() == Some(&snapshot.run.to_string());
+    if marked && report::one(dataset)?.is_some_and(ours) {
+        destroy(dataset)?;
+    }
+    Ok(())
 }
 
 /// Whether a snapshot is mounted, other than by a look into `.zfs/snapshot`, which passes.
