@@ -8,6 +8,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount,
@@ -101,7 +102,10 @@ pub fn hidden(source: &Path, fs_type: &str, options: &[(&str, &str)]) -> Result<
     }
     fsconfig_create(&context).map_err(fail)?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(fail)
+    let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(fail)?;
+    // That one only names the mount (O_PATH). What is opened in it keeps it.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(&mount, ".", flags, Mode::empty()).map_err(fail)
 }
 
 /// Unmounts a filesystem that is not ours from its mount point, which stays; `Ok(false)` when nothing is mounted there.
