@@ -4,10 +4,11 @@
 //! release), then [`store`] (copy, commit), then the snapshots are dropped.
 
 pub(crate) mod examine;
-mod quiet;
+pub(crate) mod facts;
+pub(crate) mod quiet;
 pub(crate) mod run;
-mod snapshots;
-mod store;
+pub(crate) mod snapshots;
+pub(crate) mod store;
 pub(crate) mod trees;
 
 pub(crate) use store::host_name;
@@ -54,6 +55,11 @@ pub fn backup(config: &Config, request: &Request, monitor: &dyn Monitor, cancel:
     let result = run
         .phase("detect", |_| examine::examine(config, cancel))
         .and_then(|examined| with_host(&mut run, config, request, &repository, examined));
+    ended(&run, result)
+}
+
+/// Ends a run with what came of it.
+pub(crate) fn ended<T>(run: &Run<'_>, result: Result<T>) -> Result<T> {
     match result {
         Ok(outcome) => {
             run.end()?;
@@ -102,36 +108,31 @@ fn with_host(
     repository: &Repository,
     mut examined: Examined,
 ) -> Result<Outcome> {
-    let blockers = examine::blockers(&examined.findings);
-    if !blockers.is_empty() {
-        return Err(Error::Refused(blockers));
-    }
-    run.note(
-        examined
-            .findings
-            .iter()
-            .filter(|finding| finding.severity != crate::finding::Severity::Note)
-            .cloned(),
-    );
+    refuse_or_note(run, &examined.findings)?;
     let planned = trees::plan(config, &examined.layout, &examined.paths);
 
     // Apart from the rest, because the lock borrows it alone.
     let mut database = examined.database.take();
-    let (moment, mut taken) = quiet::take(run, database.as_deref_mut(), &examined)?;
+    let (moment, mut taken) = quiet::take(run, config, "backup", database.as_deref_mut(), &examined)?;
     let database = database.as_deref();
-    let stored = quiet::take_apart(run, &examined, &mut taken).and_then(|()| {
-        crate::failpoint!("backup.readable");
-        let work = store::Work {
-            config,
-            request,
-            repository,
-            database,
-            examined: &examined,
-            planned: &planned,
-            moment,
-        };
-        store::store(run, work, &taken)
-    });
+    let time = moment.time;
+    let stored = quiet::take_apart(run, &examined, &mut taken)
+        .and_then(|()| {
+            crate::failpoint!("backup.readable");
+            facts::facts(run, &examined, &planned, database, moment, &taken)
+        })
+        .and_then(|facts| {
+            let work = store::Work {
+                config,
+                tags: &request.tags,
+                repository,
+                volumes: &examined.layout.volumes,
+                planned: &planned,
+                time,
+                facts,
+            };
+            store::store(run, work, &taken)
+        });
     // The snapshots go whether or not the copy succeeded, and a wish to end does not keep them.
     let dropped = run.closing_phase("drop", |run| taken.remove(&run.journal));
     match (stored, dropped) {
@@ -142,6 +143,19 @@ fn with_host(
         }
         (Err(cause), dropped) => Err(interrupted(cause).and_rollback(dropped)),
     }
+}
+
+/// Blockers end the run before anything is touched; warnings go into its record.
+pub(crate) fn refuse_or_note(run: &mut Run<'_>, findings: &[Finding]) -> Result<()> {
+    let blockers = examine::blockers(findings);
+    if !blockers.is_empty() {
+        return Err(Error::Refused(blockers));
+    }
+    let worth = findings
+        .iter()
+        .filter(|finding| finding.severity != crate::finding::Severity::Note);
+    run.note(worth.cloned());
+    Ok(())
 }
 
 /// The backup is committed; a snapshot that could not be removed is a warning, and the journal keeps it for `cleanup`.
@@ -163,7 +177,7 @@ fn with_last_words(run: &Run<'_>, outcome: Outcome) -> Outcome {
 }
 
 /// One word for "asked to end", whichever layer noticed first.
-fn interrupted(error: Error) -> Error {
+pub(crate) fn interrupted(error: Error) -> Error {
     match error.kind() {
         crate::error::Kind::Interrupted(signal) if !matches!(error, Error::Rollback { .. }) => {
             Error::Interrupted(signal)

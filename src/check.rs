@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::database::{Consistency, PathRole, ServerFacts, Strategy, WrittenPath};
 use crate::detect::Layout;
 use crate::finding::Finding;
+use crate::held;
 use crate::record::RootRecord;
 use crate::sys::signal::Cancel;
 use crate::volume::Volume;
@@ -68,6 +69,9 @@ pub struct RepositoryState {
 pub fn check(config: &Config, cancel: &Cancel) -> Result<Plan> {
     let mut examined = examine::examine(config, cancel)?;
     let repository = repository_state(config, &mut examined.findings);
+    let kept = held::list(&config.state_dir)?;
+    examined.findings.extend(kept.findings);
+    examined.findings.extend(held::findings(&kept.sets, config));
     let roots = trees::records(config, &examined);
     Ok(Plan {
         server: examined.database.as_ref().map(|database| database.facts().clone()),

@@ -7,9 +7,12 @@ use crate::config::Config;
 use crate::database;
 use crate::detect::Mounts;
 use crate::finding::Finding;
+use crate::held::{self, Kept};
 use crate::journal::{self, Made, Past};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
+use crate::rollback;
+use crate::snapshot::{self, Removed};
 use crate::sys;
 use crate::sys::signal::Cancel;
 use crate::units::Id;
@@ -30,10 +33,14 @@ pub struct Request {
 pub struct Report {
     /// The runs that left something.
     pub runs: Vec<RunLeft>,
+    /// Rollbacks that had died.
+    pub rollbacks: Vec<rollback::Resumed>,
     /// Snapshots with our mark that no journal knows; removed only when asked.
     pub orphans: Vec<String>,
     /// Those of them that were removed (or would be).
     pub removed_orphans: Vec<String>,
+    /// Held sets that were removed (or would be): their time is over, or their removal had begun.
+    pub removed_sets: Vec<Removed>,
     /// Unfinished files removed from the repository (or that would be).
     pub repository_leftovers: u64,
     /// What a person must read.
@@ -59,19 +66,35 @@ pub struct RunLeft {
 /// The journals or the mount table cannot be read. What could not be undone is in the report.
 pub fn cleanup(config: &Config, request: &Request, monitor: &dyn Monitor, cancel: &Cancel) -> Result<Report> {
     let providers = volume::providers(config);
-    let mounts = Mounts::read()?;
     let mut report = Report::default();
     let past = journal::list(&config.state_dir)?;
-    let known: Vec<Id> = past.runs.iter().map(|one| one.run).collect();
+    // After the journals: a run writes its set's record before its journal goes.
+    let kept = held::list(&config.state_dir)?;
+    let mut known: Vec<Id> = past.runs.iter().map(|one| one.run).collect();
+    known.extend(&kept.named);
     report.findings.extend(past.findings);
+    report.findings.extend(kept.findings.iter().cloned());
     // First of all, of every run: whoever writes to a frozen filesystem waits, and so would what follows.
     let thawed: Vec<RunLeft> = past.runs.iter().map(|one| thaw_run(request, one)).collect();
+    report.rollbacks = rollback::resume_all(config, request.dry_run, monitor)?;
     for (one, left) in past.runs.into_iter().zip(thawed) {
         cancel.check()?;
         monitor.message(&format!("run {}", one.run.short()));
-        report.runs.push(undo_run(config, request, &providers, one, left));
+        report
+            .runs
+            .push(undo_run(config, request, &providers, &kept, one, left));
     }
-    orphans(request, &providers, &mounts, &known, &mut report);
+    // What an unfinished rollback needs must not expire, nor count as nobody's.
+    if report
+        .rollbacks
+        .iter()
+        .all(|one| matches!(one.result, "finished" | "undone"))
+    {
+        sets(config, request, &mut report)?;
+        known.extend(held::list(&config.state_dir)?.named);
+        let mounts = Mounts::read()?;
+        orphans(request, &providers, &mounts, &known, &mut report);
+    }
     repository_leftovers(config, request, &mut report);
     Ok(report)
 }
@@ -105,13 +128,22 @@ fn undo_run(
     config: &Config,
     request: &Request,
     providers: &[Box<dyn Provider>],
+    kept: &Kept,
     past: Past,
     mut left: RunLeft,
 ) -> RunLeft {
     if past.alive {
         return left;
     }
-    for made in past.left.iter().rev() {
+    if kept.named.contains(&past.run) && kept.of(past.run).is_none() {
+        left.failed.push("the record of its held set cannot be read".to_owned());
+        return left;
+    }
+    let stays = |made: &Made| match (made, kept.of(past.run)) {
+        (Made::Snapshot(snapshot), Some(held)) => held.holds(snapshot),
+        _ => false,
+    };
+    for made in past.left.iter().rev().filter(|made| !stays(made)) {
         let name = name_of(made);
         if request.dry_run {
             left.removed.push(name);
@@ -130,6 +162,21 @@ fn undo_run(
         left.failed.push(error.to_string());
     }
     left
+}
+
+/// Held sets: removals go on, those whose time is over go, and what is wrong with the others is said.
+fn sets(config: &Config, request: &Request, report: &mut Report) -> Result<()> {
+    let removals = [
+        snapshot::finish_deletions(config, request.dry_run)?,
+        snapshot::expire(config, jiff::Timestamp::now(), request.dry_run)?,
+    ];
+    for (removed, findings) in removals {
+        report.removed_sets.extend(removed);
+        report.findings.extend(findings);
+    }
+    let left = held::list(&config.state_dir)?.sets;
+    report.findings.extend(held::findings(&left, config));
+    Ok(())
 }
 
 /// Undoes one thing; `Ok(false)` when it was gone already.

@@ -1,10 +1,15 @@
 //! The configuration file: one [`load`](Config::load), strict about keys, with line and column in every error.
 
+mod held;
+mod hooks;
 mod service;
 
 pub use service::Service;
 
 use std::path::{Path, PathBuf};
+
+pub use held::{HeldPolicy, OnFull};
+pub use hooks::{Hook, Hooks};
 
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +56,10 @@ pub struct Config {
     pub service: Service,
     /// Where run journals are kept.
     pub state_dir: PathBuf,
+    /// Commands around a snapshot or a rollback.
+    pub hooks: Hooks,
+    /// Held sets whose storage fills.
+    pub held: HeldPolicy,
     /// Which backups stay.
     pub retention: crate::retention::Policy,
     /// Tags for every backup.
@@ -122,7 +131,7 @@ pub struct Btrfs {
 }
 
 /// LVM.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Lvm {
     /// The copy-on-write space of a thick snapshot: `auto`, a size, or a part of the origin such as `20%`.
@@ -130,6 +139,8 @@ pub struct Lvm {
     /// A snapshot whose copy-on-write space fills is extended up to this, while the volume group has room; `None`: never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cow_limit: Option<CowSize>,
+    /// The copy-on-write space of a thick snapshot that is held (`snapback snapshot create`): it lives for days.
+    pub held_cow_size: CowSize,
 }
 
 /// Restore drills: where a backup is restored to, and how its private server is run.
@@ -182,6 +193,8 @@ impl Default for Config {
             scratch: Scratch::default(),
             service: Service::default(),
             state_dir: PathBuf::from("/var/lib/snapback"),
+            hooks: Hooks::default(),
+            held: HeldPolicy::default(),
             retention: crate::retention::Policy::default(),
             tags: std::collections::BTreeMap::new(),
         }
@@ -199,6 +212,16 @@ impl Default for Lock {
             blocker_age: Span(jiff::SignedDuration::from_millis(500)),
             on_busy: OnBusy::Wait,
             raise_durability: true,
+        }
+    }
+}
+
+impl Default for Lvm {
+    fn default() -> Lvm {
+        Lvm {
+            cow_size: CowSize::Auto,
+            cow_limit: None,
+            held_cow_size: CowSize::Percent(50),
         }
     }
 }
@@ -329,12 +352,22 @@ impl Config {
             "must not be longer than an hour",
         )?;
         require(lock.attempts >= 1, "lock.attempts", "must be at least 1")?;
-        if let Some((key, what)) = self.retention.wrong() {
+        for (key, what) in self
+            .retention
+            .wrong()
+            .into_iter()
+            .chain(self.hooks.wrong(lock.hold_limit))
+        {
             require(false, key, what)?;
         }
         if let Some((key, what)) = self.service.wrong() {
             require(false, key, what)?;
         }
+        require(
+            self.held.at >= 1.0 && self.held.at < 100.0,
+            "held.at",
+            "must be between 1 and 100",
+        )?;
         let chunk = self.copy.chunk_size.as_u64();
         require(
             ChunkClass::of(chunk).is_some(),

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Config;
 use crate::detect::Placed;
 use crate::finding::Finding;
 use crate::record::{Record, RootRecord};
@@ -123,12 +124,16 @@ impl Held {
     }
 }
 
-/// A warning for each snapshot of the sets that is gone, or cannot be trusted any more, or soon may not be.
-pub fn findings(sets: &[Held], providers: &[Box<dyn Provider>]) -> Vec<Finding> {
+/// A warning for each snapshot of the sets that is gone, or cannot be trusted any more, or soon may not be. Changes nothing.
+pub fn findings(sets: &[Held], config: &Config) -> Vec<Finding> {
+    let mut config = config.clone();
+    // Without it nothing is extended.
+    config.lvm.cow_limit = None;
+    let providers = volume::providers(&config);
     let mut findings = Vec::new();
     for held in sets.iter().filter(|held| !held.deleting) {
         for snapshot in held.snapshots() {
-            let Some((code, reason)) = trouble(snapshot, providers) else {
+            let Some((code, reason)) = trouble(snapshot, &providers) else {
                 continue;
             };
             let id = held.id.short();

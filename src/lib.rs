@@ -16,6 +16,7 @@ pub mod mount;
 pub mod restore;
 pub mod rollback;
 pub mod service;
+pub mod snapshot;
 pub mod verify;
 
 pub mod copy;
@@ -32,6 +33,7 @@ pub mod finding;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod held;
+pub mod hooks;
 pub mod journal;
 pub mod monitor;
 pub mod record;

@@ -21,6 +21,7 @@ use crate::backup::run::Run;
 use crate::config::Config;
 use crate::finding::Finding;
 use crate::held;
+use crate::hooks::{self, Point};
 use crate::monitor::Monitor;
 use crate::sys::signal::Cancel;
 use crate::units::Id;
@@ -89,7 +90,12 @@ pub fn rollback(
     }
 }
 
-fn begun(config: &Config, request: &Request, run: &mut Run<'_>, confirm: &dyn Fn(&Plan) -> Result<bool>) -> Result<Outcome> {
+fn begun(
+    config: &Config,
+    request: &Request,
+    run: &mut Run<'_>,
+    confirm: &dyn Fn(&Plan) -> Result<bool>,
+) -> Result<Outcome> {
     let chosen = held::choose(&config.state_dir, &request.set)?;
     let in_use = held::take_for(&config.state_dir, chosen.id, true)?;
     let set = &in_use.held;
@@ -103,7 +109,30 @@ fn begun(config: &Config, request: &Request, run: &mut Run<'_>, confirm: &dyn Fn
         return Ok(Outcome::nothing(plan));
     }
     run.cancel.check()?;
-    let record = Record::new(id, set, swaps);
+    let facts = |succeeded| hooks::Facts {
+        run: id,
+        command: "rollback",
+        host: set.host.clone(),
+        position: set.record.position.as_ref(),
+        succeeded,
+    };
+    hooks::run(&config.hooks, Point::BeforeRollback, &facts(None), run.monitor)?;
+    let result = exchange(config, request, run, Record::new(id, set, swaps), plan);
+    let said = hooks::run_after(
+        &config.hooks,
+        Point::AfterRollback,
+        &facts(Some(result.is_ok())),
+        run.monitor,
+    );
+    result.map(|mut outcome| {
+        outcome.findings.extend(said);
+        outcome
+    })
+}
+
+/// What is recorded from here on is finished or undone.
+fn exchange(config: &Config, request: &Request, run: &mut Run<'_>, record: Record, plan: Plan) -> Result<Outcome> {
+    let id = record.id;
     record.write(&config.state_dir)?;
     crate::failpoint!("rollback.planned");
     let begun = std::time::Instant::now();
@@ -121,7 +150,9 @@ fn begun(config: &Config, request: &Request, run: &mut Run<'_>, confirm: &dyn Fn
         }),
         // From here on only what is finished is whole: the record stays, cleanup goes on.
         Err(error) if steps.is_past_return() => Err(Error::Rollback {
-            cause: Box::new(Error::failed("the volumes are back at the held set, but not all is done".to_owned())),
+            cause: Box::new(Error::failed(
+                "the volumes are back at the held set, but not all is done".to_owned(),
+            )),
             rollback: Box::new(error),
         }),
         Err(error) => Err(error.and_rollback(steps.undo())),

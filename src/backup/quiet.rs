@@ -5,15 +5,18 @@ use std::time::Instant;
 use super::examine::Examined;
 use super::run::Run;
 use super::snapshots::{self, Ready, Taken};
+use crate::config::{Config, Hooks};
 use crate::database::{
     self, Coordinates, Database, LockFigures, QuiesceContext, QuiescePlan, Released, SettlePoint, Strategy,
 };
+use crate::hooks::{self, Facts, Point};
 use crate::journal::{Journal, Made};
+use crate::monitor::Monitor;
 use crate::volume::{Provider, Volume};
 use crate::{Error, Result};
 
 /// What was true at the instant of the snapshot.
-pub(super) struct Moment {
+pub(crate) struct Moment {
     /// Wall time, for the backup's name.
     pub time: jiff::Timestamp,
     /// Lock timings, when there was a database.
@@ -24,9 +27,48 @@ pub(super) struct Moment {
     pub exact: bool,
 }
 
-/// Takes the database's volumes at one instant under the lock (or none, as the strategy says).
-pub(super) fn take<'e>(
+/// Takes the database's volumes at one instant, between the administrator's hooks. `command`: what they are told the run is.
+pub(crate) fn take<'e>(
     run: &mut Run<'_>,
+    config: &Config,
+    command: &'static str,
+    database: Option<&mut (dyn Database + 'static)>,
+    examined: &'e Examined,
+) -> Result<(Moment, Taken<'e>)> {
+    let mut facts = Facts {
+        run: run.id,
+        command,
+        host: super::host_name(config),
+        position: None,
+        succeeded: None,
+    };
+    let hooks = &config.hooks;
+    let before = if Point::BeforeQuiesce.of(hooks).is_empty() {
+        Ok(())
+    } else {
+        run.phase("before-hooks", |run| {
+            hooks::run(hooks, Point::BeforeQuiesce, &facts, run.monitor)
+        })
+    };
+    let result = before.and_then(|()| take_now(run, hooks, &facts, database, examined));
+    // Also after a failure: what the first ones stopped goes on again.
+    if !Point::AfterRelease.of(hooks).is_empty() {
+        let moment = result.as_ref().ok().map(|(moment, _)| moment);
+        facts.position = moment.and_then(|moment| moment.coordinates.position.as_ref());
+        facts.succeeded = Some(result.is_ok());
+        let said = run.closing_phase("after-hooks", |run| {
+            Ok(hooks::run_after(hooks, Point::AfterRelease, &facts, run.monitor))
+        });
+        run.note(said.unwrap_or_default());
+    }
+    result
+}
+
+/// Under the lock (or none, as the strategy says).
+fn take_now<'e>(
+    run: &mut Run<'_>,
+    hooks: &Hooks,
+    facts: &Facts<'_>,
     database: Option<&mut (dyn Database + 'static)>,
     examined: &'e Examined,
 ) -> Result<(Moment, Taken<'e>)> {
@@ -40,21 +82,22 @@ pub(super) fn take<'e>(
     let volumes: Vec<Volume> = instant.volumes().cloned().collect();
     let keep_clear = examined.directories_of_server();
     let mut taken = Taken::default();
-    let Some(database) = database else {
-        let moment = Moment {
-            time: jiff::Timestamp::now(),
-            lock: None,
-            coordinates: Coordinates::default(),
-            exact: false,
-        };
-        return Ok((moment, taken));
-    };
+    if volumes.is_empty() {
+        return Ok((Moment::unlocked(), taken));
+    }
     run.phase("settle", |_| {
         snapshots::settle(providers, &volumes, snapshots::rounds(SettlePoint::Before))
     })?;
     let limit = quiesce.limits.hold_limit;
     let ready = run.phase("prepare", |run| Ready::new(run, providers, instant, &keep_clear, limit))?;
-    let (moment, ready, fixed) = locked(run, database, quiesce, providers, &volumes, ready)?;
+    let (moment, ready, fixed) = match database {
+        Some(database) => {
+            let told = InLock { hooks, facts };
+            locked(run, database, quiesce, providers, &volumes, ready, &told)?
+        }
+        // Nobody writes: the server is stopped.
+        None => unlocked(run, ready)?,
+    };
     let added = run.closing_phase("mount", |run| taken.add(run, ready.finish(&run.journal)?, fixed, true));
     match added {
         Ok(()) => Ok((moment, taken)),
@@ -62,8 +105,44 @@ pub(super) fn take<'e>(
     }
 }
 
+impl Moment {
+    /// Now, with no server that was asked anything.
+    fn unlocked() -> Moment {
+        Moment {
+            time: jiff::Timestamp::now(),
+            lock: None,
+            coordinates: Coordinates::default(),
+            exact: false,
+        }
+    }
+}
+
+fn unlocked<'p>(run: &mut Run<'_>, mut ready: Ready<'p>) -> Result<(Moment, Ready<'p>, (Instant, Instant))> {
+    let fixed = run.phase("snapshot", |_| Ok((Moment::unlocked(), ready.fix()?)));
+    match fixed {
+        Ok((moment, fixed)) => Ok((moment, ready, fixed)),
+        Err(cause) => Err(cause.and_rollback(ready.abandon(&run.journal))),
+    }
+}
+
+/// The hooks that the administrator wants to run under the lock.
+struct InLock<'h> {
+    hooks: &'h Hooks,
+    facts: &'h Facts<'h>,
+}
+
+impl InLock<'_> {
+    fn run(&self, coordinates: &Coordinates, monitor: &dyn Monitor) -> Result<()> {
+        let facts = Facts {
+            position: coordinates.position.as_ref(),
+            ..self.facts.clone()
+        };
+        hooks::run(self.hooks, Point::InLock, &facts, monitor)
+    }
+}
+
 /// Takes the snapshots of volumes that hold only files, each by itself, with the lock long gone.
-pub(super) fn take_apart<'e>(run: &mut Run<'_>, examined: &'e Examined, taken: &mut Taken<'e>) -> Result<()> {
+pub(crate) fn take_apart<'e>(run: &mut Run<'_>, examined: &'e Examined, taken: &mut Taken<'e>) -> Result<()> {
     let layout = &examined.layout;
     let apart: Vec<Volume> = layout
         .own_volumes()
@@ -91,6 +170,7 @@ fn locked<'p>(
     providers: &[Box<dyn Provider>],
     volumes: &[Volume],
     mut ready: Ready<'p>,
+    in_lock: &InLock<'_>,
 ) -> Result<(Moment, Ready<'p>, (Instant, Instant))> {
     if let Err(asked) = run.cancel.check() {
         return Err(asked.and_rollback(ready.abandon(&run.journal)));
@@ -120,7 +200,9 @@ fn locked<'p>(
     let quiet = Instant::now();
     let time = jiff::Timestamp::now();
     crate::failpoint!("backup.locked");
-    let fixed = ready.fix();
+    let fixed = in_lock
+        .run(quiesced.coordinates(), run.monitor)
+        .and_then(|()| ready.fix());
     crate::failpoint!("backup.fixed");
     let asked = Instant::now();
     let released = match &fixed {

@@ -1,5 +1,7 @@
 //! The snapshots of a run: planned and written down, settled, prepared, taken under the lock, read, removed.
 
+mod kept;
+
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -252,6 +254,8 @@ pub(crate) struct Readable<'p> {
     pub with_database: bool,
     /// What its health gave to say was said.
     warned: AtomicBool,
+    /// A record names it: it is never removed from here.
+    kept: bool,
 }
 
 /// All snapshots of a run. Dropping it removes them, unseen; the normal path calls [`remove`](Taken::remove).
@@ -301,6 +305,7 @@ impl<'p> Taken<'p> {
                 create_us,
                 with_database,
                 warned: AtomicBool::new(false),
+                kept: false,
             });
         }
         for readable in self.all.iter_mut().skip(before) {
@@ -409,7 +414,9 @@ impl Readable<'_> {
 
     fn let_go(&self) -> Result<()> {
         self.provider.unmount(&self.snapshot, &self.at)?;
-        self.provider.remove(&self.snapshot)?;
+        if !self.kept {
+            self.provider.remove(&self.snapshot)?;
+        }
         Ok(())
     }
 }

@@ -153,6 +153,9 @@ pub(super) enum Command {
         after_help = "Reads every pack that a backup refers to. Removes no backup and no object. Exit status 4 when a backup lost something.\n\nExamples:\n  snapback repair --dry-run\n  snapback repair"
     )]
     Repair(super::repair::Repair),
+    /// Held snapshots, the way back from maintenance: taken like a backup, without the copy
+    #[command(after_help = super::snapshot::EXAMPLES)]
+    Snapshot(super::snapshot::Snapshot),
     /// Remove what dead runs left on this host: snapshots, settings, unfinished files
     #[command(
         after_help = "Runs that are alive are left alone. Only what snapback wrote down before making it is touched.\n\nExamples:\n  snapback cleanup --dry-run\n  snapback cleanup"

@@ -48,7 +48,7 @@ pub(super) fn run(arguments: &Backup, context: &Context<'_>) -> Result<Exit> {
 }
 
 /// The shape that machines rely on (docs/cli.md).
-fn as_json(outcome: &Outcome) -> serde_json::Value {
+pub(super) fn as_json(outcome: &Outcome) -> serde_json::Value {
     let (manifest, record) = (&outcome.manifest, &outcome.record);
     let lock = record.lock.as_ref().map(|lock| {
         json!({

@@ -15,6 +15,8 @@ pub(super) enum Exit {
     Damaged,
     Warnings,
     Signal(i32),
+    /// That of a command that ran for us.
+    Status(u8),
 }
 
 impl Exit {
@@ -52,6 +54,7 @@ impl From<Exit> for ExitCode {
             Exit::Busy => 3,
             Exit::Damaged => 4,
             Exit::Warnings => 5,
+            Exit::Status(status) => status,
             Exit::Signal(signal) => 128u8.saturating_add(u8::try_from(signal).unwrap_or(0)),
         })
     }

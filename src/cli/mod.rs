@@ -19,7 +19,9 @@ mod progress;
 mod prune;
 mod repair;
 mod restore;
+mod rollback;
 mod show;
+mod snapshot;
 mod timeline;
 mod verify;
 mod words;
@@ -89,6 +91,7 @@ fn run(command: Command, global: &Global, cancel: &Cancel) -> Result<Exit> {
         Command::Hold(arguments) => hold::run(&arguments, &context),
         Command::Prune(arguments) => prune::run(&arguments, &context),
         Command::Repair(arguments) => repair::run(&arguments, &context),
+        Command::Snapshot(arguments) => snapshot::run(&arguments, &context),
         Command::Cleanup(arguments) => cleanup::run(&arguments, &context),
         Command::Completions(arguments) => completions::completions(&arguments),
         Command::Man(arguments) => completions::man(&arguments),

@@ -41,7 +41,9 @@ pub(super) struct Rollback {
 pub(super) fn run(arguments: &Rollback, context: &Context<'_>) -> Result<Exit> {
     let config: Config = context.config()?;
     if !arguments.yes && !arguments.dry_run && (context.global.json || !std::io::stdin().is_terminal()) {
-        return Err(Error::usage("there is no terminal to ask on: --yes does without, --dry-run only shows what would be lost"));
+        return Err(Error::usage(
+            "there is no terminal to ask on: --yes does without, --dry-run only shows what would be lost",
+        ));
     }
     let request = Request {
         set: arguments.id.clone(),
@@ -61,7 +63,11 @@ pub(super) fn run(arguments: &Rollback, context: &Context<'_>) -> Result<Exit> {
         output::json(&outcome)?;
     } else if arguments.dry_run {
         show(&outcome.plan);
-        let blocked = outcome.plan.findings.iter().any(|finding| finding.severity == crate::finding::Severity::Blocker);
+        let blocked = outcome
+            .plan
+            .findings
+            .iter()
+            .any(|finding| finding.severity == crate::finding::Severity::Blocker);
         return Ok(if blocked { Exit::Failed } else { Exit::Done });
     } else {
         tell(&outcome);
@@ -70,7 +76,11 @@ pub(super) fn run(arguments: &Rollback, context: &Context<'_>) -> Result<Exit> {
 }
 
 fn show(plan: &Plan) {
-    let label = plan.label.as_ref().map(|label| format!(" ({label})")).unwrap_or_default();
+    let label = plan
+        .label
+        .as_ref()
+        .map(|label| format!(" ({label})"))
+        .unwrap_or_default();
     output::line(format_args!(
         "{} {}{label}, {} of {}",
         output::bold("back to held set"),
@@ -94,7 +104,9 @@ fn show(plan: &Plan) {
     });
     if !plan.others.is_empty() {
         output::line("  these go back as well:");
-        plan.others.iter().for_each(|path| output::line(format_args!("    {}", path.display())));
+        plan.others
+            .iter()
+            .for_each(|path| output::line(format_args!("    {}", path.display())));
     }
     if !plan.newer.is_empty() {
         let names: Vec<String> = plan.newer.iter().map(|id| id.short()).collect();
@@ -103,7 +115,9 @@ fn show(plan: &Plan) {
     if let Some(how) = &plan.server {
         output::line(format_args!("the server runs ({how})"));
     }
-    plan.findings.iter().for_each(|finding| output::line(output::finding(finding)));
+    plan.findings
+        .iter()
+        .for_each(|finding| output::line(output::finding(finding)));
 }
 
 fn ask() -> Result<bool> {
@@ -125,7 +139,10 @@ fn tell(outcome: &Outcome) {
             "{} in {took}: the server answers ({version})",
             output::green("rolled back")
         )),
-        None => output::line(format_args!("{} in {took}; start the server", output::green("rolled back"))),
+        None => output::line(format_args!(
+            "{} in {took}; start the server",
+            output::green("rolled back")
+        )),
     }
     if let Some(kept) = outcome.kept {
         let id = kept.short();
@@ -133,5 +150,8 @@ fn tell(outcome: &Outcome) {
             "what was live before is held set {id}: `snapback snapshot rollback {id}` brings it back, `snapback snapshot delete {id}` gives up its room"
         ));
     }
-    outcome.findings.iter().for_each(|finding| output::line(output::finding(finding)));
+    outcome
+        .findings
+        .iter()
+        .for_each(|finding| output::line(output::finding(finding)));
 }

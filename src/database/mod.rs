@@ -99,6 +99,14 @@ pub struct ServerFacts {
     pub variables: std::collections::BTreeMap<String, String>,
 }
 
+impl ServerFacts {
+    /// Whether it takes no writes, as when it is paused for maintenance.
+    pub fn is_read_only(&self) -> bool {
+        let value = self.variables.get("read_only").map(String::as_str);
+        matches!(value, Some("1" | "ON"))
+    }
+}
+
 /// What a path of the server holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -65,11 +65,19 @@ pub fn plan(config: &Config, request: &Request, set: &Held, run: Id) -> Result<(
     let mounts = Mounts::read()?;
     let mut findings = Vec::new();
     let mut swaps: Vec<(usize, Swap)> = Vec::new();
-    for (index, held) in set.volumes.iter().enumerate().filter(|(_, held)| goes_back(set, held.with_database)) {
+    for (index, held) in set
+        .volumes
+        .iter()
+        .enumerate()
+        .filter(|(_, held)| goes_back(set, held.with_database))
+    {
         let provider = provider_of(&providers, &held.snapshot.volume)?;
         let Some(way) = provider.go_back() else {
             let said = format!("{:?} cannot roll back {}", provider.kind(), held.snapshot.volume.source);
-            findings.push(Finding::blocker("no-rollback", said).remedy("`snapback snapshot backup` and `restore` can bring it back"));
+            findings.push(
+                Finding::blocker("no-rollback", said)
+                    .remedy("`snapback snapshot backup` and `restore` can bring it back"),
+            );
             continue;
         };
         match way.plan(run, &held.snapshot, &mounts) {
@@ -77,19 +85,32 @@ pub fn plan(config: &Config, request: &Request, set: &Held, run: Id) -> Result<(
             Err(error) => findings.push(Finding::blocker("no-rollback", error.to_string())),
         }
     }
-    let datadir = set.placed.iter().find(|placed| placed.role == crate::database::PathRole::Datadir);
+    let datadir = set
+        .placed
+        .iter()
+        .find(|placed| placed.role == crate::database::PathRole::Datadir);
     swaps.sort_by_key(|(index, _)| datadir.is_none_or(|datadir| datadir.volume != *index));
     findings.extend(own_places(config, set, &swaps, &mounts));
     findings.extend(mounted_inside(&swaps, &mounts));
     let server = server_of(set);
     findings.extend(server_findings(config, request, server.as_deref()));
-    let others: Vec<PathBuf> = swaps.iter().flat_map(|(index, _)| others(set, *index)).take(SHOWN).collect();
+    let others: Vec<PathBuf> = swaps
+        .iter()
+        .flat_map(|(index, _)| others(set, *index))
+        .take(SHOWN)
+        .collect();
     if !others.is_empty() && !request.with_files {
         let names: Vec<String> = others.iter().map(|path| path.display().to_string()).collect();
-        let said = format!("the volumes hold more than the set, and that would go back as well: {}", names.join(", "));
+        let said = format!(
+            "the volumes hold more than the set, and that would go back as well: {}",
+            names.join(", ")
+        );
         findings.push(Finding::blocker("other-files", said).remedy("--with-files, if it may"));
     }
-    let newer = held::list(&config.state_dir)?.sets.into_iter().filter(|other| other.time > set.time && other.id != set.id);
+    let newer = held::list(&config.state_dir)?
+        .sets
+        .into_iter()
+        .filter(|other| other.time > set.time && other.id != set.id);
     let plan = Plan {
         set: set.id,
         label: set.label.clone(),
@@ -144,12 +165,19 @@ fn own_places(config: &Config, set: &Held, swaps: &[(usize, Swap)], mounts: &Mou
 
 /// A mount inside of a volume that goes back would be left hanging in what is kept.
 fn mounted_inside(swaps: &[(usize, Swap)], mounts: &Mounts) -> Vec<Finding> {
-    let ours: Vec<&PathBuf> = swaps.iter().flat_map(|(_, swap)| swap.mounts.iter().map(|mount| &mount.at)).collect();
+    let ours: Vec<&PathBuf> = swaps
+        .iter()
+        .flat_map(|(_, swap)| swap.mounts.iter().map(|mount| &mount.at))
+        .collect();
     let mut findings = Vec::new();
     for (_, swap) in swaps {
         for mount in mounts.below(&swap.held.volume.top) {
             if !ours.contains(&&mount.mount_point) {
-                let said = format!("{} is mounted inside of {}", mount.mount_point.display(), swap.held.volume.source);
+                let said = format!(
+                    "{} is mounted inside of {}",
+                    mount.mount_point.display(),
+                    swap.held.volume.source
+                );
                 findings.push(Finding::blocker("mounted-inside", said).remedy("unmount it first"));
             }
         }
@@ -162,8 +190,11 @@ fn server_findings(config: &Config, request: &Request, server: Option<&str>) -> 
     match (request.stop_server, config.service.is_set()) {
         (true, true) => None,
         (true, false) => Some(
-            Finding::blocker("no-service", "the configuration does not say how the server is stopped and started")
-                .remedy("set `service: {name: UNIT}` (docs/configuration.md)"),
+            Finding::blocker(
+                "no-service",
+                "the configuration does not say how the server is stopped and started",
+            )
+            .remedy("set `service: {name: UNIT}` (docs/configuration.md)"),
         ),
         (false, _) if request.dry_run => Some(Finding::note("server-runs", format!("the server runs: {how}"))),
         (false, _) => Some(
@@ -176,8 +207,16 @@ fn server_findings(config: &Config, request: &Request, server: Option<&str>) -> 
 /// What lies on a volume and belongs to no part of the set.
 fn others(set: &Held, index: usize) -> Vec<PathBuf> {
     let top = &set.volumes[index].snapshot.volume.top;
-    let placed = set.placed.iter().filter(|placed| placed.volume == index).map(|placed| &placed.relative);
-    let trees = set.trees.iter().filter(|tree| tree.volume == index).map(|tree| &tree.relative);
+    let placed = set
+        .placed
+        .iter()
+        .filter(|placed| placed.volume == index)
+        .map(|placed| &placed.relative);
+    let trees = set
+        .trees
+        .iter()
+        .filter(|tree| tree.volume == index)
+        .map(|tree| &tree.relative);
     let known: Vec<&PathBuf> = placed.chain(trees).collect();
     let mut found = Vec::new();
     outside(top, Path::new(""), &known, &set.places, &mut found);
@@ -244,7 +283,13 @@ mod tests {
         }
         let (data, place) = (PathBuf::from("mysql/data"), dir.path().join("place"));
         let mut found = Vec::new();
-        outside(dir.path(), Path::new(""), &[&data], std::slice::from_ref(&place), &mut found);
+        outside(
+            dir.path(),
+            Path::new(""),
+            &[&data],
+            std::slice::from_ref(&place),
+            &mut found,
+        );
         found.sort();
         assert_eq!(found, [dir.path().join("mysql/old"), dir.path().join("web")]);
         let whole = PathBuf::new();

@@ -76,7 +76,9 @@ impl Record {
         sys::fs::make_directory_durably(&directory, 0o700)?;
         let bytes = serde_json::to_vec_pretty(self)
             .map_err(|error| Error::failed(format!("cannot write the record of a rollback: {error}")))?;
-        crate::failpoint!("rollback.record", || Error::failed("cannot write the record of a rollback: failpoint"));
+        crate::failpoint!("rollback.record", || Error::failed(
+            "cannot write the record of a rollback: failpoint"
+        ));
         Ok(sys::fs::replace_durably(&path_of(state_dir, self.id), &bytes, 0o600)?)
     }
 
@@ -99,7 +101,10 @@ impl Record {
     pub fn read(state_dir: &Path, id: Id) -> Result<Record> {
         let path = path_of(state_dir, id);
         let wrong = |reason: String| {
-            Error::failed(format!("the record of a rollback, {}, cannot be used: {reason}", path.display()))
+            Error::failed(format!(
+                "the record of a rollback, {}, cannot be used: {reason}",
+                path.display()
+            ))
         };
         let file = std::fs::File::open(&path).map_err(|error| wrong(error.to_string()))?;
         let found = file.metadata().map_err(|error| wrong(error.to_string()))?;
@@ -107,7 +112,9 @@ impl Record {
             return Err(wrong("others could have written it".to_owned()));
         }
         let mut bytes = Vec::new();
-        file.take(LARGEST).read_to_end(&mut bytes).map_err(|error| wrong(error.to_string()))?;
+        file.take(LARGEST)
+            .read_to_end(&mut bytes)
+            .map_err(|error| wrong(error.to_string()))?;
         let record: Record = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
         match record.format {
             FORMAT if record.id == id => Ok(record),

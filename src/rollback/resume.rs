@@ -40,7 +40,11 @@ pub fn resume_all(config: &Config, dry_run: bool, monitor: &dyn Monitor) -> Resu
     if all.is_empty() {
         return Ok(Vec::new());
     }
-    let report = |rollback: Id, result: &'static str, error: Option<String>| Resumed { rollback, result, error };
+    let report = |rollback: Id, result: &'static str, error: Option<String>| Resumed {
+        rollback,
+        result,
+        error,
+    };
     // Whoever holds it is a run, perhaps the rollback itself.
     let Ok(_alone) = run::lock_out_others(&config.state_dir, all[0]) else {
         return Ok(all.into_iter().map(|id| report(id, "alive", None)).collect());

@@ -60,7 +60,10 @@ impl<'c> Steps<'c> {
 
     /// Copies of the held snapshots, beside what is live.
     pub fn make(&self) -> Result<()> {
-        self.record.swaps.iter().try_for_each(|swap| Ok(self.way(swap)?.make(swap)?))
+        self.record
+            .swaps
+            .iter()
+            .try_for_each(|swap| Ok(self.way(swap)?.make(swap)?))
     }
 
     /// Stops the server, if it runs and may be stopped; it must not run afterwards.
@@ -88,8 +91,12 @@ impl<'c> Steps<'c> {
                 return Err(in_use(swap, &busy));
             }
         }
-        let mut mounts: Vec<&Path> =
-            self.record.swaps.iter().flat_map(|swap| swap.mounts.iter().map(|mount| mount.at.as_path())).collect();
+        let mut mounts: Vec<&Path> = self
+            .record
+            .swaps
+            .iter()
+            .flat_map(|swap| swap.mounts.iter().map(|mount| mount.at.as_path()))
+            .collect();
         mounts.sort_by_key(|at| std::cmp::Reverse(at.components().count()));
         for at in mounts {
             sys::mount::unmount_live(at)?;
@@ -100,7 +107,9 @@ impl<'c> Steps<'c> {
     /// The datadir's volume leaves first and its copy enters last: in between no server finds its data.
     pub fn exchange(&mut self) -> Result<()> {
         self.enter(Phase::Exchanging)?;
-        let Some((first, rest)) = self.record.swaps.split_first() else { return Ok(()) };
+        let Some((first, rest)) = self.record.swaps.split_first() else {
+            return Ok(());
+        };
         if self.way(first)?.stand(first)? != Stand::New {
             self.way(first)?.away(first)?;
             crate::failpoint!("rollback.away", || Error::failed("failpoint"));
@@ -125,7 +134,12 @@ impl<'c> Steps<'c> {
         let mut kept = Vec::new();
         for swap in &self.record.swaps {
             let snapshot = self.way(swap)?.settle(swap)?;
-            let known = self.record.set.volumes.iter().find(|volume| volume.snapshot.name == swap.held.name);
+            let known = self
+                .record
+                .set
+                .volumes
+                .iter()
+                .find(|volume| volume.snapshot.name == swap.held.name);
             kept.push(HeldVolume {
                 snapshot,
                 with_database: known.is_none_or(|volume| volume.with_database),
@@ -150,7 +164,11 @@ impl<'c> Steps<'c> {
         for mut held in held::list(&self.config.state_dir)?.sets {
             let before = held.clone();
             for volume in &mut held.volumes {
-                let now = volume.snapshot.identity.as_ref().and_then(|identity| names.get(identity));
+                let now = volume
+                    .snapshot
+                    .identity
+                    .as_ref()
+                    .and_then(|identity| names.get(identity));
                 volume.snapshot.name = now.unwrap_or(&volume.snapshot.name).clone();
             }
             if held != before {
@@ -165,7 +183,9 @@ impl<'c> Steps<'c> {
         let mut swaps: Vec<&Swap> = self.record.swaps.iter().collect();
         let depth = |swap: &Swap| swap.mounts.iter().map(|mount| mount.at.components().count()).min();
         swaps.sort_by_key(|swap| depth(swap));
-        swaps.into_iter().try_for_each(|swap| Ok(self.way(swap)?.mount_again(swap)?))
+        swaps
+            .into_iter()
+            .try_for_each(|swap| Ok(self.way(swap)?.mount_again(swap)?))
     }
 
     /// What was live, as a held set. It lies on the same volumes, so its paths are those of the set that came back.
@@ -195,7 +215,10 @@ impl<'c> Steps<'c> {
             id: self.record.id,
             time: jiff::Timestamp::now(),
             host: set.host.clone(),
-            label: Some(format!("before the rollback to {}", set.label.clone().unwrap_or_else(|| set.id.short()))),
+            label: Some(format!(
+                "before the rollback to {}",
+                set.label.clone().unwrap_or_else(|| set.id.short())
+            )),
             expires: None,
             server,
             volumes,
@@ -232,7 +255,10 @@ impl<'c> Steps<'c> {
             "the binary log ends at {}:{}, and the set was recorded at {}:{}",
             there.file, there.position, wanted.file, wanted.position
         );
-        Some(Finding::warning("position", said).remedy("the server's data and its binary log may differ: check before writing to it"))
+        Some(
+            Finding::warning("position", said)
+                .remedy("the server's data and its binary log may differ: check before writing to it"),
+        )
     }
 
     /// All is done.
@@ -284,7 +310,9 @@ impl<'c> Steps<'c> {
     fn unmount_what_came_up(&self) -> Result<()> {
         let set = &self.record.set;
         match server_of(set) {
-            Some(how) => Err(Error::failed(format!("the server runs, though its set is half rolled back: {how}; stop it"))),
+            Some(how) => Err(Error::failed(format!(
+                "the server runs, though its set is half rolled back: {how}; stop it"
+            ))),
             None => self.unmount(),
         }
     }
@@ -292,7 +320,11 @@ impl<'c> Steps<'c> {
 
 fn in_use(swap: &Swap, busy: &[(i32, String)]) -> Error {
     let who: Vec<String> = busy.iter().map(|(number, name)| format!("{name} ({number})")).collect();
-    Error::failed(format!("{} is in use by {}: end that first", swap.held.volume.source, who.join(", ")))
+    Error::failed(format!(
+        "{} is in use by {}: end that first",
+        swap.held.volume.source,
+        who.join(", ")
+    ))
 }
 
 /// Where the binary log on disk ends; `None` where there is none, or it cannot be read.
@@ -300,5 +332,7 @@ fn position_of(set: &Held) -> Option<crate::database::Position> {
     let (index, directory) = binary_log(set)?;
     let server = set.record.server.as_ref()?;
     let found = binlog::position(server.flavour, &index, &directory);
-    found.inspect_err(|error| tracing::warn!(%error, "cannot read the binary log's end")).ok()
+    found
+        .inspect_err(|error| tracing::warn!(%error, "cannot read the binary log's end"))
+        .ok()
 }

@@ -79,6 +79,7 @@ pub struct Command {
     arguments: Vec<OsString>,
     limit: Duration,
     spared: bool,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Command {
@@ -89,7 +90,14 @@ impl Command {
             arguments: Vec::new(),
             limit: Duration::from_secs(30),
             spared: false,
+            environment: Vec::new(),
         }
+    }
+
+    /// Adds variables to its environment.
+    pub fn envs(mut self, variables: impl IntoIterator<Item = (&'static str, String)>) -> Command {
+        self.environment.extend(variables);
+        self
     }
 
     /// Adds one argument.
@@ -132,6 +140,7 @@ impl Command {
         command
             .args(&self.arguments)
             .env("LC_ALL", "C")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env_remove(super::PASSWORD_VARIABLE)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

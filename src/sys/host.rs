@@ -66,7 +66,12 @@ pub fn users_of(device: u64) -> Vec<(i32, String)> {
     let found = processes.filter_map(|entry| {
         let number = entry.file_name().to_str()?.parse::<i32>().ok()?;
         let path = entry.path();
-        let name = || std::fs::read_to_string(path.join("comm")).unwrap_or_default().trim().to_owned();
+        let name = || {
+            std::fs::read_to_string(path.join("comm"))
+                .unwrap_or_default()
+                .trim()
+                .to_owned()
+        };
         uses(&path).then(|| (number, name()))
     });
     found.collect()
@@ -82,7 +87,10 @@ mod tests {
         let own = i32::try_from(std::process::id()).unwrap();
         let _open = std::fs::File::create(dir.path().join("f")).unwrap();
         let seen = super::users_of(device);
-        assert!(seen.iter().any(|(number, name)| *number == own && !name.is_empty()), "{seen:?}");
+        assert!(
+            seen.iter().any(|(number, name)| *number == own && !name.is_empty()),
+            "{seen:?}"
+        );
         assert!(super::users_of(u64::MAX).is_empty());
     }
 

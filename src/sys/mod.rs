@@ -15,6 +15,7 @@ mod ioctl;
 pub mod mount;
 pub mod priority;
 pub mod signal;
+pub mod view;
 
 use std::io;
 use std::path::PathBuf;

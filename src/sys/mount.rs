@@ -101,7 +101,8 @@ pub fn hidden(source: &Path, fs_type: &str, options: &[(&str, &str)]) -> Result<
         fsconfig_set_string(&context, *name, *value).map_err(fail)?;
     }
     fsconfig_create(&context).map_err(fail)?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let attributes =
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(fail)?;
     // That one only names the mount (O_PATH). What is opened in it keeps it.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -15,7 +15,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Error, Health, Located, Prepared, Provider, ProviderKind, Result, Snapshot, Survey, Volume, mark};
+use super::{Error, Health, Located, Prepared, Provider, ProviderKind, Result, Snapshot, Space, Survey, Volume, mark};
 use crate::detect::Mounts;
 use crate::finding::Finding;
 use crate::sys;
@@ -133,6 +133,16 @@ impl Provider for Btrfs {
 
     fn health(&self, snapshot: &Snapshot) -> Result<Health> {
         own::health(snapshot)
+    }
+
+    /// What it alone holds is known with quotas only; the filesystem's room is shared.
+    fn space(&self, snapshot: &Snapshot) -> Result<Space> {
+        let room = sys::fs::room(Path::new(&snapshot.name))?;
+        let used = room.total.saturating_sub(room.available);
+        Ok(Space {
+            fill: (room.total > 0).then(|| used as f64 * 100.0 / room.total as f64),
+            ..Space::default()
+        })
     }
 
     fn remove(&self, snapshot: &Snapshot) -> Result<bool> {

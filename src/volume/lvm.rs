@@ -16,7 +16,7 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Error, Health, Located, Prepared, Provider, ProviderKind, Result, Snapshot, Survey, Volume, mark};
+use super::{Error, Health, Located, Prepared, Provider, ProviderKind, Result, Snapshot, Space, Survey, Volume, mark};
 use crate::detect::Mounts;
 use crate::finding::Finding;
 use crate::sys;
@@ -194,6 +194,10 @@ impl Provider for Lvm {
 
     fn health(&self, snapshot: &Snapshot) -> Result<Health> {
         own::health(snapshot, self.cow_limit, &|pool, full| self.grows(pool, full))
+    }
+
+    fn space(&self, snapshot: &Snapshot) -> Result<Space> {
+        own::space(snapshot)
     }
 
     fn remove(&self, snapshot: &Snapshot) -> Result<bool> {

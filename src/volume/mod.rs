@@ -146,6 +146,17 @@ pub enum Health {
     Lost(String),
 }
 
+/// What a snapshot that is kept costs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Space {
+    /// Bytes that it alone holds; `None` where the storage does not say.
+    pub bytes: Option<u64>,
+    /// The room that it has for itself, in bytes; `None` where it shares the volume's or the pool's.
+    pub room: Option<u64>,
+    /// How full that room, or the pool that it shares with production, is, in hundredths.
+    pub fill: Option<f64>,
+}
+
 /// A kind of storage that can make snapshots.
 pub trait Provider: Send + Sync {
     /// Which kind this is.
@@ -243,6 +254,14 @@ pub trait Provider: Send + Sync {
     /// # Errors
     /// The state cannot be found out: treat it as lost.
     fn health(&self, snapshot: &Snapshot) -> Result<Health>;
+
+    /// What a snapshot that is kept costs now; nothing is known of it where the storage does not say. Changes nothing.
+    ///
+    /// # Errors
+    /// The storage cannot be asked.
+    fn space(&self, _snapshot: &Snapshot) -> Result<Space> {
+        Ok(Space::default())
+    }
 
     /// Removes a snapshot of ours, durably; `Ok(false)` when it is gone already. Refuses what does not carry our mark.
     ///

@@ -137,7 +137,10 @@ pub trait GoBack {
 pub(super) fn mount_missing(wanted: &[Remount]) -> Result<()> {
     let mounts = read_mounts()?;
     for one in wanted {
-        let there = mounts.0.iter().any(|mount| mount.mount_point == one.at && mount.fs_type == one.fs_type);
+        let there = mounts
+            .0
+            .iter()
+            .any(|mount| mount.mount_point == one.at && mount.fs_type == one.fs_type);
         if !there {
             sys::mount::mount_live(&one.source, &one.at, &one.fs_type, &one.options)?;
         }
@@ -157,10 +160,15 @@ pub fn remounts(volume: &Volume, mounts: &Mounts, own: impl Fn(&Mount) -> Own, e
         match own(mount) {
             Own::No => continue,
             Own::Part => {
-                return Err(fail(format!("a part of it is mounted at {} by itself: unmount that first", at.display())));
+                return Err(fail(format!(
+                    "a part of it is mounted at {} by itself: unmount that first",
+                    at.display()
+                )));
             }
             Own::Whole if at == Path::new("/") => {
-                return Err(fail("it is the root filesystem, which is never rolled back under a running system".to_owned()));
+                return Err(fail(
+                    "it is the root filesystem, which is never rolled back under a running system".to_owned(),
+                ));
             }
             Own::Whole => found.push(Remount {
                 at: at.clone(),
@@ -227,11 +235,15 @@ mod tests {
 
     #[test]
     fn a_mount_is_made_again_with_its_options() {
-        let mounts = table("1 0 0:1 /db /srv/db rw,noatime - btrfs /dev/sda rw,compress=zstd:1,subvolid=256,subvol=/db\n");
+        let mounts =
+            table("1 0 0:1 /db /srv/db rw,noatime - btrfs /dev/sda rw,compress=zstd:1,subvolid=256,subvol=/db\n");
         let found = remounts(&volume(), &mounts, |_| Own::Whole, "subvol=/db").unwrap();
         assert_eq!(found[0].options, "rw,noatime,compress=zstd:1,subvol=/db");
         let read_only = table("1 0 0:1 / /srv/db ro,relatime - ext4 /dev/sda rw,seclabel\n");
-        assert_eq!(remounts(&volume(), &read_only, |_| Own::Whole, "").unwrap()[0].options, "ro,relatime");
+        assert_eq!(
+            remounts(&volume(), &read_only, |_| Own::Whole, "").unwrap()[0].options,
+            "ro,relatime"
+        );
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use super::{
-    Error, Health, Located, Prepared, Provider, ProviderKind, Result, Snapshot, Survey, Volume, mark, top_shown,
+    Error, Health, Located, Prepared, Provider, ProviderKind, Result, Snapshot, Space, Survey, Volume, mark, top_shown,
 };
 use crate::detect::Mounts;
 use crate::finding::Finding;
@@ -120,6 +120,10 @@ impl Provider for Zfs {
 
     fn health(&self, snapshot: &Snapshot) -> Result<Health> {
         own::health(snapshot)
+    }
+
+    fn space(&self, snapshot: &Snapshot) -> Result<Space> {
+        own::space(snapshot)
     }
 
     fn remove(&self, snapshot: &Snapshot) -> Result<bool> {

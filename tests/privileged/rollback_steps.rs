@@ -12,7 +12,10 @@ use crate::common::{Kind, Lab};
 
 fn located(all: &[Box<dyn Provider>], path: &Path) -> (usize, snapback::volume::Volume) {
     let mounts = Mounts::read().unwrap();
-    let found = all.iter().enumerate().find_map(|(number, one)| Some((number, one.locate(path, &mounts).unwrap()?.volume)));
+    let found = all
+        .iter()
+        .enumerate()
+        .find_map(|(number, one)| Some((number, one.locate(path, &mounts).unwrap()?.volume)));
     found.expect("the path lies on a volume")
 }
 
@@ -64,7 +67,11 @@ fn a_volume_goes_back_and_what_was_live_is_kept() {
     let (number, volume) = located(&all, &path);
     let provider = &*all[number];
     let Some(way) = provider.go_back() else {
-        assert!(matches!(lab.storage.kind, Kind::Lvm(_) | Kind::Zvol), "{:?} goes back", lab.storage.kind);
+        assert!(
+            matches!(lab.storage.kind, Kind::Lvm(_) | Kind::Zvol),
+            "{:?} goes back",
+            lab.storage.kind
+        );
         return;
     };
     let first = held(provider, &path, volume.clone());
@@ -111,10 +118,15 @@ fn a_volume_goes_back_and_what_was_live_is_kept() {
             "{wanted:?} is not among {listed:?}"
         );
     }
-    let back = way.plan(Id::random(), &by_name_now(&second, &listed), &Mounts::read().unwrap()).unwrap();
+    let back = way
+        .plan(Id::random(), &by_name_now(&second, &listed), &Mounts::read().unwrap())
+        .unwrap();
     let last = go(way, &back);
     assert_eq!(read(&path), "newer");
-    assert!(matches!(provider.health(&last).unwrap(), snapback::volume::Health::Good));
+    assert!(matches!(
+        provider.health(&last).unwrap(),
+        snapback::volume::Health::Good
+    ));
     let listed = provider.list_own(&Mounts::read().unwrap()).unwrap();
     for one in [&last, &again, &kept, &second, &first] {
         let named = by_name_now(one, &listed);

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::finding::Finding;
+use crate::held;
 use crate::journal::{self, Made};
 
 /// A warning for each dead run that left something. A raised setting is named with its old value: it is not the administrator's.
@@ -11,13 +12,26 @@ pub(super) fn runs(state_dir: &Path) -> Vec<Finding> {
         Ok(past) => past,
         Err(error) => return vec![Finding::warning("stale-run", error.to_string())],
     };
-    let dead = past.runs.iter().filter(|run| !run.alive && !run.left.is_empty());
-    dead.map(|run| {
-        let left: Vec<String> = run.left.iter().map(describe).collect();
-        let said = format!("a run that died ({}) left {}", run.run.short(), left.join(", "));
-        Finding::warning("stale-run", said).remedy("`snapback cleanup` removes it, and puts settings back")
-    })
-    .collect()
+    // After the journals: a run writes its set's record before its journal goes.
+    let kept = held::list(state_dir).unwrap_or_default();
+    let dead = past.runs.iter().filter(|run| !run.alive);
+    let left = dead.map(|run| {
+        let held = kept.of(run.run);
+        let stays = |made: &&Made| match (made, held) {
+            (Made::Snapshot(snapshot), Some(held)) => held.holds(snapshot),
+            // The place of a held snapshot.
+            (Made::Directory { .. }, Some(_)) => true,
+            _ => false,
+        };
+        let left: Vec<String> = run.left.iter().filter(|made| !stays(made)).map(describe).collect();
+        (run, left)
+    });
+    left.filter(|(_, left)| !left.is_empty())
+        .map(|(run, left)| {
+            let said = format!("a run that died ({}) left {}", run.run.short(), left.join(", "));
+            Finding::warning("stale-run", said).remedy("`snapback cleanup` removes it, and puts settings back")
+        })
+        .collect()
 }
 
 fn describe(made: &Made) -> String {

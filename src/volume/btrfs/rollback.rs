@@ -15,7 +15,9 @@ use super::super::{Error, Result, Snapshot, Volume, mark};
 use super::{Btrfs, at, locate, place_of};
 use crate::detect::Mounts;
 use crate::sys;
-use crate::sys::btrfs::{Subvolume, TOP_INODE, commit, copy_writable, filesystem_uuid, nested_below, set_read_only, subvolume_of};
+use crate::sys::btrfs::{
+    Subvolume, TOP_INODE, commit, copy_writable, filesystem_uuid, nested_below, set_read_only, subvolume_of,
+};
 use crate::sys::command::{Command, Program};
 use crate::units::Id;
 
@@ -33,20 +35,38 @@ impl GoBack for Btrfs {
             return Err(fail(format!("{} is on another filesystem now", top.display())));
         }
         if live.id == TOP_LEVEL {
-            return Err(fail("it is the filesystem's top level, which no other subvolume can take the place of".to_owned()));
+            return Err(fail(
+                "it is the filesystem's top level, which no other subvolume can take the place of".to_owned(),
+            ));
         }
         let (mount, path) = shown(top, mounts).ok_or_else(|| fail(format!("no mount holds {}", top.display())))?;
         not_by_number(&live, mount.source.as_str(), top).map_err(fail)?;
         for nested in nested_below(&directory).map_err(at("list the subvolumes nested in", top))? {
-            if nested.path.file_name().and_then(OsStr::to_str).and_then(mark::run_of).is_none() {
+            if nested
+                .path
+                .file_name()
+                .and_then(OsStr::to_str)
+                .and_then(mark::run_of)
+                .is_none()
+            {
                 let path = top.join(&nested.path);
-                return Err(fail(format!("the subvolume {} lies in it and would stay behind: move it out first", path.display())));
+                return Err(fail(format!(
+                    "the subvolume {} lies in it and would stay behind: move it out first",
+                    path.display()
+                )));
             }
         }
         let place = place_of(held).ok_or_else(|| fail(format!("{} is no name of a snapshot", held.name)))?;
-        let own = |mount: &crate::detect::Mount| match (mount.fs_type == "btrfs" && mount.super_options.contains("subvol="), &mount.root) {
+        let own = |mount: &crate::detect::Mount| match (
+            mount.fs_type == "btrfs" && mount.super_options.contains("subvol="),
+            &mount.root,
+        ) {
             (true, root) if same_filesystem(mount, &held.volume) && *root == path => Own::Whole,
-            (true, root) if same_filesystem(mount, &held.volume) && root.starts_with(&path) && !is_subvolume_mount(mount) => Own::Part,
+            (true, root)
+                if same_filesystem(mount, &held.volume) && root.starts_with(&path) && !is_subvolume_mount(mount) =>
+            {
+                Own::Part
+            }
             _ => Own::No,
         };
         let (from_top, device) = (inner(&path), mount.source.clone());
@@ -125,7 +145,11 @@ impl GoBack for Btrfs {
         let (mount, path) = shown_above(kept)?;
         if !same_filesystem(&mount, &swap.held.volume) {
             let reason = format!("{} is not on its filesystem", kept.display());
-            return Err(Error::failed("keep the present state of", &swap.held.volume.source, reason));
+            return Err(Error::failed(
+                "keep the present state of",
+                &swap.held.volume.source,
+                reason,
+            ));
         }
         let to = text(&inner(&path))?;
         if top.subvolume(&swap.away)?.is_some() {
@@ -135,17 +159,29 @@ impl GoBack for Btrfs {
         set_read_only(top.open(&to)?, true).map_err(at("make read-only", kept))?;
         top.commit()?;
         let volume = Volume {
-            id: live.map_or_else(|| swap.held.volume.id.clone(), |id| format!("{}:{id}", swap.held.volume.filesystem)),
+            id: live.map_or_else(
+                || swap.held.volume.id.clone(),
+                |id| format!("{}:{id}", swap.held.volume.filesystem),
+            ),
             ..swap.held.volume.clone()
         };
-        Ok(Snapshot { volume, ..swap.kept.clone() })
+        Ok(Snapshot {
+            volume,
+            ..swap.kept.clone()
+        })
     }
 
     fn discard(&self, swap: &Swap) -> Result<()> {
         let top = Top::of(swap)?;
-        let Some(found) = top.subvolume(&swap.fresh)? else { return Ok(()) };
+        let Some(found) = top.subvolume(&swap.fresh)? else {
+            return Ok(());
+        };
         if Some(found.snapshot_of.to_string()) != swap.held.identity {
-            return Err(Error::failed("remove", &swap.fresh, "it is not the copy that snapback made; it is left alone"));
+            return Err(Error::failed(
+                "remove",
+                &swap.fresh,
+                "it is not the copy that snapback made; it is left alone",
+            ));
         }
         let (directory, name) = top.parent(&swap.fresh)?;
         sys::btrfs::destroy(&directory, &name).map_err(at("remove", Path::new(&swap.fresh)))?;
@@ -172,7 +208,10 @@ impl Top {
     fn of(swap: &Swap) -> Result<Top> {
         let by_uuid = PathBuf::from(format!("/dev/disk/by-uuid/{}", swap.held.volume.filesystem));
         let mounts = read_mounts()?;
-        let mounted = mounts.0.iter().find(|mount| mount.fs_type == "btrfs" && same_filesystem(mount, &swap.held.volume));
+        let mounted = mounts
+            .0
+            .iter()
+            .find(|mount| mount.fs_type == "btrfs" && same_filesystem(mount, &swap.held.volume));
         let device = match mounted {
             Some(mount) => PathBuf::from(&mount.source),
             None if by_uuid.exists() => by_uuid,
@@ -181,15 +220,23 @@ impl Top {
         let top = sys::mount::hidden(&device, "btrfs", &[("subvolid", "5")])?;
         let found = filesystem_uuid(&top).map_err(at("ask for the filesystem of", &device))?;
         if found.to_string() != swap.held.volume.filesystem {
-            let reason = format!("{} holds another filesystem; bring its device back, then run `snapback cleanup`", device.display());
-            return Err(Error::failed("find the filesystem of", &swap.held.volume.source, reason));
+            let reason = format!(
+                "{} holds another filesystem; bring its device back, then run `snapback cleanup`",
+                device.display()
+            );
+            return Err(Error::failed(
+                "find the filesystem of",
+                &swap.held.volume.source,
+                reason,
+            ));
         }
         Ok(Top(top))
     }
 
     fn open(&self, path: &str) -> Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(&self.0, path, flags, Mode::empty()).map_err(|error| sys::Error::path("open", path, error))?)
+        Ok(rustix::fs::openat(&self.0, path, flags, Mode::empty())
+            .map_err(|error| sys::Error::path("open", path, error))?)
     }
 
     /// The subvolume whose top is here; `None` when nothing is. Something else is an error.
@@ -199,15 +246,27 @@ impl Top {
             found => found.map_err(|error| sys::Error::path("look at", path, error))?,
         };
         if found.st_ino != TOP_INODE {
-            return Err(Error::failed("roll back", path, "something that is no subvolume has this name; move it away"));
+            return Err(Error::failed(
+                "roll back",
+                path,
+                "something that is no subvolume has this name; move it away",
+            ));
         }
-        Ok(Some(subvolume_of(self.open(path)?).map_err(at("ask for the subvolume of", Path::new(path)))?))
+        Ok(Some(
+            subvolume_of(self.open(path)?).map_err(at("ask for the subvolume of", Path::new(path)))?,
+        ))
     }
 
     fn parent(&self, path: &str) -> Result<(OwnedFd, std::ffi::OsString)> {
         let path = Path::new(path);
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Ok((self.open(&text(parent)?)?, path.file_name().unwrap_or_default().to_owned()))
+        let parent = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        Ok((
+            self.open(&text(parent)?)?,
+            path.file_name().unwrap_or_default().to_owned(),
+        ))
     }
 
     fn rename(&self, old: &str, new: &str) -> Result<()> {
@@ -218,12 +277,18 @@ impl Top {
     fn commit(&self) -> Result<()> {
         match commit(self.0.as_fd(), COMMIT_LIMIT).map_err(at("commit", Path::new(".")))? {
             true => Ok(()),
-            false => Err(Error::failed("commit", "the filesystem", "it takes longer than two minutes; then run `snapback cleanup`")),
+            false => Err(Error::failed(
+                "commit",
+                "the filesystem",
+                "it takes longer than two minutes; then run `snapback cleanup`",
+            )),
         }
     }
 
     fn directory_for(&self, path: &str) -> Result<()> {
-        let Some(parent) = Path::new(path).parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
+        let Some(parent) = Path::new(path).parent().filter(|parent| !parent.as_os_str().is_empty()) else {
+            return Ok(());
+        };
         match rustix::fs::mkdirat(&self.0, parent, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
             Err(error) => Err(sys::Error::path("make the directory", parent, error).into()),
@@ -257,7 +322,13 @@ impl Top {
     fn read_only_again(&self, swap: &Swap) -> Result<()> {
         let live = self.open(&swap.live)?;
         for nested in nested_below(&live).map_err(at("list the subvolumes nested in", Path::new(&swap.live)))? {
-            if nested.path.file_name().and_then(OsStr::to_str).and_then(mark::run_of).is_some() {
+            if nested
+                .path
+                .file_name()
+                .and_then(OsStr::to_str)
+                .and_then(mark::run_of)
+                .is_some()
+            {
                 let path = format!("{}/{}", swap.live, nested.path.display());
                 set_read_only(self.open(&path)?, true).map_err(at("make read-only", Path::new(&path)))?;
             }
@@ -275,8 +346,14 @@ fn shown(path: &Path, mounts: &Mounts) -> Option<(crate::detect::Mount, PathBuf)
 /// As [`shown`], for a path that is not there yet.
 fn shown_above(path: &Path) -> Result<(crate::detect::Mount, PathBuf)> {
     let mounts = read_mounts()?;
-    let there = path.ancestors().skip(1).find(|above| above.exists()).unwrap_or(Path::new("/"));
-    let found = mounts.holding(there).and_then(|mount| Some((mount.clone(), mount.within(path)?)));
+    let there = path
+        .ancestors()
+        .skip(1)
+        .find(|above| above.exists())
+        .unwrap_or(Path::new("/"));
+    let found = mounts
+        .holding(there)
+        .and_then(|mount| Some((mount.clone(), mount.within(path)?)));
     found.ok_or_else(|| Error::failed("find", path.display().to_string(), "no mount holds it"))
 }
 
@@ -292,7 +369,8 @@ fn text(path: &Path) -> Result<String> {
 
 fn same_filesystem(mount: &crate::detect::Mount, volume: &Volume) -> bool {
     let directory = sys::fs::open_directory(&mount.mount_point);
-    mount.fs_type == "btrfs" && directory.is_ok_and(|found| filesystem_uuid(&found).is_ok_and(|uuid| uuid.to_string() == volume.filesystem))
+    mount.fs_type == "btrfs"
+        && directory.is_ok_and(|found| filesystem_uuid(&found).is_ok_and(|uuid| uuid.to_string() == volume.filesystem))
 }
 
 /// Whether a mount shows a subvolume from its top (else it shows a directory of one).
@@ -304,7 +382,9 @@ fn is_subvolume_mount(mount: &crate::detect::Mount) -> bool {
 fn not_by_number(live: &Subvolume, device: &str, top: &Path) -> std::result::Result<(), String> {
     let table = std::fs::read_to_string("/etc/fstab").unwrap_or_default();
     if let Some(line) = by_number(&table, live.id) {
-        return Err(format!("/etc/fstab mounts it by its number (`{line}`), which it does not keep: write subvol=PATH there"));
+        return Err(format!(
+            "/etc/fstab mounts it by its number (`{line}`), which it does not keep: write subvol=PATH there"
+        ));
     }
     let program = Program::find("btrfs").map_err(|error| error.to_string())?;
     let answer = Command::new(&program).args(["subvolume", "get-default"]).arg(top).run();
@@ -334,7 +414,10 @@ mod tests {
     #[test]
     fn a_subvolume_named_by_number_in_fstab_is_seen() {
         let table = "# UUID=x /old btrfs subvolid=256 0 0\nUUID=x /srv btrfs noatime,subvolid=256 0 0\nUUID=x /a btrfs subvol=/a 0 0\n";
-        assert_eq!(by_number(table, 256), Some("UUID=x /srv btrfs noatime,subvolid=256 0 0"));
+        assert_eq!(
+            by_number(table, 256),
+            Some("UUID=x /srv btrfs noatime,subvolid=256 0 0")
+        );
         assert_eq!(by_number(table, 25), None);
     }
 }

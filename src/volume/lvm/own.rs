@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::super::{Error, Health, ProviderKind, Result, Snapshot, Volume, mark};
+use super::super::{Error, Health, ProviderKind, Result, Snapshot, Space, Volume, mark};
 use super::report::{self, Lv, changing};
 use super::{CowSize, OF};
 use crate::sys;
@@ -32,6 +32,12 @@ pub fn run_tag(run: crate::units::Id) -> String {
 /// replayed on the snapshot, which is writable. `noload` or `norecovery` would pass over it, and be wrong where the filesystem was not frozen.
 pub fn mount(snapshot: &Snapshot, at: &Path) -> Result<()> {
     let lv = there(snapshot)?;
+    // A thin one that was held over a restart of the host: LVM passes over it then.
+    if lv.kind == "thin" && !lv.is_active() {
+        changing("lvchange")?
+            .args(["--activate", "y", "--ignoreactivationskip", &snapshot.name])
+            .run()?;
+    }
     let data = if snapshot.volume.fs_type == "xfs" { "nouuid" } else { "" };
     Ok(sys::mount::mount_read_only(
         Path::new(&lv.device),
@@ -74,6 +80,28 @@ pub fn health(snapshot: &Snapshot, limit: Option<CowSize>, grows: &dyn Fn(&str, 
         ))
     } else {
         Health::Good
+    })
+}
+
+/// What a snapshot costs: a thick one has a room of its own, a thin one shares its pool.
+pub fn space(snapshot: &Snapshot) -> Result<Space> {
+    let lv = there(snapshot)?;
+    if lv.kind == "thin" {
+        let pool = report::one(&format!("{}/{}", lv.vg, lv.pool))?;
+        let fullest = |pool: &Lv| {
+            let data = pool.data_percent().unwrap_or(0.0);
+            data.max(pool.metadata_percent().unwrap_or(0.0))
+        };
+        return Ok(Space {
+            fill: pool.as_ref().map(fullest),
+            ..Space::default()
+        });
+    }
+    let fill = lv.data_percent();
+    Ok(Space {
+        bytes: fill.map(|fill| (lv.size() as f64 * fill / 100.0) as u64),
+        room: Some(lv.size()),
+        fill,
     })
 }
 

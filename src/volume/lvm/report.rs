@@ -84,6 +84,11 @@ impl Lv {
         self.invalid == "snapshot invalid" || self.invalid == "1" || self.attributes.get(4..5) == Some("I")
     }
 
+    /// Whether it has a device.
+    pub fn is_active(&self) -> bool {
+        self.attributes.get(4..5).is_some_and(|state| state != "-")
+    }
+
     /// Suspended: whoever writes to it waits.
     pub fn is_suspended(&self) -> bool {
         self.attributes.get(4..5) == Some("s")
@@ -180,7 +185,8 @@ mod tests {
         assert!(!found[0].is_invalid());
         assert!(found[1].is_invalid() && found[1].has_tag("snapback") && !found[1].has_tag("snap"));
         assert_eq!(found[1].data_percent(), Some(100.0));
-        assert!(!found[0].is_suspended());
+        assert!(!found[0].is_suspended() && found[0].is_active());
+        assert!(!parse(ANSWER.replace("owi-aos", "owi---s").as_bytes()).unwrap()[0].is_active());
         assert!(parse(ANSWER.replace("owi-aos", "owi-sos").as_bytes()).unwrap()[0].is_suspended());
     }
 

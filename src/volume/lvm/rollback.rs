@@ -29,7 +29,10 @@ impl GoBack for Lvm {
         };
         let found = remounts(&held.volume, mounts, own, "")?;
         if !live.device_is(device) {
-            return Err(fail(format!("{} does not show it any more; was it unmounted?", held.volume.top.display())));
+            return Err(fail(format!(
+                "{} does not show it any more; was it unmounted?",
+                held.volume.top.display()
+            )));
         }
         let name = |name: String| format!("{}/{name}", live.vg);
         let kept = name(mark::name(run, u64::from(device.1)));
@@ -57,7 +60,17 @@ impl GoBack for Lvm {
         }
         let (_, name) = split(&swap.fresh);
         changing("lvcreate")?
-            .args(["--snapshot", "--setactivationskip", "n", "--activate", "n", "--permission", "rw", "--addtag", &tag(swap)])
+            .args([
+                "--snapshot",
+                "--setactivationskip",
+                "n",
+                "--activate",
+                "n",
+                "--permission",
+                "rw",
+                "--addtag",
+                &tag(swap),
+            ])
             .args(["--name", name, &swap.held.name])
             .run()?;
         Ok(())
@@ -79,7 +92,9 @@ impl GoBack for Lvm {
         if self.stand(swap)? != Stand::Old {
             return Ok(());
         }
-        changing("lvchange")?.args(["--setactivationskip", "y", &swap.live]).run()?;
+        changing("lvchange")?
+            .args(["--setactivationskip", "y", &swap.live])
+            .run()?;
         changing("lvchange")?.args(["--activate", "n", &swap.live]).run()?;
         rename(&swap.live, &swap.away)
     }
@@ -108,7 +123,13 @@ impl GoBack for Lvm {
 
     fn settle(&self, swap: &Swap) -> Result<Snapshot> {
         changing("lvchange")?
-            .args(["--addtag", own::TAG, "--addtag", &own::run_tag(swap.kept.run), &swap.away])
+            .args([
+                "--addtag",
+                own::TAG,
+                "--addtag",
+                &own::run_tag(swap.kept.run),
+                &swap.away,
+            ])
             .run()?;
         changing("lvchange")?.args(["--deltag", &tag(swap), &swap.live]).run()?;
         Ok(swap.kept.clone())
@@ -122,7 +143,9 @@ impl GoBack for Lvm {
     }
 
     fn mount_again(&self, swap: &Swap) -> Result<()> {
-        changing("lvchange")?.args(["--setactivationskip", "n", &swap.live]).run()?;
+        changing("lvchange")?
+            .args(["--setactivationskip", "n", &swap.live])
+            .run()?;
         changing("lvchange")?.args(["--activate", "y", &swap.live]).run()?;
         mount_missing(&swap.mounts)
     }

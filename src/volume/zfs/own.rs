@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::{Error, Health, ProviderKind, Result, Snapshot, Volume, mark};
+use super::super::{Error, Health, ProviderKind, Result, Snapshot, Space, Volume, mark};
 use super::report::{self, Dataset, PROPERTY, zfs};
 use super::{OF, pool_of};
 use crate::detect::Mounts;
@@ -54,6 +54,23 @@ pub fn health(snapshot: &Snapshot) -> Result<Health> {
         // A copy without its bandwidth limit would only slow the resilver.
         "DEGRADED" => Health::Warned(format!("pool {pool} is degraded")),
         _ => Health::Lost(format!("pool {pool} is {state}")),
+    })
+}
+
+/// What a snapshot costs: what it alone refers to, and how full its pool is.
+pub fn space(snapshot: &Snapshot) -> Result<Space> {
+    let used = zfs("get")?
+        .args(["-H", "-p", "-o", "value", "used", &snapshot.name])
+        .run()?;
+    let pool = pool_of(&snapshot.name);
+    let full = crate::sys::command::Command::new(&crate::sys::command::Program::find("zpool")?)
+        .args(["list", "-H", "-p", "-o", "capacity", pool])
+        .run()?;
+    let number = |answer: &[u8]| String::from_utf8_lossy(answer).trim().parse::<f64>().ok();
+    Ok(Space {
+        bytes: number(&used).map(|bytes| bytes as u64),
+        room: None,
+        fill: number(&full),
     })
 }
 

@@ -19,27 +19,44 @@ const CANMOUNT: &str = "canmount";
 const MOUNTPOINT: &str = "mountpoint";
 
 /// Local properties that a clone has from its origin, and that cannot be given to it; and those that have a way of their own.
-const LEFT_OUT: [&str; 7] = ["encryption", "keyformat", "keylocation", "pbkdf2iters", "canmount", PROPERTY, FRESH];
+const LEFT_OUT: [&str; 7] = [
+    "encryption",
+    "keyformat",
+    "keylocation",
+    "pbkdf2iters",
+    "canmount",
+    PROPERTY,
+    FRESH,
+];
 
 impl GoBack for Zfs {
     fn plan(&self, run: Id, held: &Snapshot, mounts: &Mounts) -> Result<Swap> {
         let live = &held.volume.id;
         let fail = |reason: String| Error::failed("roll back", live, reason);
-        let (parent, _) = live
-            .rsplit_once('/')
-            .ok_or_else(|| fail("it is the pool's own dataset, which cannot be renamed: put the data into one below it".to_owned()))?;
+        let (parent, _) = live.rsplit_once('/').ok_or_else(|| {
+            fail("it is the pool's own dataset, which cannot be renamed: put the data into one below it".to_owned())
+        })?;
         let found = report::one(live)?.ok_or_else(|| fail("the dataset is not there any more".to_owned()))?;
         let below = report::list(&["-r", "-t", "filesystem,volume", live])?;
         if let Some(child) = below.iter().find(|one| one.name != *live) {
-            return Err(fail(format!("{} lies below it and would stay behind: move it first", child.name)));
+            return Err(fail(format!(
+                "{} lies below it and would stay behind: move it first",
+                child.name
+            )));
         }
         held_now(held)?;
-        let own = |mount: &crate::detect::Mount| match (mount.fs_type == "zfs" && mount.source == *live, mount.root.as_os_str() == "/") {
+        let own = |mount: &crate::detect::Mount| match (
+            mount.fs_type == "zfs" && mount.source == *live,
+            mount.root.as_os_str() == "/",
+        ) {
             (true, true) => Own::Whole,
             (true, false) => Own::Part,
             _ => Own::No,
         };
-        let number: u64 = found.guid.parse().map_err(|_| fail(format!("its GUID {} is no number", found.guid)))?;
+        let number: u64 = found
+            .guid
+            .parse()
+            .map_err(|_| fail(format!("its GUID {} is no number", found.guid)))?;
         let away = format!("{parent}/{}", mark::name(run, number));
         let details = [CANMOUNT, MOUNTPOINT].map(|name| Ok((name.to_owned(), value(name, live)?)));
         Ok(Swap {
@@ -118,7 +135,9 @@ impl GoBack for Zfs {
         let run = swap.kept.run.to_string();
         zfs("set")?.args([&format!("{PROPERTY}={run}"), &swap.away]).run()?;
         if report::one(&swap.kept.name)?.is_none() {
-            zfs("snapshot")?.args(["-o", &format!("{PROPERTY}={run}"), &swap.kept.name]).run()?;
+            zfs("snapshot")?
+                .args(["-o", &format!("{PROPERTY}={run}"), &swap.kept.name])
+                .run()?;
         }
         // A set that keeps an earlier state has a dataset of its own, which must not lose its snapshot to the live one.
         let origin = value("origin", &swap.live)?;
@@ -145,7 +164,9 @@ impl GoBack for Zfs {
 
     fn mount_again(&self, swap: &Swap) -> Result<()> {
         let detail = |name: &str| swap.details.get(name).map_or("", String::as_str);
-        zfs("set")?.args([&format!("{CANMOUNT}={}", detail(CANMOUNT)), &swap.live]).run()?;
+        zfs("set")?
+            .args([&format!("{CANMOUNT}={}", detail(CANMOUNT)), &swap.live])
+            .run()?;
         if detail(MOUNTPOINT) == "legacy" {
             return mount_missing(&swap.mounts);
         }
@@ -157,16 +178,23 @@ impl GoBack for Zfs {
 
     fn names_now(&self) -> Result<BTreeMap<String, String>> {
         let own = own::list()?;
-        Ok(own.into_iter().filter_map(|one| Some((one.identity?, one.name))).collect())
+        Ok(own
+            .into_iter()
+            .filter_map(|one| Some((one.identity?, one.name)))
+            .collect())
     }
 }
 
 /// The name that the held snapshot has now: an earlier rollback may have moved it to another dataset.
 fn held_now(held: &Snapshot) -> Result<String> {
     let found = report::one(&held.name)?.filter(|found| held.identity.as_deref() == Some(&found.guid));
-    found
-        .map(|found| found.name)
-        .ok_or_else(|| Error::failed("roll back to", &held.name, "it is not the snapshot that was held any more"))
+    found.map(|found| found.name).ok_or_else(|| {
+        Error::failed(
+            "roll back to",
+            &held.name,
+            "it is not the snapshot that was held any more",
+        )
+    })
 }
 
 fn is_fresh(swap: &Swap, dataset: &str) -> Result<bool> {
@@ -179,7 +207,9 @@ fn value(property: &str, dataset: &str) -> Result<String> {
 }
 
 fn local_properties(dataset: &str) -> Result<Vec<(String, String)>> {
-    let output = zfs("get")?.args(["-H", "-p", "-s", "local", "-o", "property,value", "all", dataset]).run()?;
+    let output = zfs("get")?
+        .args(["-H", "-p", "-s", "local", "-o", "property,value", "all", dataset])
+        .run()?;
     let text = String::from_utf8_lossy(&output).into_owned();
     let pair = |line: &str| {
         let (name, value) = line.split_once('\t')?;

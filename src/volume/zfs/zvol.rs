@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::super::{
-    Error, Health, Located, Prepared, Provider, ProviderKind, Result, Snapshot, Survey, Volume, mark, part_elsewhere,
-    top_shown,
+    Error, Health, Located, Prepared, Provider, ProviderKind, Result, Snapshot, Space, Survey, Volume, mark,
+    part_elsewhere, top_shown,
 };
 use super::report::{self, PROPERTY, zfs};
 use super::{OF, own, pool_of, prepared, room};
@@ -105,12 +105,16 @@ impl Provider for Zvol {
 
     fn mount(&self, snapshot: &Snapshot, at: &Path) -> Result<PathBuf> {
         let clone = clone_of(snapshot)?;
-        zfs("clone")?
-            .args(["-o", &format!("{PROPERTY}={}", snapshot.run)])
-            // Whatever the pool says: `none` would give no device.
-            .args(["-o", "volmode=dev"])
-            .args([&snapshot.name, &clone])
-            .run()?;
+        // A held one was mounted before: its clone goes with it.
+        let there = report::one(&clone)?.is_some_and(|found| found.run == Some(snapshot.run.to_string()));
+        if !there {
+            zfs("clone")?
+                .args(["-o", &format!("{PROPERTY}={}", snapshot.run)])
+                // Whatever the pool says: `none` would give no device.
+                .args(["-o", "volmode=dev"])
+                .args([&snapshot.name, &clone])
+                .run()?;
+        }
         let device = device_of(&clone);
         wait_for(&device)?;
         let data = if snapshot.volume.fs_type == "xfs" { "nouuid" } else { "" };
@@ -125,6 +129,10 @@ impl Provider for Zvol {
 
     fn health(&self, snapshot: &Snapshot) -> Result<Health> {
         own::health(snapshot)
+    }
+
+    fn space(&self, snapshot: &Snapshot) -> Result<Space> {
+        own::space(snapshot)
     }
 
     fn remove(&self, snapshot: &Snapshot) -> Result<bool> {

@@ -205,7 +205,11 @@ mod tests {
         let mut log = Writer::new(true);
         log.mysql_gtid(1).query("DROP TABLE a");
         let first = *log.ends.last().unwrap();
-        log.mysql_gtid(2).query("DROP TABLE b").mysql_gtid(3).query("BEGIN").event(16, &[0; 8]);
+        log.mysql_gtid(2)
+            .query("DROP TABLE b")
+            .mysql_gtid(3)
+            .query("BEGIN")
+            .event(16, &[0; 8]);
         log.mysql_gtid(4).query("BEGIN");
         let dir = tempfile::tempdir().unwrap();
         let index = dir.path().join("index");

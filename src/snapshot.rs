@@ -1,0 +1,16 @@
+//! Held snapshots: taken before maintenance on the path of a backup, kept, looked at, copied later, removed.
+
+mod copy;
+mod create;
+mod delete;
+mod diff;
+pub mod status;
+mod view;
+mod watch;
+
+pub use copy::backup;
+pub use create::{Request, create};
+pub use delete::{Removed, delete, expire, finish_deletions};
+pub use diff::{Change, Diff, What, diff};
+pub use view::{exec, mount};
+pub use watch::{Watched, watch};

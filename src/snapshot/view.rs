@@ -1,0 +1,163 @@
+//! A held set made readable: each tree at its original path below one directory, read-only.
+
+use std::ffi::OsString;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+
+use crate::backup::examine::provider_of;
+use crate::config::Config;
+use crate::detect::Mounts;
+use crate::held::{self, Held};
+use crate::sys::signal::Cancel;
+use crate::sys::view::{self, View};
+use crate::units::Id;
+use crate::volume::{self, Provider};
+use crate::{Error, Result};
+
+/// Directories of ours, for mounts that nobody else sees.
+const PRIVATE: &str = "/run/snapback";
+/// Names the view to the command that runs in it.
+const VARIABLE: &str = "SNAPBACK_MOUNT";
+
+/// Shows a set at an empty directory until somebody unmounts it (`umount -R DIR`).
+///
+/// # Errors
+/// It is in use alone, the directory is not empty, or something cannot be mounted: nothing is shown then.
+pub fn mount(config: &Config, id: Id, at: &Path) -> Result<()> {
+    let used = usable(config, id)?;
+    let at = at
+        .canonicalize()
+        .map_err(|error| crate::sys::Error::path("mount at", at, error))?;
+    let empty = std::fs::read_dir(&at)
+        .map_err(|error| crate::sys::Error::path("mount at", &at, error))?
+        .next()
+        .is_none();
+    let covered = Mounts::read()?.0.iter().any(|mount| mount.mount_point == at);
+    if !empty || covered {
+        return Err(Error::usage(format!(
+            "{} is not an empty directory, or something is mounted there",
+            at.display()
+        )));
+    }
+    show(&used.held, &volume::providers(config), &at).map(drop)
+}
+
+/// Runs a command with a set mounted in a private place, which is its working directory and in `$SNAPBACK_MOUNT`. The mounts go with the command, or with us.
+/// Returns its exit status as a shell has it: 128+n where signal n ended it.
+///
+/// # Errors
+/// The set cannot be shown, or the command cannot be started.
+pub fn exec(config: &Config, id: Id, command: &[OsString], cancel: &Cancel) -> Result<u8> {
+    inside(config, id, |_, at| {
+        let status = view::run_in(at, VARIABLE, command, cancel)?;
+        let code = status.code().or(status.signal().map(|signal| 128 + signal));
+        Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+    })
+}
+
+/// Does something where a set is shown and nobody else sees it: `work` gets the set and the directory.
+pub(super) fn inside<T: Send>(
+    config: &Config,
+    id: Id,
+    work: impl FnOnce(&Held, &Path) -> Result<T> + Send,
+) -> Result<T> {
+    let used = usable(config, id)?;
+    let at = PathBuf::from(format!("{PRIVATE}/view-{}-{}", id.short(), std::process::id()));
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&at);
+    made.map_err(|error| crate::sys::Error::path("make the directory", &at, error))?;
+    // Mounts of its own are a thread's, and of what it starts.
+    let result = std::thread::scope(|scope| {
+        let in_private = scope.spawn(|| {
+            view::private_mounts()?;
+            let providers = volume::providers(config);
+            let view = show(&used.held, &providers, &at)?;
+            let result = work(&used.held, &at);
+            let ended = view.end().map_err(Error::from);
+            match (result, ended) {
+                (Ok(value), Ok(())) => Ok(value),
+                (Ok(_), Err(error)) => Err(error),
+                (Err(cause), ended) => Err(cause.and_rollback(ended)),
+            }
+        });
+        in_private
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    let _ = std::fs::remove_dir(&at);
+    result
+}
+
+/// The set, as long as nobody removes it.
+pub(super) fn usable(config: &Config, id: Id) -> Result<held::Use> {
+    let used = held::take_for(&config.state_dir, id, false)?;
+    if used.held.deleting {
+        return Err(Error::failed(format!(
+            "the removal of held set {} has begun: `snapback cleanup` goes on with it",
+            id.short()
+        )));
+    }
+    Ok(used)
+}
+
+/// Shows all trees. What providers mount for it is out of sight afterwards: the trees keep it alive.
+fn show(held: &Held, providers: &[Box<dyn Provider>], at: &Path) -> Result<View> {
+    let mut tops: Vec<PathBuf> = Vec::new();
+    let mut mounted: Vec<PathBuf> = Vec::new();
+    let result = readable(held, providers, &mut tops, &mut mounted).and_then(|()| {
+        let view = View::begin(at)?;
+        match shown(held, &tops, &view) {
+            Ok(()) => Ok(view),
+            Err(cause) => Err(cause.and_rollback(view.end().map_err(Error::from))),
+        }
+    });
+    let unmounted = mounted.iter().try_for_each(|place| {
+        crate::sys::mount::unmount_or_detach(place)?;
+        let _ = std::fs::remove_dir(place);
+        Ok(())
+    });
+    match (result, unmounted) {
+        (Ok(view), Ok(())) => Ok(view),
+        (Ok(view), Err(cause)) => Err(Error::and_rollback(cause, view.end().map_err(Error::from))),
+        (Err(cause), unmounted) => Err(cause.and_rollback(unmounted)),
+    }
+}
+
+fn readable(
+    held: &Held,
+    providers: &[Box<dyn Provider>],
+    tops: &mut Vec<PathBuf>,
+    mounted: &mut Vec<PathBuf>,
+) -> Result<()> {
+    for (number, snapshot) in held.snapshots().enumerate() {
+        let provider = provider_of(providers, &snapshot.volume)?;
+        let place = PathBuf::from(format!(
+            "{PRIVATE}/held-{}-{}-{number}",
+            held.id.short(),
+            std::process::id()
+        ));
+        tops.push(provider.mount(snapshot, &place)?);
+        if provider.mounts() {
+            mounted.push(place);
+        }
+    }
+    Ok(())
+}
+
+fn shown(held: &Held, tops: &[PathBuf], view: &View) -> Result<()> {
+    let mut trees: Vec<_> = held.trees.iter().collect();
+    // The outer ones first.
+    trees.sort_by_key(|tree| tree.root.path.components().count());
+    for tree in trees {
+        let top = tops
+            .get(tree.volume)
+            .ok_or_else(|| Error::failed("the record names a volume that it does not have"))?;
+        // Joining nothing would add a slash.
+        let from = match tree.relative.as_os_str().is_empty() {
+            true => top.clone(),
+            false => top.join(&tree.relative),
+        };
+        view.show(&from, &tree.root.path)?;
+    }
+    Ok(view.seal()?)
+}

@@ -1,0 +1,154 @@
+//! A view of trees under one directory, by bind mounts, for this process alone or for all; and a command that runs in it.
+#![allow(unsafe_code)]
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+
+use super::signal::Cancel;
+use super::{Error, Result};
+
+/// How often the command's end is looked for.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Gives the calling thread, and what it starts, mounts of its own: what it mounts is seen by nobody else, and goes with the last of them. What others
+/// unmount goes here too.
+///
+/// # Errors
+/// Not root, or in a container that forbids it.
+pub fn private_mounts() -> Result<()> {
+    // SAFETY: no pointers; the thread gets a file system context of its own (implied by CLONE_NEWNS), which is what is wanted.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
+        return Err(Error::kernel("have mounts of our own", io::Error::last_os_error()));
+    }
+    let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", flags).map_err(|error| Error::kernel("keep our mounts to ourselves", error))
+}
+
+/// Trees that are shown below a directory.
+#[derive(Debug)]
+pub struct View {
+    at: PathBuf,
+}
+
+impl View {
+    /// Begins an empty view at a directory, which it covers. It has only names: at most a mebibyte.
+    ///
+    /// # Errors
+    /// Nothing can be mounted there.
+    pub fn begin(at: &Path) -> Result<View> {
+        rustix::mount::mount("snapback", at, "tmpfs", quiet(), Some(c"mode=0755,size=1m"))
+            .map_err(|error| Error::path("mount a view at", at, error))?;
+        Ok(View { at: at.to_owned() })
+    }
+
+    /// Where `original` (absolute) is shown.
+    pub fn place_of(&self, original: &Path) -> PathBuf {
+        self.at.join(original.strip_prefix("/").unwrap_or(original))
+    }
+
+    /// Shows a directory or a file, read-only, where `original` is below the view. `Ok(false)` when a tree that is shown already has nothing at that place.
+    ///
+    /// # Errors
+    /// It cannot be mounted.
+    pub fn show(&self, from: &Path, original: &Path) -> Result<bool> {
+        let place = self.place_of(original);
+        let is_directory = from.is_dir();
+        if !place.exists() {
+            let made = match (is_directory, place.parent()) {
+                (true, _) => std::fs::create_dir_all(&place),
+                (false, Some(parent)) => {
+                    std::fs::create_dir_all(parent).and_then(|()| std::fs::File::create(&place).map(drop))
+                }
+                (false, None) => return Ok(false),
+            };
+            match made {
+                Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => return Ok(false),
+                made => made.map_err(|error| Error::path("show a tree at", &place, error))?,
+            }
+        }
+        let failed = |error| Error::path("show a tree at", &place, error);
+        rustix::mount::mount_bind(from, &place).map_err(failed)?;
+        let flags = MountFlags::BIND | MountFlags::RDONLY | quiet();
+        rustix::mount::mount_remount(&place, flags, "").map_err(failed)?;
+        Ok(true)
+    }
+
+    /// All is shown: the names above the trees cannot be changed any more either.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn seal(&self) -> Result<()> {
+        rustix::mount::mount_remount(&self.at, MountFlags::RDONLY | quiet(), "mode=0755,size=1m")
+            .map_err(|error| Error::path("make read-only", &self.at, error))
+    }
+
+    /// Takes it away with all trees in it, also when somebody still looks at them.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn end(self) -> Result<()> {
+        rustix::mount::unmount(&self.at, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+            .map_err(|error| Error::path("unmount", &self.at, error))
+    }
+}
+
+/// No devices, programs and set-user-id files.
+fn quiet() -> MountFlags {
+    MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC
+}
+
+/// Runs a command with our input and output in a directory, and waits for its end. A wish that we end is handed on to it; it dies with us.
+///
+/// # Errors
+/// It could not be started.
+pub fn run_in(directory: &Path, variable: &str, command: &[OsString], cancel: &Cancel) -> Result<ExitStatus> {
+    let (program, arguments) = command
+        .split_first()
+        .ok_or_else(|| Error::kernel("start nothing", io::Error::from(io::ErrorKind::InvalidInput)))?;
+    let start = |source| Error::Start {
+        program: program.display().to_string(),
+        source,
+    };
+    let mut command = std::process::Command::new(program);
+    command
+        .args(arguments)
+        .current_dir(directory)
+        .env(variable, directory)
+        .env_remove(super::PASSWORD_VARIABLE);
+    let us = std::process::id();
+    // SAFETY: two system calls, no allocation.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // We died before it could be told.
+            if u32::try_from(libc::getppid()) != Ok(us) {
+                return Err(io::Error::from_raw_os_error(libc::ESRCH));
+            }
+            Ok(())
+        });
+    }
+    let mut child = command.spawn().map_err(start)?;
+    let mut told = false;
+    loop {
+        if let Some(status) = child.try_wait().map_err(start)? {
+            return Ok(status);
+        }
+        if let Some(signal) = cancel.asked().filter(|_| !told) {
+            told = true;
+            let number = libc::pid_t::try_from(child.id()).unwrap_or_default();
+            if number > 0 {
+                // SAFETY: no pointers; our own child, not waited for yet.
+                unsafe { libc::kill(number, signal) };
+            }
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
