@@ -15,6 +15,7 @@ mod lock_safety;
 mod lvm;
 mod measure;
 mod restore_elsewhere;
+mod rollback;
 mod rollback_steps;
 mod round_trip;
 mod setting;

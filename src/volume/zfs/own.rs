@@ -99,6 +99,13 @@ pub fn remove(snapshot: &Snapshot) -> Result<bool> {
         "failpoint"
     ));
     remove_clones(snapshot)?;
+    if let Some(run) = stands_on(snapshot)? {
+        let reason = format!(
+            "the state that rollback {0} kept stands on it: `snapback snapshot delete {0}` first",
+            run.short()
+        );
+        return Err(Error::failed("remove the snapshot", &snapshot.name, reason));
+    }
     // Without our hold (a run that died before it) this fails, which is fine.
     let _ = zfs("release")?.args([HOLD, &snapshot.name]).run();
     destroy(&snapshot.name)?;
@@ -106,17 +113,30 @@ pub fn remove(snapshot: &Snapshot) -> Result<bool> {
     Ok(true)
 }
 
-/// What a rollback kept is a dataset of its own, with the snapshot in it.
+/// What a rollback kept is a dataset of its own. It goes with the last snapshot in it: other sets' may have come into it.
 fn remove_kept(snapshot: &Snapshot) -> Result<()> {
     let Some((dataset, _)) = snapshot.name.split_once('@') else {
         return Ok(());
     };
-    let marked = dataset.rsplit('/').next().and_then(mark::run_of) == Some(snapshot.run);
-    let ours = |found: Dataset| found.run.as_deref() == Some(&snapshot.run.to_string());
-    if marked && report::one(dataset)?.is_some_and(ours) {
+    let Some(run) = dataset.rsplit('/').next().and_then(mark::run_of) else {
+        return Ok(());
+    };
+    let ours = |found: Dataset| found.run.as_deref() == Some(&run.to_string());
+    let empty = || Ok::<bool, Error>(report::list(&["-r", "-t", "snapshot", dataset])?.is_empty());
+    if report::one(dataset)?.is_some_and(ours) && empty()? {
         destroy(dataset)?;
     }
     Ok(())
+}
+
+/// A state that a rollback kept, and that stands on this snapshot.
+fn stands_on(snapshot: &Snapshot) -> Result<Option<crate::units::Id>> {
+    let output = zfs("get")?
+        .args(["-H", "-o", "value", "clones", &snapshot.name])
+        .run()?;
+    let names = String::from_utf8_lossy(&output).trim().to_owned();
+    let kept = names.split(',').find_map(|name| mark::run_of(name.rsplit('/').next()?));
+    Ok(kept)
 }
 
 /// Whether a snapshot is mounted, other than by a look into `.zfs/snapshot`, which passes.

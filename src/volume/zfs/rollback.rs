@@ -29,6 +29,9 @@ const LEFT_OUT: [&str; 7] = [
     FRESH,
 ];
 
+/// More promotions than a lineage of rollbacks needs.
+const GENERATIONS: usize = 1000;
+
 impl GoBack for Zfs {
     fn plan(&self, run: Id, held: &Snapshot, mounts: &Mounts) -> Result<Swap> {
         let live = &held.volume.id;
@@ -139,11 +142,7 @@ impl GoBack for Zfs {
                 .args(["-o", &format!("{PROPERTY}={run}"), &swap.kept.name])
                 .run()?;
         }
-        // A set that keeps an earlier state has a dataset of its own, which must not lose its snapshot to the live one.
-        let origin = value("origin", &swap.live)?;
-        if origin.split('@').next() == Some(&swap.away) {
-            zfs("promote")?.arg(&swap.live).run()?;
-        }
+        take_snapshots_over(&swap.live)?;
         zfs("inherit")?.args([FRESH, &swap.live]).run()?;
         // Again after a death: it is held already.
         let _ = zfs("hold")?.args([own::HOLD, &swap.kept.name]).run();
@@ -183,6 +182,23 @@ impl GoBack for Zfs {
             .filter_map(|one| Some((one.identity?, one.name)))
             .collect())
     }
+}
+
+/// The live dataset becomes the one that what was kept depends on, through however many rollbacks: so each of those can be given up.
+fn take_snapshots_over(live: &str) -> Result<()> {
+    for _ in 0..GENERATIONS {
+        let origin = value("origin", live)?;
+        let dataset = origin.split('@').next().unwrap_or_default();
+        if dataset.rsplit('/').next().and_then(mark::run_of).is_none() {
+            break;
+        }
+        // The data is right without it, for instance when a snapshot of the administrator's has the same name in both.
+        if let Err(error) = zfs("promote")?.arg(live).run() {
+            tracing::warn!(%error, "the live dataset stays a clone of what was kept");
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// The name that the held snapshot has now: an earlier rollback may have moved it to another dataset.
