@@ -80,6 +80,8 @@ pub struct Server {
     pub port: Option<u16>,
     /// Account name; wins over the option file.
     pub user: Option<String>,
+    /// The server's own option file, which says where its data lie while it is stopped; by default /etc/my.cnf or /etc/mysql/my.cnf.
+    pub option_file: Option<PathBuf>,
 }
 
 /// The lock and its limits; spans are texts such as `2s`, `500ms`, `1m`.

@@ -5,6 +5,7 @@ mod create;
 mod delete;
 mod diff;
 pub mod status;
+mod stopped;
 mod view;
 mod watch;
 

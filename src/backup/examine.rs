@@ -57,6 +57,36 @@ pub(crate) fn examine(config: &Config, cancel: &Cancel) -> Result<Examined> {
         }
     };
     cancel.check()?;
+    let mut examined = on_host(config, quiesce, paths, reason, findings)?;
+    examined.database = database;
+    Ok(examined)
+}
+
+/// The same for a server that is stopped, and writes these paths when it runs.
+pub(crate) fn of_stopped(
+    config: &Config,
+    consistency: Consistency,
+    paths: Vec<WrittenPath>,
+    reason: String,
+    mut findings: Vec<Finding>,
+) -> Result<Examined> {
+    let quiesce = QuiescePlan {
+        consistency,
+        strategy: Strategy::None,
+        ..quiesce_plan(config)
+    };
+    findings.extend(stale::runs(&config.state_dir));
+    on_host(config, quiesce, paths, reason, findings)
+}
+
+/// Where the paths and the configured trees lie, and what stands in the way there.
+fn on_host(
+    config: &Config,
+    quiesce: QuiescePlan,
+    paths: Vec<WrittenPath>,
+    reason: String,
+    mut findings: Vec<Finding>,
+) -> Result<Examined> {
     let mounts = Mounts::read()?;
     let providers = volume::providers(config);
     let (files, said) = places::wanted(config);
@@ -75,7 +105,7 @@ pub(crate) fn examine(config: &Config, cancel: &Cancel) -> Result<Examined> {
     findings.extend(places::findings(config, &layout));
     findings.extend(places::nothing(trees::plan(config, &layout, &paths).len()));
     Ok(Examined {
-        database,
+        database: None,
         quiesce,
         reason,
         paths,

@@ -1,11 +1,13 @@
 //! Taking a held set: detect, quiesce, barrier, position as for a backup; then the record instead of the copy.
 
-use crate::backup::examine::{self, Examined};
+use super::stopped::{examine_any, still_stopped};
+use crate::backup::examine::Examined;
 use crate::backup::run::Run;
 use crate::backup::snapshots::Taken;
 use crate::backup::trees::PlannedTree;
 use crate::backup::{ended, facts, host_name, interrupted, quiet, refuse_or_note, trees};
 use crate::config::Config;
+use crate::database::mysql::stopped::Stopped;
 use crate::finding::Finding;
 use crate::held::{self, FORMAT, Held, HeldTree, HeldVolume, ServerState};
 use crate::monitor::Monitor;
@@ -32,25 +34,49 @@ pub fn create(config: &Config, request: &Request, monitor: &dyn Monitor, cancel:
     // It lives for days, not for the time of a copy.
     config.lvm.cow_size = config.lvm.held_cow_size;
     let mut run = Run::begin(&config, monitor, cancel)?;
-    let examined = run.phase("detect", |_| examine::examine(&config, cancel));
-    let result = examined.and_then(|examined| take(&mut run, &config, request, examined));
+    let examined = run.phase("detect", |_| examine_any(&config, cancel));
+    let result = examined.and_then(|(examined, stopped)| take(&mut run, &config, request, examined, stopped));
     ended(&run, result)
 }
 
-fn take(run: &mut Run<'_>, config: &Config, request: &Request, mut examined: Examined) -> Result<Held> {
+fn take(
+    run: &mut Run<'_>,
+    config: &Config,
+    request: &Request,
+    mut examined: Examined,
+    stopped: Option<Stopped>,
+) -> Result<Held> {
     refuse_or_note(run, &examined.findings)?;
     let planned = on_snapshots(run, trees::plan(config, &examined.layout, &examined.paths));
     let mut database = examined.database.take();
-    let state = match &database {
-        None => ServerState::None,
-        Some(database) if database.facts().is_read_only() => ServerState::ReadOnly,
-        Some(_) => ServerState::Running,
+    let state = match (&database, &stopped) {
+        (None, None) => ServerState::None,
+        (None, Some(stopped)) if stopped.clean => ServerState::Stopped,
+        (None, Some(_)) => ServerState::Killed,
+        (Some(database), _) if database.facts().is_read_only() => ServerState::ReadOnly,
+        (Some(_), _) => ServerState::Running,
     };
-    let (moment, mut taken) = quiet::take(run, config, "snapshot", database.as_deref_mut(), &examined)?;
+    let (mut moment, mut taken) = quiet::take(run, config, "snapshot", database.as_deref_mut(), &examined)?;
     let database = database.as_deref();
     let time = moment.time;
-    let result = quiet::take_apart(run, &examined, &mut taken)
+    if let Some(stopped) = &stopped {
+        moment.exact = stopped.clean && stopped.position.is_some();
+        moment.coordinates.position.clone_from(&stopped.position);
+    }
+    let still = || match &stopped {
+        Some(stopped) => still_stopped(config, stopped),
+        None => Ok(()),
+    };
+    let result = still()
+        .and_then(|()| quiet::take_apart(run, &examined, &mut taken))
         .and_then(|()| facts::facts(run, &examined, &planned, database, moment, &taken))
+        .map(|record| match &stopped {
+            Some(stopped) => Record {
+                server: Some(stopped.facts.clone()),
+                ..record
+            },
+            None => record,
+        })
         .and_then(|record| {
             let promise = Promise { time, state, record };
             held(run.id, config, request, &examined, &planned, &taken, promise)

@@ -10,6 +10,7 @@ mod drill;
 mod exactness;
 mod failures;
 mod files;
+mod held;
 mod kill_phases;
 mod lock_safety;
 mod lvm;

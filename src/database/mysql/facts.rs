@@ -55,6 +55,12 @@ const KEPT: &[&str] = &[
     "wsrep_on",
 ];
 
+impl From<BTreeMap<String, String>> for Variables {
+    fn from(settings: BTreeMap<String, String>) -> Variables {
+        Variables(settings)
+    }
+}
+
 /// All global variables, by lower-case name.
 #[derive(Debug, Clone, Default)]
 pub struct Variables(BTreeMap<String, String>);

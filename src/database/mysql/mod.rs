@@ -21,6 +21,7 @@ pub mod retry;
 pub mod scratch;
 mod server;
 pub mod session;
+pub mod stopped;
 pub mod strategy;
 pub mod watchdog;
 

@@ -128,7 +128,7 @@ fn keyring_component(session: &mut Session, dialect: Dialect) -> Vec<String> {
 }
 
 /// Puts everything together; touches nothing but symlinks.
-fn assemble(
+pub(super) fn assemble(
     variables: &Variables,
     datadir: &Path,
     spaces: &[Tablespace],
