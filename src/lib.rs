@@ -1,7 +1,7 @@
 //! snapback backs up a live MySQL or MariaDB host from a storage snapshot.
 //!
 //! This file is the table of contents. Arrows point one way:
-//! `cli -> backup, forget, restore, verify, drill, export, mount, cleanup -> detect, database, volume, copy, repository -> store -> sys`.
+//! `cli -> backup, rollback, forget, restore, verify, drill, export, mount, cleanup -> detect, database, volume, copy, repository -> store -> sys`.
 //! Only [`cli`] prints or exits; only [`sys`] holds `unsafe` or starts programs.
 
 pub mod cli;

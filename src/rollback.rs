@@ -41,8 +41,6 @@ pub struct Request {
     pub stop_server: bool,
     /// Files on the volumes that do not belong to the set go back as well.
     pub with_files: bool,
-    /// Where the present state cannot be kept, or newer snapshots are in the way: give them up.
-    pub destroy_newer: bool,
 }
 
 /// What was done.

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 
 pub(super) const EXAMPLES: &str = "\
 Shows what will be lost, and asks. What is live now is kept as a held set of its own, so that a rollback can be rolled back. All volumes of the
-set or none: what a killed rollback left is finished or undone by `snapback cleanup`. Where the root filesystem is needed, nothing is done.
+set or none: what a killed rollback left is finished or undone by `snapback cleanup`.
 
 Examples:
   snapback snapshot rollback latest --dry-run
@@ -33,9 +33,6 @@ pub(super) struct Rollback {
     /// Files on the volumes that are no part of the set go back as well
     #[arg(long)]
     pub with_files: bool,
-    /// Where the present state cannot be kept, or newer snapshots are in the way: give them up
-    #[arg(long)]
-    pub destroy_newer: bool,
 }
 
 pub(super) fn run(arguments: &Rollback, context: &Context<'_>) -> Result<Exit> {
@@ -50,7 +47,6 @@ pub(super) fn run(arguments: &Rollback, context: &Context<'_>) -> Result<Exit> {
         dry_run: arguments.dry_run,
         stop_server: arguments.stop_server,
         with_files: arguments.with_files,
-        destroy_newer: arguments.destroy_newer,
     };
     let confirm = |plan: &Plan| {
         if !context.global.json {

@@ -13,6 +13,7 @@ use crate::detect::Mounts;
 use crate::finding::Finding;
 use crate::held::{self, Held};
 use crate::units::Id;
+use crate::volume::Health;
 use crate::volume::rollback::Swap;
 use crate::{Result, sys, volume};
 
@@ -64,6 +65,9 @@ pub fn plan(config: &Config, request: &Request, set: &Held, run: Id) -> Result<(
     let providers = volume::providers(config);
     let mounts = Mounts::read()?;
     let mut findings = Vec::new();
+    if set.deleting {
+        findings.push(Finding::blocker("deleting", format!("held set {} is being deleted", set.id.short())));
+    }
     let mut swaps: Vec<(usize, Swap)> = Vec::new();
     for (index, held) in set
         .volumes
@@ -80,6 +84,10 @@ pub fn plan(config: &Config, request: &Request, set: &Held, run: Id) -> Result<(
             );
             continue;
         };
+        if let Health::Lost(reason) = provider.health(&held.snapshot)? {
+            findings.push(Finding::blocker("held-lost", format!("a snapshot of the set is lost: {reason}")));
+            continue;
+        }
         match way.plan(run, &held.snapshot, &mounts) {
             Ok(swap) => swaps.push((index, swap)),
             Err(error) => findings.push(Finding::blocker("no-rollback", error.to_string())),
