@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # How long until the server answers again with older data: snapback snapshot rollback, snapback restore of a backup of the same data, and
-# mariabackup --prepare with --copy-back. One server on Btrfs; each from the moment at which the running server is told to stop.
+# mariadb-backup --prepare with --copy-back. One server on Btrfs; each from the moment at which the running server is told to stop.
 # Usage: sudo scripts/lab/bench-rollback.sh [ROWS [ROUNDS]]   (rows of about 1 KiB; 400000 and 3 by default). SNAPBACK: the program.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -55,12 +55,12 @@ service: {stop: [$work/stop], start: [$work/start]}
 EOF
 tool() { "$snapback" --quiet --config "$work/snapback.yaml" "$@" >/dev/null || [ $? = 5 ]; }
 mysqld
-sql "CREATE DATABASE b; CREATE TABLE b.t (id INT PRIMARY KEY, pad VARBINARY(1000)); SET SESSION binlog_format=ROW;
+sql "CREATE DATABASE b; USE b; CREATE TABLE b.t (id INT PRIMARY KEY, pad VARBINARY(1000)); SET SESSION binlog_format=ROW;
      INSERT INTO b.t SELECT seq, CONCAT(RANDOM_BYTES(500), REPEAT('lorem ipsum ', 40)) FROM seq_1_to_$rows"
 tool init
 tool backup
 tool snapshot create --label held
-mariabackup --no-defaults --backup --user=root --socket="$work/s" --target-dir="$work/mb" >/dev/null 2>&1
+mariadb-backup --no-defaults --backup --user=root --socket="$work/s" --target-dir="$work/mb" >/dev/null 2>&1
 want=$(sql "CHECKSUM TABLE b.t")
 spoil() { sql "UPDATE b.t SET pad = 'gone' WHERE id % 100 = 0; DELETE FROM b.t WHERE id % 100 = 1"; }
 right() { [ "$(sql "CHECKSUM TABLE b.t")" = "$want" ] || die "$1 did not bring the data back"; }
@@ -75,12 +75,12 @@ for round in $(seq "$rounds"); do
     stop; rm -rf "$work/mnt/db/data"; tool restore latest --datadir "$work/mnt/db/data"; mysqld
     restore=$(ms "$begun"); right restore
     spoil; begun=$(now)
-    stop; rm -rf "$work/mnt/db/data"
+    stop; stopped=$(ms "$begun"); rm -rf "$work/mnt/db/data"
     cp -r "$work/mb" "$work/mb-round"; copied=$(now)
-    mariabackup --no-defaults --prepare --target-dir="$work/mb-round" >/dev/null 2>&1
-    mariabackup --no-defaults --copy-back --target-dir="$work/mb-round" --datadir="$work/mnt/db/data" >/dev/null 2>&1
+    mariadb-backup --no-defaults --prepare --target-dir="$work/mb-round" >/dev/null 2>&1
+    mariadb-backup --no-defaults --copy-back --target-dir="$work/mb-round" --datadir="$work/mnt/db/data" >/dev/null 2>&1
     mysqld
     # The copy keeps the backup for the next round: it does not count.
-    peer=$(ms "$copied"); right mariabackup; rm -rf "$work/mb-round"
-    echo "round $round: rollback $rollback, restore $restore, mariabackup --prepare and --copy-back $peer"
+    peer=$((stopped + $(ms "$copied"))); right mariadb-backup; rm -rf "$work/mb-round"
+    echo "round $round: rollback $rollback, restore $restore, mariadb-backup --prepare and --copy-back $peer"
 done

@@ -66,7 +66,10 @@ pub fn plan(config: &Config, request: &Request, set: &Held, run: Id) -> Result<(
     let mounts = Mounts::read()?;
     let mut findings = Vec::new();
     if set.deleting {
-        findings.push(Finding::blocker("deleting", format!("held set {} is being deleted", set.id.short())));
+        findings.push(Finding::blocker(
+            "deleting",
+            format!("held set {} is being deleted", set.id.short()),
+        ));
     }
     let mut swaps: Vec<(usize, Swap)> = Vec::new();
     for (index, held) in set
@@ -85,7 +88,10 @@ pub fn plan(config: &Config, request: &Request, set: &Held, run: Id) -> Result<(
             continue;
         };
         if let Health::Lost(reason) = provider.health(&held.snapshot)? {
-            findings.push(Finding::blocker("held-lost", format!("a snapshot of the set is lost: {reason}")));
+            findings.push(Finding::blocker(
+                "held-lost",
+                format!("a snapshot of the set is lost: {reason}"),
+            ));
             continue;
         }
         match way.plan(run, &held.snapshot, &mounts) {

@@ -59,17 +59,21 @@ impl Scan {
     /// # Errors
     /// It cannot be read or understood.
     pub fn of(path: &Path, flavour: Flavour) -> Result<Option<Scan>> {
-        Scan::counting(path, flavour, u64::MAX)
+        Log::open(path)?
+            .map(|log| Scan::read(path, log, flavour, u64::MAX))
+            .transpose()
     }
 
-    /// As [`of`](Scan::of), and counts the groups that end after `from`.
+    /// As [`of`](Scan::of), and counts the groups that end after `from`; proves no checksums of rows.
     ///
     /// # Errors
     /// As [`of`](Scan::of).
     pub fn counting(path: &Path, flavour: Flavour, from: u64) -> Result<Option<Scan>> {
-        let Some(mut log) = Log::open(path)? else {
-            return Ok(None);
-        };
+        let log = Log::open(path)?.map(Log::passing_over_rows);
+        log.map(|log| Scan::read(path, log, flavour, from)).transpose()
+    }
+
+    fn read(path: &Path, mut log: Log, flavour: Flavour, from: u64) -> Result<Scan> {
         let mut reader = Groups {
             place: Place::Outside,
             end: log.at(),
@@ -83,11 +87,11 @@ impl Scan {
                 .take(&event)
                 .map_err(|reason| wrong(path, format!("event at {}: {reason}", event.at)))?;
         }
-        Ok(Some(Scan {
+        Ok(Scan {
             end: reader.end,
             gtids: reader.gtids,
             after: reader.after,
-        }))
+        })
     }
 }
 
