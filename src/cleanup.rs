@@ -11,6 +11,7 @@ use crate::held::{self, Kept};
 use crate::journal::{self, Made, Past};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
+use crate::rollback;
 use crate::snapshot::{self, Removed};
 use crate::sys;
 use crate::sys::signal::Cancel;
@@ -32,6 +33,8 @@ pub struct Request {
 pub struct Report {
     /// The runs that left something.
     pub runs: Vec<RunLeft>,
+    /// Rollbacks that had died.
+    pub rollbacks: Vec<rollback::Resumed>,
     /// Snapshots with our mark that no journal knows; removed only when asked.
     pub orphans: Vec<String>,
     /// Those of them that were removed (or would be).
@@ -63,7 +66,6 @@ pub struct RunLeft {
 /// The journals or the mount table cannot be read. What could not be undone is in the report.
 pub fn cleanup(config: &Config, request: &Request, monitor: &dyn Monitor, cancel: &Cancel) -> Result<Report> {
     let providers = volume::providers(config);
-    let mounts = Mounts::read()?;
     let mut report = Report::default();
     let past = journal::list(&config.state_dir)?;
     // After the journals: a run writes its set's record before its journal goes.
@@ -74,6 +76,7 @@ pub fn cleanup(config: &Config, request: &Request, monitor: &dyn Monitor, cancel
     report.findings.extend(kept.findings.iter().cloned());
     // First of all, of every run: whoever writes to a frozen filesystem waits, and so would what follows.
     let thawed: Vec<RunLeft> = past.runs.iter().map(|one| thaw_run(request, one)).collect();
+    report.rollbacks = rollback::resume_all(config, request.dry_run, monitor)?;
     for (one, left) in past.runs.into_iter().zip(thawed) {
         cancel.check()?;
         monitor.message(&format!("run {}", one.run.short()));
@@ -81,8 +84,17 @@ pub fn cleanup(config: &Config, request: &Request, monitor: &dyn Monitor, cancel
             .runs
             .push(undo_run(config, request, &providers, &kept, one, left));
     }
-    sets(config, request, &mut report)?;
-    orphans(request, &providers, &mounts, &known, &mut report);
+    // What an unfinished rollback needs must not expire, nor count as nobody's.
+    if report
+        .rollbacks
+        .iter()
+        .all(|one| matches!(one.result, "finished" | "undone"))
+    {
+        sets(config, request, &mut report)?;
+        known.extend(held::list(&config.state_dir)?.named);
+        let mounts = Mounts::read()?;
+        orphans(request, &providers, &mounts, &known, &mut report);
+    }
     repository_leftovers(config, request, &mut report);
     Ok(report)
 }

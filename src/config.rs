@@ -2,6 +2,9 @@
 
 mod held;
 mod hooks;
+mod service;
+
+pub use service::Service;
 
 use std::path::{Path, PathBuf};
 
@@ -49,6 +52,8 @@ pub struct Config {
     pub lvm: Lvm,
     /// Restore drills (`verify --boot`).
     pub scratch: Scratch,
+    /// How the server is stopped and started.
+    pub service: Service,
     /// Where run journals are kept.
     pub state_dir: PathBuf,
     /// Commands around a snapshot or a rollback.
@@ -190,6 +195,7 @@ impl Default for Config {
             btrfs: Btrfs::default(),
             lvm: Lvm::default(),
             scratch: Scratch::default(),
+            service: Service::default(),
             state_dir: PathBuf::from("/var/lib/snapback"),
             hooks: Hooks::default(),
             held: HeldPolicy::default(),
@@ -357,6 +363,9 @@ impl Config {
             .into_iter()
             .chain(self.hooks.wrong(lock.hold_limit))
         {
+            require(false, key, what)?;
+        }
+        if let Some((key, what)) = self.service.wrong() {
             require(false, key, what)?;
         }
         require(

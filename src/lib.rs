@@ -1,7 +1,7 @@
 //! snapback backs up a live MySQL or MariaDB host from a storage snapshot.
 //!
 //! This file is the table of contents. Arrows point one way:
-//! `cli -> backup, forget, restore, verify, drill, export, mount, snapshot, cleanup -> detect, database, volume, copy, repository -> store -> sys`.
+//! `cli -> backup, snapshot, rollback, forget, restore, verify, drill, export, mount, cleanup -> detect, database, volume, copy, repository -> store -> sys`.
 //! Only [`cli`] prints or exits; only [`sys`] holds `unsafe` or starts programs.
 
 pub mod cli;
@@ -14,6 +14,8 @@ pub mod export;
 pub mod forget;
 pub mod mount;
 pub mod restore;
+pub mod rollback;
+pub mod service;
 pub mod snapshot;
 pub mod verify;
 

@@ -82,7 +82,11 @@ impl<'m> Run<'m> {
     }
 }
 
-fn lock_out_others(state_dir: &Path, id: Id) -> Result<File> {
+/// Locks the state directory: one backup or rollback at a time.
+///
+/// # Errors
+/// Another one runs.
+pub(crate) fn lock_out_others(state_dir: &Path, id: Id) -> Result<File> {
     let at = |operation: &'static str, path: &Path, source: std::io::Error| {
         Error::Sys(crate::sys::Error::path(operation, path, source))
     };

@@ -18,7 +18,8 @@ pub(super) fn run(arguments: &Cleanup, context: &Context<'_>) -> Result<Exit> {
     } else {
         print(&report, arguments.dry_run);
     }
-    let failed = report.runs.iter().any(|run| !run.failed.is_empty());
+    let unfinished = report.rollbacks.iter().any(|one| one.result == "failed");
+    let failed = unfinished || report.runs.iter().any(|run| !run.failed.is_empty());
     Ok(if failed {
         Exit::Failed
     } else {
@@ -28,6 +29,13 @@ pub(super) fn run(arguments: &Cleanup, context: &Context<'_>) -> Result<Exit> {
 
 fn print(report: &Report, dry_run: bool) {
     let verb = if dry_run { "would remove" } else { "removed" };
+    for one in &report.rollbacks {
+        let would = if dry_run { "would be " } else { "" };
+        output::line(match &one.error {
+            Some(error) => format!("rollback {}: {} {error}", one.rollback.short(), output::red(one.result)),
+            None => format!("rollback {}: {would}{}", one.rollback.short(), one.result),
+        });
+    }
     for run in &report.runs {
         if run.alive {
             output::line(format_args!("run {} is alive: left alone", run.run.short()));
@@ -56,10 +64,11 @@ fn print(report: &Report, dry_run: bool) {
             report.repository_leftovers
         ));
     }
-    let nothing = report
-        .runs
-        .iter()
-        .all(|run| run.removed.is_empty() && run.failed.is_empty())
+    let nothing = report.rollbacks.is_empty()
+        && report
+            .runs
+            .iter()
+            .all(|run| run.removed.is_empty() && run.failed.is_empty())
         && report.removed_orphans.is_empty()
         && report.removed_sets.is_empty()
         && report.repository_leftovers == 0;

@@ -19,6 +19,7 @@ mod progress;
 mod prune;
 mod repair;
 mod restore;
+mod rollback;
 mod show;
 mod snapshot;
 mod timeline;

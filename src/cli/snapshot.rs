@@ -62,6 +62,9 @@ enum Command {
         after_help = "Examples:\n  snapback snapshot diff latest\n  snapback snapshot diff 3f2a --json | jq .bytes"
     )]
     Diff(One),
+    /// Bring a held set back: all of its volumes, or none
+    #[command(after_help = super::rollback::EXAMPLES)]
+    Rollback(super::rollback::Rollback),
     /// Copy a held set into the repository, as a backup of its instant
     #[command(after_help = "The set stays. Examples:\n  snapback snapshot backup latest --tag why=before-upgrade")]
     Backup(view::Backup),
@@ -88,6 +91,7 @@ pub(super) fn run(arguments: &Snapshot, context: &Context<'_>) -> Result<Exit> {
         Command::Mount(arguments) => view::mount(arguments, context),
         Command::Exec(arguments) => view::exec(arguments, context),
         Command::Diff(one) => view::diff(one, context),
+        Command::Rollback(arguments) => super::rollback::run(arguments, context),
         Command::Backup(arguments) => view::backup(arguments, context),
         Command::Watch => watch::run(context),
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 mod snapshot;
 
-pub use snapshot::SnapshotCall;
+pub use snapshot::{SnapshotCall, copy_writable};
 
 use linux_raw_sys::{btrfs as raw, ioctl as request};
 use rustix::io::Errno;
@@ -181,6 +181,21 @@ pub fn destroy(directory: impl AsFd, name: &OsStr) -> io::Result<()> {
         }
         answer => answer.map(drop),
     }
+}
+
+/// Makes a subvolume read-only, or writable again. `subvolume` is its top.
+///
+/// # Errors
+/// Not a subvolume's top, or not ours to change.
+pub fn set_read_only(subvolume: impl AsFd, read_only: bool) -> io::Result<()> {
+    let flag = u64::from(raw::BTRFS_SUBVOL_RDONLY);
+    let mut flags: u64 = 0;
+    // SAFETY: the argument is the 64-bit number that linux/btrfs.h says; the kernel writes it.
+    unsafe { call::<{ request::BTRFS_IOC_SUBVOL_GETFLAGS }, _>(subvolume.as_fd(), &mut flags)? };
+    flags = if read_only { flags | flag } else { flags & !flag };
+    // SAFETY: as above; the kernel only reads it.
+    unsafe { call::<{ request::BTRFS_IOC_SUBVOL_SETFLAGS }, _>(subvolume.as_fd(), &mut flags)? };
+    Ok(())
 }
 
 /// Makes what was done to subvolumes durable: waits for a commit, but not longer than `limit`. `Ok(false)` when it still went

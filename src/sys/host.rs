@@ -54,8 +54,46 @@ pub fn process_in(directory: &std::path::Path, names: &[&str]) -> Option<i32> {
         .find(|number| std::fs::read_link(format!("/proc/{number}/cwd")).is_ok_and(|at| at == directory))
 }
 
+/// Processes (number and name) that have a file or directory of this device (st_dev) open, or work in one; needs root to see other users'.
+pub fn users_of(device: u64) -> Vec<(i32, String)> {
+    use std::os::unix::fs::MetadataExt;
+    let on_it = |path: &std::path::Path| std::fs::metadata(path).is_ok_and(|found| found.dev() == device);
+    let uses = |process: &std::path::Path| {
+        let opened = std::fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+        on_it(&process.join("cwd")) || on_it(&process.join("root")) || opened.into_iter().any(|one| on_it(&one.path()))
+    };
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let found = processes.filter_map(|entry| {
+        let number = entry.file_name().to_str()?.parse::<i32>().ok()?;
+        let path = entry.path();
+        let name = || {
+            std::fs::read_to_string(path.join("comm"))
+                .unwrap_or_default()
+                .trim()
+                .to_owned()
+        };
+        uses(&path).then(|| (number, name()))
+    });
+    found.collect()
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn whoever_has_a_file_open_is_seen() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let device = std::fs::metadata(dir.path()).unwrap().dev();
+        let own = i32::try_from(std::process::id()).unwrap();
+        let _open = std::fs::File::create(dir.path().join("f")).unwrap();
+        let seen = super::users_of(device);
+        assert!(
+            seen.iter().any(|(number, name)| *number == own && !name.is_empty()),
+            "{seen:?}"
+        );
+        assert!(super::users_of(u64::MAX).is_empty());
+    }
+
     #[test]
     fn users_have_names_or_numbers() {
         assert_eq!(super::user_name(0), "root");

@@ -2,14 +2,20 @@
 
 use std::ffi::CString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount,
+    fsopen,
+};
 
+use super::command::{Command, Program};
 use super::{Error, Result};
 
 /// How often an unmount is tried, and how long it waits in between.
@@ -81,6 +87,56 @@ pub fn unmount_or_detach(at: &Path) -> Result<Unmounted> {
     rustix::mount::unmount(at, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)
         .map(|()| Unmounted::Detached)
         .map_err(|error| Error::path("detach the mount at", at, error))
+}
+
+/// Mounts a filesystem where nobody sees it, and returns its top: it is gone with the descriptor, also when this process dies.
+///
+/// # Errors
+/// It cannot be mounted (Linux 5.2 is needed).
+pub fn hidden(source: &Path, fs_type: &str, options: &[(&str, &str)]) -> Result<OwnedFd> {
+    let fail = |error: Errno| Error::path("mount for ourselves", source, error);
+    let context = fsopen(fs_type, FsOpenFlags::FSOPEN_CLOEXEC).map_err(fail)?;
+    fsconfig_set_string(&context, "source", source).map_err(fail)?;
+    for (name, value) in options {
+        fsconfig_set_string(&context, *name, *value).map_err(fail)?;
+    }
+    fsconfig_create(&context).map_err(fail)?;
+    let attributes =
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(fail)?;
+    // That one only names the mount (O_PATH). What is opened in it keeps it.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(&mount, ".", flags, Mode::empty()).map_err(fail)
+}
+
+/// Unmounts a filesystem that is not ours from its mount point, which stays; `Ok(false)` when nothing is mounted there.
+///
+/// # Errors
+/// It is in use.
+pub fn unmount_live(at: &Path) -> Result<bool> {
+    let mut attempt = 1;
+    loop {
+        match rustix::mount::unmount(at, UnmountFlags::NOFOLLOW) {
+            Ok(()) => return Ok(true),
+            Err(Errno::INVAL | Errno::NOENT) => return Ok(false),
+            // Whoever looks at every mount that comes or goes (udev, a desktop) lets go of it soon.
+            Err(Errno::BUSY) if attempt < ATTEMPTS => attempt += 1,
+            Err(error) => return Err(Error::path("unmount", at, error)),
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Mounts a filesystem with the options that mount(8) takes.
+///
+/// # Errors
+/// It cannot be mounted.
+pub fn mount_live(source: &str, at: &Path, fs_type: &str, options: &str) -> Result<()> {
+    Command::new(&Program::find("mount")?)
+        .args(["-t", fs_type, "-o", options, source])
+        .arg(at)
+        .run()?;
+    Ok(())
 }
 
 /// Whether a device is mounted anywhere in this mount namespace.

@@ -7,6 +7,7 @@ mod locate;
 mod own;
 mod place;
 mod prepared;
+mod rollback;
 mod survey;
 
 use std::collections::BTreeMap;
@@ -147,6 +148,10 @@ impl Provider for Btrfs {
     fn remove(&self, snapshot: &Snapshot) -> Result<bool> {
         self.in_use().remove(&snapshot.name);
         own::remove(snapshot)
+    }
+
+    fn go_back(&self) -> Option<&dyn super::rollback::GoBack> {
+        Some(self)
     }
 
     fn list_own(&self, mounts: &Mounts) -> Result<Vec<Snapshot>> {

@@ -8,6 +8,7 @@ mod locate;
 mod own;
 mod prepared;
 mod report;
+mod rollback;
 mod room;
 
 use std::collections::BTreeMap;
@@ -201,6 +202,10 @@ impl Provider for Lvm {
 
     fn remove(&self, snapshot: &Snapshot) -> Result<bool> {
         own::remove(snapshot)
+    }
+
+    fn go_back(&self) -> Option<&dyn super::rollback::GoBack> {
+        (self.kind == ProviderKind::LvmThin).then_some(self)
     }
 
     fn list_own(&self, _mounts: &Mounts) -> Result<Vec<Snapshot>> {

@@ -9,6 +9,7 @@ mod btrfs;
 pub mod fake;
 mod lvm;
 mod mark;
+pub mod rollback;
 mod zfs;
 
 pub use btrfs::Btrfs;
@@ -267,6 +268,11 @@ pub trait Provider: Send + Sync {
     /// # Errors
     /// It is still there.
     fn remove(&self, snapshot: &Snapshot) -> Result<bool>;
+
+    /// How a snapshot of this kind is brought back; `None` where it cannot be.
+    fn go_back(&self) -> Option<&dyn rollback::GoBack> {
+        None
+    }
 
     /// Every snapshot with our mark on the mounted volumes of this kind, for `cleanup`: also those of runs that are alive,
     /// which the caller knows by their journals ([`remove`](Provider::remove) refuses what another process has mounted).

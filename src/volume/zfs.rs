@@ -6,6 +6,7 @@
 mod own;
 mod prepared;
 mod report;
+mod rollback;
 mod room;
 mod zvol;
 
@@ -127,6 +128,10 @@ impl Provider for Zfs {
 
     fn remove(&self, snapshot: &Snapshot) -> Result<bool> {
         own::remove(snapshot)
+    }
+
+    fn go_back(&self) -> Option<&dyn super::rollback::GoBack> {
+        Some(self)
     }
 
     fn list_own(&self, _mounts: &Mounts) -> Result<Vec<Snapshot>> {

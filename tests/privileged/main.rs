@@ -18,6 +18,8 @@ mod lock_safety;
 mod lvm;
 mod measure;
 mod restore_elsewhere;
+mod rollback;
+mod rollback_steps;
 mod round_trip;
 mod setting;
 mod several_volumes;

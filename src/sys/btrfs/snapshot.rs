@@ -23,6 +23,14 @@ use super::{children, path_below, put_name, zeroed};
 /// How often the tree of roots is looked at; a look takes some 5 µs.
 const LOOK_EVERY: Duration = Duration::from_micros(50);
 
+/// Makes a snapshot that can be written to, `name` in `directory`, of the subvolume whose top `source` is.
+///
+/// # Errors
+/// `AlreadyExists`; another filesystem; no room.
+pub fn copy_writable(source: OwnedFd, directory: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    Arguments::new(source, name, 0)?.create(directory)
+}
+
 /// A snapshot of which everything is prepared but the one decisive call. A thread of its own waits to make it.
 #[derive(Debug)]
 pub struct SnapshotCall {
@@ -39,7 +47,7 @@ impl SnapshotCall {
     /// # Errors
     /// The name does not fit; no thread or descriptor can be had.
     pub fn prepare(source: OwnedFd, directory: OwnedFd, name: &OsStr) -> io::Result<SnapshotCall> {
-        let mut arguments = Arguments::new(source, name)?;
+        let mut arguments = Arguments::new(source, name, u64::from(raw::BTRFS_SUBVOL_RDONLY))?;
         let watch = Watch::new(directory.try_clone()?, name)?;
         let (go, gone) = mpsc::channel();
         let (sender, answer) = mpsc::channel();
@@ -117,10 +125,10 @@ struct Arguments {
 unsafe impl Send for Arguments {}
 
 impl Arguments {
-    fn new(source: OwnedFd, name: &OsStr) -> io::Result<Arguments> {
+    fn new(source: OwnedFd, name: &OsStr, flags: u64) -> io::Result<Arguments> {
         let mut arguments: Box<raw::btrfs_ioctl_vol_args_v2> = Box::new(zeroed());
         arguments.fd = i64::from(source.as_raw_fd());
-        arguments.flags = u64::from(raw::BTRFS_SUBVOL_RDONLY);
+        arguments.flags = flags;
         // SAFETY: every member of this union is plain integers; all of it was initialised to zero.
         let space = unsafe { &mut arguments.__bindgen_anon_2.name };
         put_name(space, name)?;

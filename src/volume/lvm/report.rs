@@ -101,6 +101,12 @@ impl Lv {
         self.attributes.get(4..5) == Some("s")
     }
 
+    /// Whether it is the block device with this number.
+    pub fn device_is(&self, number: (u32, u32)) -> bool {
+        let found = rustix::fs::stat(&*self.device);
+        found.is_ok_and(|found| (rustix::fs::major(found.st_rdev), rustix::fs::minor(found.st_rdev)) == number)
+    }
+
     /// Whether it has a tag.
     pub fn has_tag(&self, tag: &str) -> bool {
         self.tags.split(',').any(|one| one == tag)

@@ -8,7 +8,7 @@ use super::{OF, pool_of};
 use crate::detect::Mounts;
 
 /// The tag of our holds (zfs-hold(8)): nothing else destroys a snapshot that is being copied.
-const HOLD: &str = "snapback";
+pub const HOLD: &str = "snapback";
 
 /// How often a removal is tried, and how long it waits in between: somebody else may look at it for a moment.
 const ATTEMPTS: u32 = 20;
@@ -99,10 +99,44 @@ pub fn remove(snapshot: &Snapshot) -> Result<bool> {
         "failpoint"
     ));
     remove_clones(snapshot)?;
+    if let Some(run) = stands_on(snapshot)? {
+        let reason = format!(
+            "the state that rollback {0} kept stands on it: `snapback snapshot delete {0}` first",
+            run.short()
+        );
+        return Err(Error::failed("remove the snapshot", &snapshot.name, reason));
+    }
     // Without our hold (a run that died before it) this fails, which is fine.
     let _ = zfs("release")?.args([HOLD, &snapshot.name]).run();
     destroy(&snapshot.name)?;
+    remove_kept(snapshot)?;
     Ok(true)
+}
+
+/// What a rollback kept is a dataset of its own. It goes with the last snapshot in it: other sets' may have come into it.
+fn remove_kept(snapshot: &Snapshot) -> Result<()> {
+    let Some((dataset, _)) = snapshot.name.split_once('@') else {
+        return Ok(());
+    };
+    let Some(run) = dataset.rsplit('/').next().and_then(mark::run_of) else {
+        return Ok(());
+    };
+    let ours = |found: Dataset| found.run.as_deref() == Some(&run.to_string());
+    let empty = || Ok::<bool, Error>(report::list(&["-r", "-t", "snapshot", dataset])?.is_empty());
+    if report::one(dataset)?.is_some_and(ours) && empty()? {
+        destroy(dataset)?;
+    }
+    Ok(())
+}
+
+/// A state that a rollback kept, and that stands on this snapshot.
+fn stands_on(snapshot: &Snapshot) -> Result<Option<crate::units::Id>> {
+    let output = zfs("get")?
+        .args(["-H", "-o", "value", "clones", &snapshot.name])
+        .run()?;
+    let names = String::from_utf8_lossy(&output).trim().to_owned();
+    let kept = names.split(',').find_map(|name| mark::run_of(name.rsplit('/').next()?));
+    Ok(kept)
 }
 
 /// Whether a snapshot is mounted, other than by a look into `.zfs/snapshot`, which passes.

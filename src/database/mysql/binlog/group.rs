@@ -49,6 +49,8 @@ pub struct Scan {
     pub end: u64,
     /// All GTIDs up to there.
     pub gtids: Gtids,
+    /// How many complete groups end after the position that was asked about.
+    pub after: u64,
 }
 
 impl Scan {
@@ -57,24 +59,39 @@ impl Scan {
     /// # Errors
     /// It cannot be read or understood.
     pub fn of(path: &Path, flavour: Flavour) -> Result<Option<Scan>> {
-        let Some(mut log) = Log::open(path)? else {
-            return Ok(None);
-        };
+        Log::open(path)?
+            .map(|log| Scan::read(path, log, flavour, u64::MAX))
+            .transpose()
+    }
+
+    /// As [`of`](Scan::of), and counts the groups that end after `from`; proves no checksums of rows.
+    ///
+    /// # Errors
+    /// As [`of`](Scan::of).
+    pub fn counting(path: &Path, flavour: Flavour, from: u64) -> Result<Option<Scan>> {
+        let log = Log::open(path)?.map(Log::passing_over_rows);
+        log.map(|log| Scan::read(path, log, flavour, from)).transpose()
+    }
+
+    fn read(path: &Path, mut log: Log, flavour: Flavour, from: u64) -> Result<Scan> {
         let mut reader = Groups {
             place: Place::Outside,
             end: log.at(),
             gtids: Gtids::new(flavour),
             pending: None,
+            from,
+            after: 0,
         };
         while let Some(event) = log.next()? {
             reader
                 .take(&event)
                 .map_err(|reason| wrong(path, format!("event at {}: {reason}", event.at)))?;
         }
-        Ok(Some(Scan {
+        Ok(Scan {
             end: reader.end,
             gtids: reader.gtids,
-        }))
+            after: reader.after,
+        })
     }
 }
 
@@ -84,6 +101,9 @@ struct Groups {
     gtids: Gtids,
     /// The GTID event of the group that is being read.
     pending: Option<Event>,
+    /// Groups that end after it are counted.
+    from: u64,
+    after: u64,
 }
 
 type Answer = std::result::Result<(), String>;
@@ -168,6 +188,7 @@ impl Groups {
     fn complete(&mut self, end: u64) -> Answer {
         self.place = Place::Outside;
         self.end = end;
+        self.after += u64::from(end > self.from);
         match self.pending.take() {
             Some(event) => self.gtids.take_event(&event),
             None => Ok(()),

@@ -35,6 +35,24 @@ pub fn position(flavour: Flavour, index: &Path, dir: &Path) -> Result<Position> 
     Err(wrong(index, "none of its last two logs has a complete header"))
 }
 
+/// How many transactions the logs of an index have after a position; `None` when the log that it names is not there any more.
+///
+/// # Errors
+/// As [`position`].
+pub fn since(flavour: Flavour, index: &Path, dir: &Path, position: &Position) -> Result<Option<u64>> {
+    let names = names(index)?;
+    let Some(first) = names.iter().position(|name| *name == position.file) else {
+        return Ok(None);
+    };
+    let mut count = 0;
+    for (number, name) in names[first..].iter().enumerate() {
+        let from = if number == 0 { position.position } else { 0 };
+        // The newest one may not have its header yet.
+        count += Scan::counting(&dir.join(name), flavour, from)?.map_or(0, |scan| scan.after);
+    }
+    Ok(Some(count))
+}
+
 /// The checksum of an event, for the seeds of fuzzing.
 #[cfg(test)]
 pub(crate) fn checksum(event: &[u8]) -> u32 {
@@ -180,6 +198,34 @@ mod tests {
             (found.position, found.gtid.as_deref()),
             (log.ends[whole - 1], Some("3-7-2"))
         );
+    }
+
+    #[test]
+    fn transactions_after_a_position_are_counted_over_all_logs() {
+        let mut log = Writer::new(true);
+        log.mysql_gtid(1).query("DROP TABLE a");
+        let first = *log.ends.last().unwrap();
+        log.mysql_gtid(2)
+            .query("DROP TABLE b")
+            .mysql_gtid(3)
+            .query("BEGIN")
+            .event(16, &[0; 8]);
+        log.mysql_gtid(4).query("BEGIN");
+        let dir = tempfile::tempdir().unwrap();
+        let index = dir.path().join("index");
+        std::fs::write(dir.path().join("bin.1"), &log.bytes).unwrap();
+        std::fs::write(dir.path().join("bin.2"), &log.bytes).unwrap();
+        std::fs::write(&index, "./bin.1\n./bin.2\n").unwrap();
+        let at = |file: &str, position| Position {
+            file: file.to_owned(),
+            position,
+            gtid: None,
+        };
+        let count = |from: Position| since(Flavour::MySql, &index, dir.path(), &from).unwrap();
+        assert_eq!(count(at("bin.1", first)), Some(2 + 3));
+        assert_eq!(count(at("bin.2", first)), Some(2));
+        assert_eq!(count(at("bin.2", *log.ends.last().unwrap())), Some(0));
+        assert_eq!(count(at("bin.0", first)), None);
     }
 
     #[test]

@@ -1,0 +1,70 @@
+//! Rollbacks that died: `cleanup` finishes those whose names were being exchanged, and undoes the others.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::record::{self, Record};
+use super::steps::Steps;
+use crate::backup::run;
+use crate::config::Config;
+use crate::monitor::Monitor;
+use crate::units::Id;
+use crate::{Result, volume};
+
+/// What became of a rollback that had died.
+#[derive(Debug, Clone, Serialize)]
+pub struct Resumed {
+    /// The rollback.
+    pub rollback: Id,
+    /// `finished`, `undone`, `alive` (left alone) or `failed`; with `dry_run`, what would be tried.
+    pub result: &'static str,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// The rollbacks that were begun and not finished.
+///
+/// # Errors
+/// The state directory cannot be read.
+pub fn unfinished(state_dir: &Path) -> Result<Vec<Id>> {
+    record::list(state_dir)
+}
+
+/// Finishes or undoes every one of them. With `dry_run` it only says so.
+///
+/// # Errors
+/// The state directory cannot be read. What failed is in the result.
+pub fn resume_all(config: &Config, dry_run: bool, monitor: &dyn Monitor) -> Result<Vec<Resumed>> {
+    let all = unfinished(&config.state_dir)?;
+    if all.is_empty() {
+        return Ok(Vec::new());
+    }
+    let report = |rollback: Id, result: &'static str, error: Option<String>| Resumed {
+        rollback,
+        result,
+        error,
+    };
+    // Whoever holds it is a run, perhaps the rollback itself.
+    let Ok(_alone) = run::lock_out_others(&config.state_dir, all[0]) else {
+        return Ok(all.into_iter().map(|id| report(id, "alive", None)).collect());
+    };
+    let mut resumed = Vec::new();
+    for id in all {
+        monitor.message(&format!("rollback {}", id.short()));
+        let done = match (Record::read(&config.state_dir, id), dry_run) {
+            (Ok(record), true) => Ok(record.goes_forward()),
+            (Ok(record), false) => {
+                let providers = volume::providers(config);
+                Steps::new(config, &providers, record, monitor).resume()
+            }
+            (Err(error), _) => Err(error),
+        };
+        resumed.push(match done {
+            Ok(true) => report(id, "finished", None),
+            Ok(false) => report(id, "undone", None),
+            Err(error) => report(id, "failed", Some(error.to_string())),
+        });
+    }
+    Ok(resumed)
+}

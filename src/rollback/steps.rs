@@ -1,0 +1,338 @@
+//! The steps of a rollback, forward and back. Each asks the storage first, so that it can be made again after any death.
+
+use std::path::Path;
+
+use super::plan::{binary_log, users};
+use super::record::{Phase, Record};
+use super::{past_return, server_of};
+use crate::backup::examine::provider_of;
+use crate::config::Config;
+use crate::database::mysql::binlog;
+use crate::finding::Finding;
+use crate::held::{self, Held, HeldVolume, ServerState};
+use crate::monitor::Monitor;
+use crate::volume::Provider;
+use crate::volume::rollback::{GoBack, Stand, Swap};
+use crate::{Error, Result, service, sys};
+
+/// A rollback on its way.
+pub struct Steps<'c> {
+    config: &'c Config,
+    providers: &'c [Box<dyn Provider>],
+    record: Record,
+    monitor: &'c dyn Monitor,
+    /// What a person must read.
+    pub findings: Vec<Finding>,
+}
+
+impl<'c> Steps<'c> {
+    pub fn new(
+        config: &'c Config,
+        providers: &'c [Box<dyn Provider>],
+        record: Record,
+        monitor: &'c dyn Monitor,
+    ) -> Steps<'c> {
+        Steps {
+            config,
+            providers,
+            record,
+            monitor,
+            findings: Vec::new(),
+        }
+    }
+
+    fn way(&self, swap: &Swap) -> Result<&'c dyn GoBack> {
+        provider_of(self.providers, &swap.held.volume)?
+            .go_back()
+            .ok_or_else(|| Error::failed(format!("{} cannot be rolled back", swap.held.volume.source)))
+    }
+
+    /// The next phase, durable before anything of it is done.
+    fn enter(&mut self, phase: Phase) -> Result<()> {
+        self.record.phase = phase;
+        self.record.write(&self.config.state_dir)
+    }
+
+    /// Whether there is no way back any more.
+    pub fn is_past_return(&self) -> bool {
+        past_return(self.record.phase)
+    }
+
+    /// Copies of the held snapshots, beside what is live.
+    pub fn make(&self) -> Result<()> {
+        self.record
+            .swaps
+            .iter()
+            .try_for_each(|swap| Ok(self.way(swap)?.make(swap)?))
+    }
+
+    /// Stops the server, if it runs and may be stopped; it must not run afterwards.
+    pub fn stop(&mut self, may: bool) -> Result<()> {
+        let set = self.record.set.clone();
+        match server_of(&set) {
+            Some(_) if may => {
+                self.record.server_stopped = true;
+                self.record.write(&self.config.state_dir)?;
+                self.monitor.message("stopping the server");
+                service::stop(&self.config.service, || server_of(&set))?;
+            }
+            Some(how) => return Err(Error::failed(format!("the server runs: {how}; nothing was touched"))),
+            None => {}
+        }
+        self.record.position = position_of(&set);
+        Ok(())
+    }
+
+    /// Takes the volumes out of everybody's sight, the deepest mounts first.
+    pub fn unmount(&self) -> Result<()> {
+        for swap in &self.record.swaps {
+            let busy = users(swap);
+            if !busy.is_empty() {
+                return Err(in_use(swap, &busy));
+            }
+        }
+        let mut mounts: Vec<&Path> = self
+            .record
+            .swaps
+            .iter()
+            .flat_map(|swap| swap.mounts.iter().map(|mount| mount.at.as_path()))
+            .collect();
+        mounts.sort_by_key(|at| std::cmp::Reverse(at.components().count()));
+        for at in mounts {
+            sys::mount::unmount_live(at)?;
+        }
+        Ok(())
+    }
+
+    /// The datadir's volume leaves first and its copy enters last: in between no server finds its data.
+    pub fn exchange(&mut self) -> Result<()> {
+        self.enter(Phase::Exchanging)?;
+        let Some((first, rest)) = self.record.swaps.split_first() else {
+            return Ok(());
+        };
+        if self.way(first)?.stand(first)? != Stand::New {
+            self.way(first)?.away(first)?;
+            crate::failpoint!("rollback.away", || Error::failed("failpoint"));
+            for swap in rest {
+                self.way(swap)?.away(swap)?;
+                crate::failpoint!("rollback.other-away", || Error::failed("failpoint"));
+                self.way(swap)?.enter(swap)?;
+                crate::failpoint!("rollback.other-entered", || Error::failed("failpoint"));
+            }
+            self.way(first)?.enter(first)?;
+        }
+        crate::failpoint!("rollback.entered");
+        Ok(())
+    }
+
+    /// Mounts all again, and makes a held set of what was live.
+    pub fn settle(&mut self) -> Result<()> {
+        self.enter(Phase::Settling)?;
+        crate::failpoint!("rollback.settling", || Error::failed("failpoint"));
+        self.mount_again()?;
+        crate::failpoint!("rollback.mounted");
+        let mut kept = Vec::new();
+        for swap in &self.record.swaps {
+            let snapshot = self.way(swap)?.settle(swap)?;
+            let known = self
+                .record
+                .set
+                .volumes
+                .iter()
+                .find(|volume| volume.snapshot.name == swap.held.name);
+            kept.push(HeldVolume {
+                snapshot,
+                with_database: known.is_none_or(|volume| volume.with_database),
+            });
+            crate::failpoint!("rollback.settled");
+        }
+        let already = held::list(&self.config.state_dir)?.of(self.record.id).is_some();
+        if !already {
+            held::write(&self.config.state_dir, &self.kept_set(kept))?;
+        }
+        self.rename_held()?;
+        crate::failpoint!("rollback.kept");
+        Ok(())
+    }
+
+    /// On ZFS, snapshots that are newer than the set went along with what was live: their records get the names that they have now.
+    fn rename_held(&self) -> Result<()> {
+        let mut names = std::collections::BTreeMap::new();
+        for swap in &self.record.swaps {
+            names.extend(self.way(swap)?.names_now()?);
+        }
+        for mut held in held::list(&self.config.state_dir)?.sets {
+            let before = held.clone();
+            for volume in &mut held.volumes {
+                let now = volume
+                    .snapshot
+                    .identity
+                    .as_ref()
+                    .and_then(|identity| names.get(identity));
+                volume.snapshot.name = now.unwrap_or(&volume.snapshot.name).clone();
+            }
+            if held != before {
+                held::replace(&self.config.state_dir, &held)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lower mount points first: others may lie in them.
+    fn mount_again(&self) -> Result<()> {
+        let mut swaps: Vec<&Swap> = self.record.swaps.iter().collect();
+        let depth = |swap: &Swap| swap.mounts.iter().map(|mount| mount.at.components().count()).min();
+        swaps.sort_by_key(|swap| depth(swap));
+        swaps
+            .into_iter()
+            .try_for_each(|swap| Ok(self.way(swap)?.mount_again(swap)?))
+    }
+
+    /// What was live, as a held set. It lies on the same volumes, so its paths are those of the set that came back.
+    fn kept_set(&self, volumes: Vec<HeldVolume>) -> Held {
+        let set = &self.record.set;
+        let mut record = set.record.clone();
+        record.exact = self.record.position.is_some();
+        record.position.clone_from(&self.record.position);
+        record.lock = None;
+        record.phases = Vec::new();
+        record.warnings = Vec::new();
+        // Volumes that did not go back are not in it; those that did have new numbers.
+        let number = |old: usize| {
+            let name = &set.volumes.get(old)?.snapshot.name;
+            self.record.swaps.iter().position(|swap| swap.held.name == *name)
+        };
+        let mut placed = set.placed.clone();
+        placed.retain_mut(|one| number(one.volume).map(|new| one.volume = new).is_some());
+        let mut trees = set.trees.clone();
+        trees.retain_mut(|one| number(one.volume).map(|new| one.volume = new).is_some());
+        let server = match set.server {
+            ServerState::None => ServerState::None,
+            _ => ServerState::Stopped,
+        };
+        Held {
+            format: held::FORMAT,
+            id: self.record.id,
+            time: jiff::Timestamp::now(),
+            host: set.host.clone(),
+            label: Some(format!(
+                "before the rollback to {}",
+                set.label.clone().unwrap_or_else(|| set.id.short())
+            )),
+            expires: None,
+            server,
+            volumes,
+            placed,
+            trees,
+            places: set.places.clone(),
+            record,
+            deleting: false,
+        }
+    }
+
+    /// Starts the server, if the rollback stopped it, and checks where its data ends before.
+    pub fn start(&mut self, config: &Config) -> Result<Option<String>> {
+        self.findings.extend(self.wrong_position());
+        if !self.record.server_stopped {
+            return Ok(None);
+        }
+        self.monitor.message("starting the server");
+        let version = service::start(config)?;
+        crate::failpoint!("rollback.started");
+        Ok(Some(version))
+    }
+
+    /// The binary log that came back must end where the set says.
+    fn wrong_position(&self) -> Option<Finding> {
+        let set = &self.record.set;
+        let wanted = set.record.position.as_ref().filter(|_| set.record.exact)?;
+        // A server that was started meanwhile writes on.
+        let there = position_of(set).filter(|_| server_of(set).is_none())?;
+        if (&there.file, there.position) == (&wanted.file, wanted.position) {
+            return None;
+        }
+        let said = format!(
+            "the binary log ends at {}:{}, and the set was recorded at {}:{}",
+            there.file, there.position, wanted.file, wanted.position
+        );
+        Some(
+            Finding::warning("position", said)
+                .remedy("the server's data and its binary log may differ: check before writing to it"),
+        )
+    }
+
+    /// All is done.
+    pub fn finish(&self) -> Result<()> {
+        self.record.remove(&self.config.state_dir)
+    }
+
+    /// Puts everything back as it was, and starts the server if it was stopped. The datadir's volume gets its name last.
+    pub fn undo(&mut self) -> Result<()> {
+        self.enter(Phase::Undoing)?;
+        for swap in self.record.swaps.iter().rev() {
+            let way = self.way(swap)?;
+            way.leave(swap)?;
+            way.back(swap)?;
+            crate::failpoint!("rollback.undone-one");
+        }
+        self.mount_again()?;
+        for swap in &self.record.swaps {
+            self.way(swap)?.discard(swap)?;
+        }
+        if self.record.server_stopped && server_of(&self.record.set).is_none() {
+            self.monitor.message("starting the server");
+            service::start(self.config)?;
+        }
+        self.finish()
+    }
+
+    /// Goes on after a death: forward when the names were being exchanged or are, else back. Returns whether forward.
+    pub fn resume(&mut self) -> Result<bool> {
+        match self.record.phase {
+            Phase::Preparing | Phase::Undoing => self.undo().map(|()| false),
+            Phase::Exchanging | Phase::Settling => {
+                if self.record.phase == Phase::Exchanging {
+                    self.unmount_what_came_up()?;
+                    self.exchange()?;
+                }
+                self.settle()?;
+                let runs = server_of(&self.record.set).is_some();
+                if !runs {
+                    self.start(self.config)?;
+                }
+                self.finish()?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// After a reboot, volumes whose names were right are mounted.
+    fn unmount_what_came_up(&self) -> Result<()> {
+        let set = &self.record.set;
+        match server_of(set) {
+            Some(how) => Err(Error::failed(format!(
+                "the server runs, though its set is half rolled back: {how}; stop it"
+            ))),
+            None => self.unmount(),
+        }
+    }
+}
+
+fn in_use(swap: &Swap, busy: &[(i32, String)]) -> Error {
+    let who: Vec<String> = busy.iter().map(|(number, name)| format!("{name} ({number})")).collect();
+    Error::failed(format!(
+        "{} is in use by {}: end that first",
+        swap.held.volume.source,
+        who.join(", ")
+    ))
+}
+
+/// Where the binary log on disk ends; `None` where there is none, or it cannot be read.
+fn position_of(set: &Held) -> Option<crate::database::Position> {
+    let (index, directory) = binary_log(set)?;
+    let server = set.record.server.as_ref()?;
+    let found = binlog::position(server.flavour, &index, &directory);
+    found
+        .inspect_err(|error| tracing::warn!(%error, "cannot read the binary log's end"))
+        .ok()
+}

@@ -1,0 +1,427 @@
+//! `snapback snapshot rollback` on a real server: back to exactly what was held, all volumes or none, also after death at every step.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use mysql::prelude::Queryable;
+use serde_json::Value;
+
+use crate::common::server::signal;
+use crate::common::{Flavour, Kind, Lab, Server, Tool, both, load, run, text};
+use crate::setting::{Scene, exists};
+
+type Sums = BTreeMap<String, Option<u64>>;
+
+/// Commands that stop and start the test's own server, as a service does.
+fn service(dir: &Path, server: &Server, more: &[&str]) -> String {
+    let line: Vec<String> = std::fs::read(format!("/proc/{}/cmdline", server.pid()))
+        .unwrap()
+        .split(|byte| *byte == 0)
+        .filter(|word| !word.is_empty())
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect();
+    let (pid, log) = (dir.join("run/pid"), dir.join("run/log"));
+    let stop = format!(
+        "#!/bin/sh\nkill -TERM \"$(cat {0})\" && while kill -0 \"$(cat {0} 2>/dev/null)\" 2>/dev/null; do sleep 0.05; done\n",
+        text(&pid)
+    );
+    let start = format!(
+        "#!/bin/sh\n[ ! -e {1}/refuse ] || exit 1\nsetsid '{0}' >>{2} 2>&1 </dev/null &\n",
+        line.join("' '"),
+        text(dir),
+        text(&log)
+    );
+    let mut yaml = "service:\n  limit: 2m\n".to_owned();
+    for (verb, script) in [("stop", stop), ("start", start)] {
+        let path = dir.join(format!("service-{verb}"));
+        std::fs::write(&path, script).unwrap();
+        run("chmod", &["755", &text(&path)]);
+        yaml += &format!("  {verb}: [{}]\n", text(&path));
+    }
+    yaml + &more.join("\n") + "\n"
+}
+
+/// A server on one or two volumes, with a service; the one that the service started is ended at the end.
+struct Rehearsal {
+    scene: Scene,
+    pid: PathBuf,
+}
+
+impl Rehearsal {
+    fn new(two_volumes: bool) -> Option<Rehearsal> {
+        let flavour = Flavour::MariaDb;
+        if !flavour.available() {
+            return None;
+        }
+        let lab = Lab::new()?;
+        let volume = lab.storage.volume("db");
+        let (mut log_bin, mut more) = ("binlog".to_owned(), String::new());
+        if two_volumes {
+            let logs = lab.storage.volume("logs").join("bin");
+            std::fs::create_dir(&logs).unwrap();
+            std::fs::write(logs.join("marker"), "held").unwrap();
+            match lab.storage.kind {
+                // A server cannot be held on two subvolumes at one instant: the second one has files.
+                Kind::Btrfs => more = format!("files: [{}]", text(&logs)),
+                _ => log_bin = text(&logs.join("binlog")),
+            }
+        }
+        let server = Server::create(
+            flavour,
+            &volume.join("data"),
+            &lab.path("run"),
+            &[("log-bin", &log_bin)],
+        );
+        load::set_up(&server.socket, true, false, 10_000);
+        // The last log is read on every way; under emulation a long one takes minutes.
+        server.exec("FLUSH BINARY LOGS");
+        let yaml = service(lab.dir.path(), &server, &[&more]);
+        let tool = Tool::new(lab.dir.path(), &server, &yaml);
+        Some(Rehearsal {
+            pid: lab.path("run/pid"),
+            scene: Scene {
+                server,
+                tool,
+                lab,
+                only_innodb: false,
+            },
+        })
+    }
+
+    fn server(&self) -> &Server {
+        &self.scene.server
+    }
+
+    fn tool(&self) -> &Tool {
+        &self.scene.tool
+    }
+
+    fn sums(&self) -> Sums {
+        self.server().checksums(load::SCHEMA)
+    }
+
+    /// What both volumes have.
+    fn state(&self) -> (Sums, String) {
+        let marker = self.scene.lab.storage.mount_point().join("logs/bin/marker");
+        (self.sums(), std::fs::read_to_string(marker).unwrap())
+    }
+
+    /// Every volume of the set goes back with the database.
+    fn join_volumes(&self, set: &str) {
+        let path = self.tool().state.join("held").join(format!("{set}.json"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut record: Value = serde_json::from_str(&text).unwrap();
+        let volumes = record["volumes"].as_array_mut().unwrap();
+        assert_eq!(volumes.len(), 2);
+        volumes
+            .iter_mut()
+            .for_each(|volume| volume["with_database"] = Value::Bool(true));
+        std::fs::write(&path, record.to_string()).unwrap();
+    }
+
+    /// A held set, with the server's checksums at its instant when nobody writes.
+    fn hold(&self, label: &str) -> (String, Sums) {
+        let set = self.tool().json(&["snapshot", "create", "--label", label]);
+        (set["id"].as_str().unwrap().to_owned(), self.sums())
+    }
+
+    /// What a migration that goes wrong does.
+    fn destroy(&self) {
+        let mut conn = self.server().connect();
+        let marker = self.scene.lab.storage.mount_point().join("logs/bin/marker");
+        if exists(&marker) {
+            std::fs::write(&marker, "live").unwrap();
+        }
+        conn.query_drop(format!("USE {}", load::SCHEMA)).unwrap();
+        conn.query_drop("DROP TABLE MyISAM_rows").unwrap();
+        conn.query_drop("UPDATE bulk SET pad = REPEAT('x', 200), hits = -1 WHERE id % 10 = 0")
+            .unwrap();
+        conn.query_drop("CREATE TABLE migrated (n INT) ENGINE=InnoDB").unwrap();
+    }
+
+    fn rollback(&self, set: &str) -> Value {
+        self.tool()
+            .json(&["snapshot", "rollback", set, "--yes", "--stop-server"])
+    }
+
+    /// Stops whichever server runs on the data.
+    fn stop_server(&self) {
+        run(&text(&self.scene.lab.path("service-stop")), &[]);
+    }
+
+    fn runs(&self) -> bool {
+        self.server().try_connect().is_ok()
+    }
+
+    fn sets(&self) -> usize {
+        self.tool().json(&["snapshot", "list"]).as_array().unwrap().len()
+    }
+
+    fn unfinished(&self) -> usize {
+        std::fs::read_dir(self.tool().state.join("rollback")).map_or(0, |entries| entries.count())
+    }
+}
+
+impl Drop for Rehearsal {
+    fn drop(&mut self) {
+        // The first server dies with its guard; a later one is no child of ours.
+        let number = std::fs::read_to_string(&self.pid)
+            .ok()
+            .and_then(|text| text.trim().parse::<u32>().ok());
+        if let Some(number) = number.filter(|number| *number != self.scene.server.pid()) {
+            signal(number, rustix::process::Signal::KILL);
+            let begun = std::time::Instant::now();
+            while Path::new(&format!("/proc/{number}")).exists() && begun.elapsed().as_secs() < 20 {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+#[test]
+fn back_to_the_held_set_and_forth_again() {
+    let Some(lab) = Rehearsal::new(false) else { return };
+    // Under load: what is there after the rollback is proved by replay of what the binary log had from the set's position on.
+    let load = lab.scene.start_load();
+    let before = load.acknowledged();
+    let set = lab.tool().json(&["snapshot", "create", "--label", "before"]);
+    load.stop();
+    let logs = lab.scene.lab.path("logs");
+    std::fs::create_dir(&logs).unwrap();
+    let live = lab.sums();
+    for log in lab.server().binary_logs() {
+        run("cp", &[&text(&log), &text(&logs)]);
+    }
+    let saved: Vec<PathBuf> = lab
+        .server()
+        .binary_logs()
+        .iter()
+        .map(|log| logs.join(log.file_name().unwrap()))
+        .collect();
+    lab.destroy();
+    let destroyed = lab.sums();
+
+    let dry = lab.tool().json(&["snapshot", "rollback", "before", "--dry-run"]);
+    assert_eq!(dry["done"], false);
+    assert!(dry["plan"]["transactions"].as_u64().unwrap() >= 3, "{dry}");
+    assert_eq!(lab.sums(), destroyed, "a dry run changes nothing");
+
+    let done = lab.rollback("before");
+    assert_eq!(
+        (&done["done"], done["findings"].as_array().unwrap().len()),
+        (&Value::Bool(true), 0),
+        "{done}"
+    );
+    assert!(
+        lab.runs() && done["server"].as_str().unwrap().contains("MariaDB"),
+        "{done}"
+    );
+    eprintln!(
+        "rollback until the server answers: {} ms",
+        done["down_us"].as_u64().unwrap() / 1000
+    );
+    let there = load::proven(&lab.server().socket, true, false, crate::setting::THREADS);
+    for (thread, (there, before)) in there.iter().zip(&before).enumerate() {
+        assert!(
+            (0..3).all(|engine| there[engine] >= before[engine]),
+            "thread {thread}: {there:?} after {before:?}"
+        );
+    }
+    let position = (
+        set["record"]["position"]["file"].as_str().unwrap(),
+        set["record"]["position"]["position"].as_u64().unwrap(),
+    );
+    lab.server().replay(&saved, position.0, position.1);
+    assert_eq!(lab.sums(), live, "the set and what came after it are what was live");
+
+    // And the rollback itself is rolled back.
+    let kept = done["kept"].as_str().unwrap();
+    lab.rollback(kept);
+    assert_eq!(lab.sums(), destroyed);
+    // And once more to the first set.
+    lab.rollback("before");
+    assert_ne!(lab.sums(), destroyed);
+    assert_eq!((lab.sets(), lab.unfinished()), (4, 0));
+    lab.stop_server();
+}
+
+#[test]
+fn refusals_touch_nothing() {
+    let Some(lab) = Rehearsal::new(false) else { return };
+    let (_, before) = lab.hold("set");
+    let refused = |args: &[&str], status: i32, says: &str| {
+        let output = lab.tool().run(&[&["snapshot", "rollback", "set"], args].concat());
+        assert_eq!(output.status.code(), Some(status), "{args:?}: {}", both(&output));
+        assert!(both(&output).contains(says), "{args:?}: {}", both(&output));
+    };
+    refused(&[], 2, "no terminal");
+    refused(&["--yes"], 1, "the server runs");
+    let volume = lab.scene.lab.storage.mount_point().join("db");
+    std::fs::write(volume.join("notes"), "mine").unwrap();
+    refused(&["--yes", "--stop-server"], 1, "/notes");
+    std::fs::remove_file(volume.join("notes")).unwrap();
+    assert!(lab.runs());
+    assert_eq!(lab.sums(), before);
+    assert_eq!((lab.sets(), lab.unfinished()), (1, 0));
+
+    // A server that cannot be stopped is left alone, and so is the data.
+    let stop = lab.scene.lab.path("service-stop");
+    let script = std::fs::read_to_string(&stop).unwrap();
+    std::fs::write(&stop, "#!/bin/sh\nexit 1\n").unwrap();
+    refused(&["--yes", "--stop-server"], 1, "service-stop failed");
+    std::fs::write(&stop, script).unwrap();
+    assert!(lab.runs());
+
+    // Somebody else is on the volume: all is as it was, and the server runs again.
+    let mut other = std::process::Command::new("sleep")
+        .arg("300")
+        .current_dir(&volume)
+        .spawn()
+        .unwrap();
+    refused(&["--yes", "--stop-server"], 1, "is in use by sleep");
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert!(lab.runs());
+    assert_eq!(lab.sums(), before);
+    assert_eq!((lab.sets(), lab.unfinished()), (1, 0));
+    lab.stop_server();
+}
+
+/// In their order; whether `cleanup` goes on (true) or back.
+const POINTS: [(&str, bool); 12] = [
+    ("rollback.planned", false),
+    ("rollback.made", false),
+    ("rollback.stopped", false),
+    ("rollback.unmounted", false),
+    ("rollback.away", true),
+    ("rollback.other-away", true),
+    ("rollback.other-entered", true),
+    ("rollback.entered", true),
+    ("rollback.settling", true),
+    ("rollback.mounted", true),
+    ("rollback.settled", true),
+    ("rollback.kept", true),
+];
+
+const USUAL: &str = ".stopped,.unmounted,.away,.other-entered,.entered,.settled";
+
+#[test]
+fn death_at_every_step_leaves_the_old_or_the_new_whole() {
+    let Some(lab) = Rehearsal::new(true) else { return };
+    // Each stops and starts a server: CI has one of each kind of step, scripts/test all (`all`), or those that are named.
+    let chosen = std::env::var("SNAPBACK_TEST_POINTS").unwrap_or_else(|_| USUAL.to_owned());
+    let (set, _) = lab.hold("set");
+    lab.join_volumes(&set);
+    let held = lab.state();
+    lab.destroy();
+    let mut live = lab.state();
+    let named = |point: &str| chosen == "all" || chosen.split(',').any(|one| point.ends_with(one));
+    for (point, forward) in POINTS.iter().filter(|(point, _)| named(point)) {
+        let sets = lab.sets();
+        let output = lab.tool().with_failpoint(
+            &format!("{point}=kill"),
+            &["snapshot", "rollback", &set, "--yes", "--stop-server"],
+        );
+        assert_eq!(
+            output.status.signal(),
+            Some(9),
+            "{point} was not reached: {}",
+            both(&output)
+        );
+        if between(point) {
+            assert!(
+                !exists(&lab.server().datadir),
+                "{point}: a server could start on a half-rolled set"
+            );
+            let refused = lab.tool().run(&["snapshot", "rollback", &set, "--yes"]);
+            assert!(both(&refused).contains("cleanup"), "{point}: {}", both(&refused));
+        }
+        let report = lab.tool().json(&["cleanup"]);
+        let expected = if *forward { "finished" } else { "undone" };
+        assert_eq!(report["rollbacks"][0]["result"], expected, "{point}: {report}");
+        eprintln!("killed at {point}: {expected}");
+        assert!(lab.runs(), "{point}: the server was not started again");
+        let found = lab.state();
+        assert_eq!(
+            found,
+            if *forward { held.clone() } else { live.clone() },
+            "{point}: neither old nor new"
+        );
+        assert_eq!(lab.unfinished(), 0, "{point}");
+        assert_eq!(
+            lab.sets(),
+            sets + usize::from(*forward),
+            "{point}: what was live is kept once"
+        );
+        assert_eq!(
+            lab.tool().json(&["cleanup"])["rollbacks"].as_array().unwrap().len(),
+            0,
+            "{point}"
+        );
+        // All that is there belongs to a set.
+        assert_eq!(
+            lab.scene.lab.storage.snapshots().len(),
+            expected_names(&lab),
+            "{point}: {:?}",
+            lab.scene.lab.storage.snapshots()
+        );
+        if *forward {
+            lab.destroy();
+            live = lab.state();
+        }
+    }
+    lab.stop_server();
+}
+
+/// Two snapshots for each set; on ZFS what is kept is a dataset besides.
+fn expected_names(lab: &Rehearsal) -> usize {
+    let sets = lab.sets();
+    match lab.scene.lab.storage.kind {
+        Kind::Zfs => 2 * sets + 2 * (sets - 1),
+        _ => 2 * sets,
+    }
+}
+
+fn between(point: &str) -> bool {
+    ["rollback.away", "rollback.other-away", "rollback.other-entered"].contains(&point)
+}
+
+#[test]
+fn a_step_that_fails_is_undone_at_once() {
+    let Some(lab) = Rehearsal::new(true) else { return };
+    let (set, _) = lab.hold("set");
+    lab.join_volumes(&set);
+    let held = lab.state();
+    lab.destroy();
+    let live = lab.state();
+    for point in [
+        "rollback.record",
+        "rollback.away",
+        "rollback.other-away",
+        "rollback.other-entered",
+    ] {
+        let output: Output = lab.tool().with_failpoint(
+            &format!("{point}=error@1"),
+            &["snapshot", "rollback", &set, "--yes", "--stop-server"],
+        );
+        assert_eq!(output.status.code(), Some(1), "{point}: {}", both(&output));
+        assert!(lab.runs(), "{point}: {}", both(&output));
+        assert_eq!(lab.state(), live, "{point}");
+        assert_eq!((lab.sets(), lab.unfinished()), (1, 0), "{point}");
+        assert_eq!(lab.scene.lab.storage.snapshots().len(), 2, "{point}");
+    }
+    // A server that does not start afterwards: the data is back, cleanup starts it once it can.
+    std::fs::write(lab.scene.lab.path("refuse"), "").unwrap();
+    let output = lab
+        .tool()
+        .run(&["snapshot", "rollback", &set, "--yes", "--stop-server"]);
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    assert!(both(&output).contains("service-start failed"), "{}", both(&output));
+    std::fs::remove_file(lab.scene.lab.path("refuse")).unwrap();
+    let report = lab.tool().json(&["cleanup"]);
+    assert_eq!(report["rollbacks"][0]["result"], "finished", "{report}");
+    assert_eq!(lab.state(), held);
+    lab.stop_server();
+}
