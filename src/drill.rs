@@ -4,7 +4,7 @@
 
 mod checks;
 mod pick;
-mod space;
+pub(crate) mod space;
 mod verdict;
 
 use std::path::{Path, PathBuf};

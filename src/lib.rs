@@ -7,9 +7,11 @@
 pub mod cli;
 
 pub mod backup;
+mod booted;
 pub mod check;
 pub mod cleanup;
 pub mod drill;
+pub mod dump;
 pub mod export;
 pub mod forget;
 pub mod mount;

@@ -128,6 +128,9 @@ pub(super) enum Command {
         after_help = "When something stored is damaged the archive ends early, in the middle, and the exit status says so.\n\nExamples:\n  snapback export latest --tar > backup.tar\n  snapback export latest --tar | ssh other 'tar -x --xattrs --xattrs-include=* --acls -C /srv/copy'\n  snapback export 3f2a --tar --include /etc/mysql | tar -tv"
     )]
     Export(super::export::Export),
+    /// Write a backup as SQL, by the server's own dump tool, from a private server on a restored copy
+    #[command(after_help = super::dump::EXAMPLES)]
+    Dump(super::dump::Dump),
     /// Show backups as read-only trees (FUSE): DIR/<host>/<time>-<id>/<original path>, DIR/<host>/latest
     #[command(
         after_help = "Stays in the foreground; Ctrl-C, SIGTERM or `umount DIR` end it. A damaged chunk reads as an input/output error and is named here.\nWhat a killed mount leaves goes with `umount DIR`.\n\nExamples:\n  snapback mount /mnt/backups\n  cp -a /mnt/backups/db1/latest/etc/mysql/my.cnf /tmp/\n  snapback mount /mnt/backups --host db1 --allow-other"

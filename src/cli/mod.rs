@@ -7,6 +7,7 @@ mod check;
 mod cleanup;
 mod completions;
 mod drill;
+mod dump;
 mod exit;
 mod export;
 mod forget;
@@ -84,6 +85,7 @@ fn run(command: Command, global: &Global, cancel: &Cancel) -> Result<Exit> {
         Command::Restore(arguments) => restore::run(&arguments, &context),
         Command::Verify(arguments) => verify::run(&arguments, &context),
         Command::Export(arguments) => export::run(&arguments, &context),
+        Command::Dump(arguments) => dump::run(&arguments, &context),
         Command::Mount(arguments) => mount::run(&arguments, &context),
         Command::Forget(arguments) => forget::run(&arguments, &context),
         Command::Hold(arguments) => hold::run(&arguments, &context),

@@ -7,6 +7,7 @@ mod common;
 
 mod brink;
 mod drill;
+mod dump;
 mod exactness;
 mod failures;
 mod files;

@@ -9,6 +9,7 @@
 
 mod binary;
 pub mod check;
+mod client;
 mod links;
 mod log;
 mod options;
@@ -29,13 +30,14 @@ use crate::sys::signal::Cancel;
 use crate::units::Id;
 
 pub use binary::{Binary, find};
+pub use client::{Tool, find_tool, write_client_file};
 pub use log::Recovery;
 pub use options::is_valid;
 
 pub use super::place::Place;
 
 /// The account that the init-file makes.
-const ACCOUNT: &str = "snapback-scratch";
+pub const ACCOUNT: &str = "snapback-scratch";
 
 /// The longest path of a Unix socket (sun_path), in bytes.
 const LONGEST_SOCKET: usize = 107;

@@ -33,7 +33,6 @@ const OF_THE_DATA: &[&str] = &[
 const ALWAYS: &[(&str, &str)] = &[
     // Nothing from outside, nothing to outside.
     ("skip-networking", "ON"),
-    ("skip-name-resolve", "ON"),
     ("loose-mysqlx", "OFF"),
     ("loose-federated", "OFF"),
     ("loose-spider", "OFF"),
