@@ -3,6 +3,7 @@
 //! The path reads like the list in docs/architecture.md: [`examine`], then [`quiet`] (settle, prepare, quiesce, position, snapshot,
 //! release), then [`store`] (copy, commit), then the snapshots are dropped.
 
+mod clean;
 pub(crate) mod examine;
 mod quiet;
 mod run;
@@ -121,6 +122,7 @@ fn with_host(
     let database = database.as_deref();
     let stored = quiet::take_apart(run, &examined, &mut taken).and_then(|()| {
         crate::failpoint!("backup.readable");
+        let recovery = clean::make(run, config, database, &examined, &planned, &mut taken)?;
         let work = store::Work {
             config,
             request,
@@ -129,6 +131,7 @@ fn with_host(
             examined: &examined,
             planned: &planned,
             moment,
+            recovery,
         };
         store::store(run, work, &taken)
     });

@@ -95,6 +95,7 @@ impl Boot<'_> {
             connections: 4,
             boot_limit: scratch.boot_limit.unsigned(),
             options: scratch.options.clone(),
+            clean: false,
         };
         let mut server = scratch::start(binary, &place, &run, &wishes, self.monitor, self.cancel)?;
         crate::failpoint!("booted");

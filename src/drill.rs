@@ -239,6 +239,7 @@ impl Running<'_> {
             connections: self.connections(),
             boot_limit: scratch.boot_limit.unsigned(),
             options: scratch.options.clone(),
+            clean: false,
         };
         scratch::start(self.binary, place, run, &wishes, self.monitor, self.cancel)
     }

@@ -73,6 +73,13 @@ pub(crate) fn examine(config: &Config, cancel: &Cancel) -> Result<Examined> {
     findings.extend(no_place(&layout, &providers, &directories_of_server(&paths)));
     findings.extend(repository_place(&config.repository, &layout, &paths));
     findings.extend(places::findings(config, &layout));
+    findings.extend(super::clean::findings(
+        config,
+        database.as_deref(),
+        &layout,
+        &providers,
+        &quiesce,
+    ));
     findings.extend(places::nothing(trees::plan(config, &layout, &paths).len()));
     Ok(Examined {
         database,

@@ -14,7 +14,7 @@ use crate::copy::{self, CopyOptions, CopyReport};
 use crate::database::{Database, Position, Strategy};
 use crate::detect::Layout;
 use crate::finding::{Finding, Severity};
-use crate::record::{Record, VolumeRecord};
+use crate::record::{CleanRecord, Record, VolumeRecord};
 use crate::repository::{ChunkClass, Draft, Repository, Running, Writer, WriterOptions};
 use crate::{Error, Result};
 
@@ -27,6 +27,7 @@ pub(super) struct Work<'a> {
     pub examined: &'a Examined,
     pub planned: &'a [PlannedTree],
     pub moment: Moment,
+    pub recovery: Option<CleanRecord>,
 }
 
 /// Copies the trees and commits the backup.
@@ -164,6 +165,7 @@ fn record(run: &Run<'_>, work: &Work<'_>, taken: &Taken<'_>, report: CopyReport)
         position: work.moment.coordinates.position.clone(),
         replica: work.moment.coordinates.replica.clone(),
         prepared_xa: work.moment.coordinates.prepared_xa.clone(),
+        recovery: work.recovery.clone(),
         volumes: volumes.collect(),
         roots: work.planned.iter().map(|tree| tree.record.clone()).collect(),
         phases: run.timeline.phases(),

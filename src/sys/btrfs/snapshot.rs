@@ -39,7 +39,7 @@ impl SnapshotCall {
     /// # Errors
     /// The name does not fit; no thread or descriptor can be had.
     pub fn prepare(source: OwnedFd, directory: OwnedFd, name: &OsStr) -> io::Result<SnapshotCall> {
-        let mut arguments = Arguments::new(source, name)?;
+        let mut arguments = Arguments::new(source, name, u64::from(raw::BTRFS_SUBVOL_RDONLY))?;
         let watch = Watch::new(directory.try_clone()?, name)?;
         let (go, gone) = mpsc::channel();
         let (sender, answer) = mpsc::channel();
@@ -106,6 +106,14 @@ impl Drop for SnapshotCall {
     }
 }
 
+/// A writable snapshot `name` in `directory` of the subvolume whose top `source` is; nobody waits for it.
+///
+/// # Errors
+/// There is none then.
+pub fn clone_writable(source: OwnedFd, directory: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    Arguments::new(source, name, 0)?.create(directory)
+}
+
 /// The argument of the ioctl and the descriptor whose number is in it.
 struct Arguments {
     raw: Box<raw::btrfs_ioctl_vol_args_v2>,
@@ -117,10 +125,10 @@ struct Arguments {
 unsafe impl Send for Arguments {}
 
 impl Arguments {
-    fn new(source: OwnedFd, name: &OsStr) -> io::Result<Arguments> {
+    fn new(source: OwnedFd, name: &OsStr, flags: u64) -> io::Result<Arguments> {
         let mut arguments: Box<raw::btrfs_ioctl_vol_args_v2> = Box::new(zeroed());
         arguments.fd = i64::from(source.as_raw_fd());
-        arguments.flags = u64::from(raw::BTRFS_SUBVOL_RDONLY);
+        arguments.flags = flags;
         // SAFETY: every member of this union is plain integers; all of it was initialised to zero.
         let space = unsafe { &mut arguments.__bindgen_anon_2.name };
         put_name(space, name)?;

@@ -9,6 +9,7 @@ fn start(script: &str, dir: &Path) -> Running {
         output: &dir.join("output"),
         writes: &[dir],
         copies: &[],
+        instead: false,
     }
     .start()
     .unwrap()
