@@ -22,7 +22,7 @@ use crate::{Error, Result};
 
 use output::Output;
 pub use output::Target;
-use select::Part;
+pub(crate) use select::{Part, schema, table};
 pub use select::{TableName, table_name};
 
 /// How long the scratch server may be silent within a statement of ours.
@@ -129,6 +129,15 @@ struct Done {
     seconds: f64,
 }
 
+/// How something is put into a server.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct How {
+    /// Tables that are there are replaced; else they are in the way.
+    pub replace: bool,
+    /// No triggers, routines and events.
+    pub tables_only: bool,
+}
+
 /// The tool, ready to read a booted server.
 pub(crate) struct Dump<'d> {
     program: Program,
@@ -173,7 +182,7 @@ impl<'d> Dump<'d> {
             .iter()
             .try_for_each(|part| {
                 output.begin(&part.schema)?;
-                self.part(part, true, &mut |bytes| output.write(bytes))
+                self.part(part, &mut |bytes| output.write(bytes))
             })
             .and_then(|()| {
                 if request.accounts.unwrap_or(everything) {
@@ -196,20 +205,43 @@ impl<'d> Dump<'d> {
         })
     }
 
-    /// One schema, or tables of one, as SQL; with the schema's own statements if `named`.
-    pub(crate) fn part(&self, part: &Part, named: bool, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    /// One schema, or tables of one, for a server that uses the right schema already.
+    pub(crate) fn feed(&self, part: &Part, how: How, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        self.run(part, false, how, take)
+    }
+
+    /// The same with the schema's own statements.
+    fn part(&self, part: &Part, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let how = How {
+            replace: true,
+            tables_only: false,
+        };
+        self.run(part, true, how, take)
+    }
+
+    fn run(&self, part: &Part, named: bool, how: How, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut command = Command::new(&self.program)
             // It must be the first.
             .arg(format!("--defaults-file={}", self.client.display()))
-            .args(["--single-transaction", "--quick", "--hex-blob", "--triggers"])
+            .args(["--single-transaction", "--quick", "--hex-blob"])
             .arg("--default-character-set=utf8mb4");
         if self.flavour == Flavour::MySql {
             // The dump is of data, not of a replica.
             command = command.args(["--set-gtid-purged=OFF", "--no-tablespaces"]);
         }
+        command = command.arg(if how.tables_only {
+            "--skip-triggers"
+        } else {
+            "--triggers"
+        });
+        if !how.replace {
+            command = command.arg("--skip-add-drop-table");
+        }
         command = match &part.tables {
             None => {
-                command = command.args(["--routines", "--events"]);
+                if !how.tables_only {
+                    command = command.args(["--routines", "--events"]);
+                }
                 let whole = if named { &["--databases", "--"][..] } else { &["--"] };
                 command.args(whole).arg(&part.schema)
             }

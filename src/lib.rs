@@ -16,6 +16,7 @@ pub mod export;
 pub mod forget;
 pub mod mount;
 pub mod restore;
+pub mod table;
 pub mod verify;
 
 pub mod copy;

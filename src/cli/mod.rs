@@ -21,6 +21,7 @@ mod prune;
 mod repair;
 mod restore;
 mod show;
+mod table;
 mod timeline;
 mod verify;
 mod words;

@@ -98,6 +98,36 @@ pub(super) fn parts(session: &mut Session, request: &Request) -> Result<Vec<Part
     Ok(parts)
 }
 
+/// One schema.
+///
+/// # Errors
+/// It is not there, or belongs to the server itself.
+pub(crate) fn schema(session: &mut Session, schema: &str) -> Result<Part> {
+    let request = Request {
+        databases: vec![schema.to_owned()],
+        ..Request::default()
+    };
+    only(parts(session, &request)?)
+}
+
+/// One table.
+///
+/// # Errors
+/// As [`schema`].
+pub(crate) fn table(session: &mut Session, table: &TableName) -> Result<Part> {
+    let request = Request {
+        tables: vec![table.clone()],
+        ..Request::default()
+    };
+    only(parts(session, &request)?)
+}
+
+fn only(mut parts: Vec<Part>) -> Result<Part> {
+    parts
+        .pop()
+        .ok_or_else(|| Error::failed("the backup has nothing of that name"))
+}
+
 fn part(session: &mut Session, schema: &str, tables: Option<Vec<String>>) -> Result<Part> {
     let rows = session.rows(&format!("SHOW CREATE DATABASE IF NOT EXISTS {}", quoted(schema)))?;
     let create = rows.first().map(|row| row.text("Create Database")).unwrap_or_default();

@@ -248,6 +248,74 @@ fn a_dump_of_mysql_gives_everything_back_to_an_empty_server() {
     whole(Flavour::MySql);
 }
 
+fn back_into_the_server(flavour: Flavour) {
+    let Some((scene, scratch)) = scene(flavour) else { return };
+    everything(&scene);
+    scene.tool.json(&["backup"]);
+    let live = picture(&scene.server);
+    let socket = text(&scene.server.socket);
+    let into = |args: &[&str], status: i32| {
+        let all = [&["restore", "latest", "--into-server", &socket], args].concat();
+        let output = scene.tool.run(&all);
+        assert_eq!(output.status.code(), Some(status), "{args:?}: {}", both(&output));
+        both(&output)
+    };
+    // What is there stays.
+    let refused = into(&["--table", "`kin``ds.x`.child"], 2);
+    assert!(refused.contains("is there already"), "{refused}");
+    // Lost, and back with its trigger, foreign key and generated columns.
+    scene.server.exec("DROP TABLE `kin``ds.x`.child");
+    scene.server.exec("UPDATE `kin``ds.x`.parts SET a = a + 1 WHERE a = 1");
+    into(&["--table", "`kin``ds.x`.child"], 0);
+    into(&["--table", "`kin``ds.x`.parts", "--force"], 0);
+    assert_eq!(picture(&scene.server), live);
+    let orphan = scene
+        .server
+        .connect()
+        .query_drop("INSERT INTO `kin``ds.x`.child (id, p) VALUES (9, 99)");
+    assert!(orphan.is_err(), "the foreign key is not back");
+    // Beside it, in a schema that is made: the reference still leads to the parent.
+    let said = into(&["--table", "`kin``ds.x`.child", "--as", "rescue.child2"], 0);
+    assert!(said.contains("after_child"), "{said}");
+    assert_eq!(scene.server.one::<u64>("SELECT SUM(twice) FROM rescue.child2"), 6);
+    let orphan = scene
+        .server
+        .connect()
+        .query_drop("INSERT INTO rescue.child2 (id, p) VALUES (9, 99)");
+    assert!(orphan.is_err(), "the foreign key does not lead to the parent");
+    into(&["--schema", "kin`ds.x", "--as", "whole"], 0);
+    for table in ["parent", "child", "parts"] {
+        assert_eq!(
+            scene.server.one::<u64>(&format!("SELECT COUNT(*) FROM whole.{table}")),
+            2,
+            "{table}"
+        );
+    }
+    // Nothing of it went into the schema that it comes from.
+    let triggers: u64 = scene
+        .server
+        .one("SELECT COUNT(*) FROM information_schema.triggers WHERE trigger_schema = 'whole'");
+    assert_eq!(triggers, 0);
+    assert_eq!(picture(&scene.server), live);
+    let collation: String = scene
+        .server
+        .one("SELECT default_collation_name FROM information_schema.schemata WHERE schema_name = 'whole'");
+    assert_eq!(collation, "utf8mb4_unicode_ci");
+    let none = into(&["--table", "ledger.nothing"], 2);
+    assert!(none.contains("nothing"), "{none}");
+    assert_nothing_left(&scene, &scratch);
+}
+
+#[test]
+fn a_lost_mariadb_table_comes_back_into_the_running_server() {
+    back_into_the_server(Flavour::MariaDb);
+}
+
+#[test]
+fn a_lost_mysql_table_comes_back_into_the_running_server() {
+    back_into_the_server(Flavour::MySql);
+}
+
 #[test]
 fn a_dump_that_is_cut_does_not_look_whole() {
     let Some((scene, scratch)) = scene(Flavour::MariaDb) else {
