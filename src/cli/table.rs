@@ -1,6 +1,6 @@
 //! `snapback restore --into-server`.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use clap::Args;
 
@@ -32,7 +32,7 @@ pub(super) struct TableArguments {
 
 pub(super) fn run(
     arguments: &Restore,
-    socket: &PathBuf,
+    socket: &Path,
     repository: &Repository,
     backup: &Backup,
     mut config: Config,

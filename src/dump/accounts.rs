@@ -94,7 +94,7 @@ fn accounts(session: &mut Session, flavour: Flavour) -> Result<Vec<Account>> {
     });
     // MariaDB shows its grants to everybody as those of an account PUBLIC.
     Ok(all
-        .filter(|account| !OWN.contains(&account.user.as_str()) && !(account.is_role && account.user == "PUBLIC"))
+        .filter(|account| !(OWN.contains(&account.user.as_str()) || account.is_role && account.user == "PUBLIC"))
         .collect())
 }
 
