@@ -3,6 +3,7 @@
 //! The path reads like the list in docs/architecture.md: [`examine`], then [`quiet`] (settle, prepare, quiesce, position, snapshot,
 //! release), then [`store`] (copy, commit), then the snapshots are dropped.
 
+mod clean;
 pub(crate) mod examine;
 pub(crate) mod facts;
 pub(crate) mod quiet;
@@ -119,7 +120,9 @@ fn with_host(
     let stored = quiet::take_apart(run, &examined, &mut taken)
         .and_then(|()| {
             crate::failpoint!("backup.readable");
-            facts::facts(run, &examined, &planned, database, moment, &taken)
+            let recovery = clean::make(run, config, database, &examined, &planned, &mut taken)?;
+            let facts = facts::facts(run, &examined, &planned, database, moment, &taken)?;
+            Ok(Record { recovery, ..facts })
         })
         .and_then(|facts| {
             let work = store::Work {

@@ -4,7 +4,7 @@
 
 mod checks;
 mod pick;
-mod space;
+pub(crate) mod space;
 mod verdict;
 
 use std::path::{Path, PathBuf};
@@ -239,6 +239,7 @@ impl Running<'_> {
             connections: self.connections(),
             boot_limit: scratch.boot_limit.unsigned(),
             options: scratch.options.clone(),
+            clean: false,
         };
         scratch::start(self.binary, place, run, &wishes, self.monitor, self.cancel)
     }

@@ -103,7 +103,7 @@ impl Held {
         match (self.server, self.record.consistency) {
             (ServerState::Stopped, _) => "clean",
             (_, Consistency::Crash) => "crash",
-            (_, Consistency::Application) => "application",
+            (_, Consistency::Application | Consistency::Clean) => "application",
         }
     }
 

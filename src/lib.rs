@@ -7,9 +7,11 @@
 pub mod cli;
 
 pub mod backup;
+mod booted;
 pub mod check;
 pub mod cleanup;
 pub mod drill;
+pub mod dump;
 pub mod export;
 pub mod forget;
 pub mod mount;
@@ -17,6 +19,7 @@ pub mod restore;
 pub mod rollback;
 pub mod service;
 pub mod snapshot;
+pub mod table;
 pub mod verify;
 
 pub mod copy;

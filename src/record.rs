@@ -38,6 +38,9 @@ pub struct Record {
     /// Prepared XA transactions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prepared_xa: Vec<String>,
+    /// Level `clean`: how the copy was recovered, checked and shut down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<CleanRecord>,
     /// Snapshots taken.
     pub volumes: Vec<VolumeRecord>,
     /// Trees in the backup.
@@ -52,6 +55,28 @@ pub struct Record {
     /// What a person must read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Finding>,
+}
+
+/// How a private server made a clone of the snapshot clean.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CleanRecord {
+    /// The server program.
+    pub program: PathBuf,
+    /// Its version, as it says it.
+    pub version: String,
+    /// What it said while it recovered.
+    pub recovery: crate::database::mysql::scratch::Recovery,
+    /// Tables that were checked.
+    pub tables: u64,
+    /// Those about which there is something to say, in the server's words; none is damaged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
+    /// Start and recovery, in seconds.
+    pub boot_seconds: f64,
+    /// Checks, in seconds.
+    pub check_seconds: f64,
+    /// The slow shutdown, in seconds.
+    pub shutdown_seconds: f64,
 }
 
 /// A snapshot that was taken.

@@ -58,6 +58,14 @@ pub(crate) fn examine(config: &Config, cancel: &Cancel) -> Result<Examined> {
     };
     cancel.check()?;
     let mut examined = on_host(config, quiesce, paths, reason, findings)?;
+    let stand_in_the_way = super::clean::findings(
+        config,
+        database.as_deref(),
+        &examined.layout,
+        &examined.providers,
+        &examined.quiesce,
+    );
+    examined.findings.extend(stand_in_the_way);
     examined.database = database;
     Ok(examined)
 }

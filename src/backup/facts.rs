@@ -46,6 +46,7 @@ pub(crate) fn facts(
         position: moment.coordinates.position,
         replica: moment.coordinates.replica,
         prepared_xa: moment.coordinates.prepared_xa,
+        recovery: None,
         volumes: volumes.collect(),
         roots: planned.iter().map(|tree| tree.record.clone()).collect(),
         phases: run.timeline.phases(),

@@ -274,6 +274,8 @@ pub(crate) struct Readable<'p> {
     pub create_us: u64,
     /// Whether it was taken under the lock.
     pub with_database: bool,
+    /// Its writable clone, from which it is read then.
+    clone: Option<Snapshot>,
     /// What its health gave to say was said.
     warned: AtomicBool,
     /// A record names it: it is never removed from here.
@@ -326,6 +328,7 @@ impl<'p> Taken<'p> {
                 top: PathBuf::new(),
                 create_us,
                 with_database,
+                clone: None,
                 warned: AtomicBool::new(false),
                 kept: false,
             });
@@ -367,6 +370,18 @@ impl<'p> Taken<'p> {
         self.add(run, set, fixed, false)
     }
 
+    /// Makes writable clones of the database's snapshots. From then on the clones are what is read.
+    pub fn clone_database(&mut self, journal: &Journal) -> Result<()> {
+        for readable in self.all.iter_mut().filter(|readable| readable.with_database) {
+            let planned = readable.provider.plan_clone(&readable.snapshot)?;
+            journal.record(&Made::Snapshot(planned.clone()))?;
+            readable.clone = Some(planned.clone());
+            crate::failpoint!("clean.clone", || Error::failed("failpoint"));
+            readable.top = readable.provider.clone_writable(&readable.snapshot, &planned)?;
+        }
+        Ok(())
+    }
+
     /// The top of a volume's snapshot.
     pub fn top_of(&self, volume: &Volume) -> Option<PathBuf> {
         self.all
@@ -392,7 +407,8 @@ impl<'p> Taken<'p> {
                 )))
             };
             // A question that failed (the vendor was busy for long) is asked once more: its answer counts, not that it took two.
-            let ask = || readable.provider.health(&readable.snapshot);
+            let read = readable.clone.as_ref().unwrap_or(&readable.snapshot);
+            let ask = || readable.provider.health(read);
             match ask().or_else(|_| ask()) {
                 Ok(Health::Good) => {}
                 Ok(Health::Warned(reason)) => {
@@ -428,6 +444,9 @@ impl<'p> Taken<'p> {
 
 impl Readable<'_> {
     fn note_undone(&self, journal: &Journal) -> Result<()> {
+        if let Some(clone) = &self.clone {
+            journal.undone(&Made::Snapshot(clone.clone()))?;
+        }
         if self.provider.mounts() {
             journal.undone(&Made::Mount { at: self.at.clone() })?;
         }
@@ -435,6 +454,9 @@ impl Readable<'_> {
     }
 
     fn let_go(&self) -> Result<()> {
+        if let Some(clone) = &self.clone {
+            self.provider.remove(clone)?;
+        }
         self.provider.unmount(&self.snapshot, &self.at)?;
         if !self.kept {
             self.provider.remove(&self.snapshot)?;

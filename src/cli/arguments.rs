@@ -117,7 +117,7 @@ pub(super) enum Command {
     Show(Show),
     /// Restore a backup; every chunk is verified as it is written
     #[command(
-        after_help = "Nothing is overwritten: the destination must be empty or new. In place, --force moves aside what is there.\n\nExamples:\n  snapback restore latest --datadir /var/lib/mysql-copy\n  snapback restore 3f2a --target /tmp/look --include /etc/mysql\n  snapback restore latest --in-place --force\n  snapback restore latest --target /srv/rescue --keep-going"
+        after_help = "Nothing is overwritten: the destination must be empty or new. In place, --force moves aside what is there.\n\nExamples:\n  snapback restore latest --datadir /var/lib/mysql-copy\n  snapback restore 3f2a --target /tmp/look --include /etc/mysql\n  snapback restore latest --in-place --force\n  snapback restore latest --target /srv/rescue --keep-going\n  snapback restore latest --into-server /run/mysqld/mysqld.sock --table shop.orders --as rescue.orders"
     )]
     Restore(Restore),
     /// Check what is stored, and name what is damaged; --boot: restore it, boot a private server on it, check every table
@@ -128,6 +128,9 @@ pub(super) enum Command {
         after_help = "When something stored is damaged the archive ends early, in the middle, and the exit status says so.\n\nExamples:\n  snapback export latest --tar > backup.tar\n  snapback export latest --tar | ssh other 'tar -x --xattrs --xattrs-include=* --acls -C /srv/copy'\n  snapback export 3f2a --tar --include /etc/mysql | tar -tv"
     )]
     Export(super::export::Export),
+    /// Write a backup as SQL, by the server's own dump tool, from a private server on a restored copy
+    #[command(after_help = super::dump::EXAMPLES)]
+    Dump(super::dump::Dump),
     /// Show backups as read-only trees (FUSE): DIR/<host>/<time>-<id>/<original path>, DIR/<host>/latest
     #[command(
         after_help = "Stays in the foreground; Ctrl-C, SIGTERM or `umount DIR` end it. A damaged chunk reads as an input/output error and is named here.\nWhat a killed mount leaves goes with `umount DIR`.\n\nExamples:\n  snapback mount /mnt/backups\n  cp -a /mnt/backups/db1/latest/etc/mysql/my.cnf /tmp/\n  snapback mount /mnt/backups --host db1 --allow-other"
@@ -358,9 +361,11 @@ pub(super) struct Restore {
     /// Only this original path (may be repeated)
     #[arg(long, value_name = "PATH")]
     pub include: Vec<PathBuf>,
-    /// In place: move aside what is there
-    #[arg(long, requires = "in_place")]
+    /// In place: move aside what is there. Into a server: replace it
+    #[arg(long, conflicts_with_all = ["datadir", "target"])]
     pub force: bool,
+    #[command(flatten)]
+    pub into: super::table::TableArguments,
     /// Keep MySQL's server_uuid: the restored server replaces the old one
     #[arg(long, requires = "datadir")]
     pub keep_uuid: bool,
@@ -381,6 +386,9 @@ pub(super) struct DestinationArguments {
     /// Every root below this new directory, at its original path
     #[arg(long, value_name = "DIR")]
     pub target: Option<PathBuf>,
+    /// Into the running server at this socket, with --table or --schema
+    #[arg(long, value_name = "SOCKET")]
+    pub into_server: Option<PathBuf>,
     /// Back where everything was; the server must be stopped
     #[arg(long)]
     pub in_place: bool,

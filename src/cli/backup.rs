@@ -67,6 +67,7 @@ pub(super) fn as_json(outcome: &Outcome) -> serde_json::Value {
         "lock": lock,
         "position": record.position,
         "replica": record.replica,
+        "recovery": record.recovery,
         "volumes": record.volumes,
         "roots": record.roots,
         "phases": record.phases,

@@ -7,6 +7,7 @@ mod check;
 mod cleanup;
 mod completions;
 mod drill;
+mod dump;
 mod exit;
 mod export;
 mod forget;
@@ -22,6 +23,7 @@ mod restore;
 mod rollback;
 mod show;
 mod snapshot;
+mod table;
 mod timeline;
 mod verify;
 mod words;
@@ -86,6 +88,7 @@ fn run(command: Command, global: &Global, cancel: &Cancel) -> Result<Exit> {
         Command::Restore(arguments) => restore::run(&arguments, &context),
         Command::Verify(arguments) => verify::run(&arguments, &context),
         Command::Export(arguments) => export::run(&arguments, &context),
+        Command::Dump(arguments) => dump::run(&arguments, &context),
         Command::Mount(arguments) => mount::run(&arguments, &context),
         Command::Forget(arguments) => forget::run(&arguments, &context),
         Command::Hold(arguments) => hold::run(&arguments, &context),

@@ -23,6 +23,9 @@ pub(super) fn run(arguments: &Restore, context: &Context<'_>) -> Result<Exit> {
             whose.host
         )));
     }
+    if let Some(socket) = &arguments.destination.into_server {
+        return super::table::run(arguments, socket, &repository, &backup, config, context);
+    }
     let request = Request {
         destination: arguments.destination.destination()?,
         include: arguments.include.clone(),

@@ -27,6 +27,8 @@ macro_rules! words {
 words! {
     /// Levels.
     ConsistencyArgument => Consistency {
+        /// Lock, flush, exact position; then a private server recovers, checks and shuts down a clone, which is what is copied
+        Clean => Clean,
         /// Lock, flush, exact position
         Application => Application,
         /// No lock: as after a power cut

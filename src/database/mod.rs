@@ -22,6 +22,8 @@ pub enum Consistency {
     /// Lock, flush, position: every engine agrees and the position is exact.
     #[default]
     Application,
+    /// As `Application`; then a private server has recovered, checked and shut down a writable clone of the snapshot, and that is what is copied.
+    Clean,
 }
 
 /// How the server is quieted (docs/consistency.md has what each blocks).

@@ -1,4 +1,4 @@
-//! The scratch space of one drill: a directory that is ours alone, written down in a journal before it is made, and removed whatever happens.
+//! The scratch space of one drill or dump: a directory that is ours alone, written down in a journal before it is made, and removed whatever happens.
 
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
@@ -16,9 +16,9 @@ const BESIDE: u64 = 256 << 20;
 /// How long a killed server may take to be gone.
 const DYING: Duration = Duration::from_secs(10);
 
-/// A drill's directory.
+/// A directory for a restored server.
 #[derive(Debug)]
-pub(super) struct Space {
+pub(crate) struct Space {
     at: PathBuf,
     journal: Journal,
 }
@@ -41,7 +41,7 @@ impl Space {
         let needed = needs.bytes + BESIDE;
         if room.available < needed {
             return Err(Error::failed(format!(
-                "{} has {} free, and the drill needs {} for a while ({} of data): choose another --scratch or `scratch.dir`",
+                "{} has {} free, and the restored data needs {} for a while ({} of data): choose another --scratch or `scratch.dir`",
                 parent.display(),
                 Bytes::b(room.available),
                 Bytes::b(needed),

@@ -7,6 +7,7 @@ use crate::backup::snapshots::Taken;
 use crate::backup::trees::PlannedTree;
 use crate::backup::{ended, facts, host_name, interrupted, quiet, refuse_or_note, trees};
 use crate::config::Config;
+use crate::database::Consistency;
 use crate::database::mysql::stopped::Stopped;
 use crate::finding::Finding;
 use crate::held::{self, FORMAT, Held, HeldTree, HeldVolume, ServerState};
@@ -46,6 +47,11 @@ fn take(
     mut examined: Examined,
     stopped: Option<Stopped>,
 ) -> Result<Held> {
+    if examined.quiesce.consistency == Consistency::Clean {
+        return Err(Error::usage(
+            "a held set has level `clean` when the server is stopped well before it; of a running one take `--consistency application`",
+        ));
+    }
     refuse_or_note(run, &examined.findings)?;
     let planned = on_snapshots(run, trees::plan(config, &examined.layout, &examined.paths));
     let mut database = examined.database.take();

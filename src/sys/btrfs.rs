@@ -11,7 +11,7 @@ use std::time::Duration;
 
 mod snapshot;
 
-pub use snapshot::{SnapshotCall, copy_writable};
+pub use snapshot::{SnapshotCall, clone_writable};
 
 use linux_raw_sys::{btrfs as raw, ioctl as request};
 use rustix::io::Errno;

@@ -13,6 +13,10 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::{Error, Result};
 
+mod stream;
+
+pub use stream::Fed;
+
 /// Where system programs live, before what `PATH` adds.
 const DIRECTORIES: [&str; 6] = [
     "/usr/sbin",
@@ -136,6 +140,14 @@ impl Command {
 
     /// Starts it with no input; `prepare` may change how.
     pub(super) fn start(&self, prepare: impl FnOnce(&mut std::process::Command)) -> Result<Running> {
+        let mut running = self.spawn(prepare)?;
+        running.stdout = running.child.stdout.take().map(|pipe| drain(pipe, STDOUT_LIMIT));
+        running.stderr = running.child.stderr.take().map(|pipe| drain(pipe, STDERR_TAIL));
+        Ok(running)
+    }
+
+    /// The same, with its pipes still to be read.
+    fn spawn(&self, prepare: impl FnOnce(&mut std::process::Command)) -> Result<Running> {
         let mut command = std::process::Command::new(&self.program.0);
         command
             .args(&self.arguments)
@@ -151,13 +163,13 @@ impl Command {
             unsafe { command.pre_exec(ignore_closed_pipes) };
         }
         prepare(&mut command);
-        let mut child = command.spawn().map_err(|source| Error::Start {
+        let child = command.spawn().map_err(|source| Error::Start {
             program: self.line(),
             source,
         })?;
         Ok(Running {
-            stdout: child.stdout.take().map(|pipe| drain(pipe, STDOUT_LIMIT)),
-            stderr: child.stderr.take().map(|pipe| drain(pipe, STDERR_TAIL)),
+            stdout: None,
+            stderr: None,
             child,
             until: Instant::now() + self.limit,
             command: self.clone(),
@@ -219,6 +231,10 @@ impl Running {
 
     /// Waits for its end and returns its standard output.
     pub(super) fn finish(mut self) -> Result<Vec<u8>> {
+        self.wait_for_end()
+    }
+
+    fn wait_for_end(&mut self) -> Result<Vec<u8>> {
         let status = self.wait();
         let limit = self.command.limit.as_secs_f32();
         let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
@@ -247,12 +263,29 @@ impl Running {
         if self.command.spared {
             return Ok(End::Spared);
         }
-        // The child is not reaped yet, so its number, which is its group's, cannot belong to a stranger.
+        self.kill_group();
+        let dead = self.wait_until(Instant::now() + DEATH_LIMIT)?;
+        Ok(dead.map_or(End::Hanging, |_| End::Killed))
+    }
+
+    /// While the child is not reaped its number, which is its group's, cannot belong to a stranger.
+    fn kill_group(&self) {
         if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             let _ = kill_process_group(group, Signal::KILL);
         }
-        let dead = self.wait_until(Instant::now() + DEATH_LIMIT)?;
-        Ok(dead.map_or(End::Hanging, |_| End::Killed))
+    }
+
+    /// Kills it and its group, unless it has ended.
+    fn kill(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.kill_group();
+            let _ = self.wait_until(Instant::now() + DEATH_LIMIT);
+        }
+    }
+
+    fn failed(&mut self, status: &str) -> Error {
+        let said = String::from_utf8_lossy(&collect(self.stderr.take())).trim().to_owned();
+        self.command.error(status.to_owned(), said)
     }
 
     fn wait_until(&mut self, until: Instant) -> std::io::Result<Option<ExitStatus>> {

@@ -37,6 +37,8 @@ pub(super) struct Confinement {
     pub(super) rules: Option<OwnedFd>,
     /// What is mounted over what, for this process alone; the outer first.
     binds: Vec<(CString, CString)>,
+    /// Without them it is not to be started.
+    must_bind: bool,
 }
 
 impl Confinement {
@@ -49,7 +51,31 @@ impl Confinement {
         Ok(Confinement {
             rules,
             binds: Vec::new(),
+            must_bind: false,
         })
+    }
+
+    /// The program sees each copy in the place of its original, or is not started: it would work on the originals.
+    ///
+    /// # Errors
+    /// We are not root, or a copy is not of its original's kind.
+    pub fn instead(mut self, trees: &[(PathBuf, PathBuf)]) -> io::Result<Confinement> {
+        let mut trees: Vec<_> = trees.iter().collect();
+        trees.sort_by_key(|(original, _)| original.as_os_str().len());
+        for (original, copy) in trees {
+            let same_kind = copy.exists() && original.exists() && original.is_dir() == copy.is_dir();
+            if !same_kind || original == copy || !super::host::is_root() {
+                return Err(io::Error::other(format!(
+                    "{} cannot be put in the place of {}",
+                    copy.display(),
+                    original.display()
+                )));
+            }
+            let text = |path: &Path| CString::new(path.as_os_str().as_bytes());
+            self.binds.push((text(copy)?, text(original)?));
+        }
+        self.must_bind = true;
+        Ok(self)
     }
 
     /// Lets the program see each copy where its original was as well, where there is something of the same kind now; needs root.
@@ -94,7 +120,7 @@ impl Confinement {
         if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
             // In a container even root may not. One tree, the program's own, is not looked for where it was; and where Landlock holds, an original can at worst be read.
             let error = io::Error::last_os_error();
-            let harmless = self.rules.is_some() || self.binds.len() <= 1;
+            let harmless = !self.must_bind && (self.rules.is_some() || self.binds.len() <= 1);
             return if harmless { Ok(()) } else { Err(error) };
         }
         // Nothing of it is seen outside.

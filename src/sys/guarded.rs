@@ -34,6 +34,8 @@ pub struct Guarded<'g> {
     pub writes: &'g [&'g Path],
     /// Originals and their copies: it sees the copy where the original was, too.
     pub copies: &'g [(PathBuf, PathBuf)],
+    /// It works on the copies under the names of the originals, and is not started where it would not see them there.
+    pub instead: bool,
 }
 
 /// A guarded program that runs. Dropping it kills it and all that it started.
@@ -62,7 +64,10 @@ impl Guarded<'_> {
         // A rule holds where its path is reached, and a copy is reached over the original's.
         let copies = self.copies.iter().map(|(_, copy)| copy.as_path());
         let writes: Vec<&Path> = self.writes.iter().copied().chain(copies).collect();
-        let confinement = Confinement::to(&writes).and_then(|confinement| confinement.with_copies(self.copies));
+        let confinement = Confinement::to(&writes).and_then(|confinement| match self.instead {
+            true => confinement.instead(self.copies),
+            false => confinement.with_copies(self.copies),
+        });
         let confinement = confinement.map_err(|error| Error::kernel("confine a program", error))?;
         let (talk, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .map_err(|error| Error::kernel("make a socket pair", error))?;

@@ -131,6 +131,21 @@ impl Provider for Btrfs {
         Ok(())
     }
 
+    fn clones(&self, _volume: &Volume) -> std::result::Result<(), String> {
+        Ok(())
+    }
+
+    fn plan_clone(&self, snapshot: &Snapshot) -> Result<Snapshot> {
+        own::planned_clone(snapshot)
+    }
+
+    fn clone_writable(&self, snapshot: &Snapshot, planned: &Snapshot) -> Result<PathBuf> {
+        own::make_clone(snapshot, planned)?;
+        let locked = own::lock(planned)?;
+        self.in_use().insert(planned.name.clone(), locked);
+        Ok(PathBuf::from(&planned.name))
+    }
+
     fn health(&self, snapshot: &Snapshot) -> Result<Health> {
         own::health(snapshot)
     }

@@ -274,6 +274,39 @@ pub trait Provider: Send + Sync {
         None
     }
 
+    /// Whether a snapshot of this volume can have a writable clone, for level `clean`.
+    ///
+    /// # Errors
+    /// It cannot; why, to follow the volume's name.
+    fn clones(&self, _volume: &Volume) -> std::result::Result<(), String> {
+        Err(format!(
+            "is on {:?}, of whose snapshots snapback makes no writable clones",
+            self.kind()
+        ))
+    }
+
+    /// The clone that [`clone_writable`](Provider::clone_writable) will make of a finished snapshot, so that the journal has it first.
+    /// [`health`](Provider::health) and [`remove`](Provider::remove) know it; it is removed before its snapshot.
+    ///
+    /// # Errors
+    /// There can be none.
+    fn plan_clone(&self, snapshot: &Snapshot) -> Result<Snapshot> {
+        let reason = self.clones(&snapshot.volume).err().unwrap_or_default();
+        Err(Error::failed(
+            "clone",
+            &snapshot.name,
+            format!("{} {reason}", snapshot.volume.source),
+        ))
+    }
+
+    /// Makes the planned clone, writable, and returns the directory of its top.
+    ///
+    /// # Errors
+    /// There is none then, or it can be removed as planned.
+    fn clone_writable(&self, snapshot: &Snapshot, _planned: &Snapshot) -> Result<PathBuf> {
+        self.plan_clone(snapshot).map(|planned| PathBuf::from(planned.name))
+    }
+
     /// Every snapshot with our mark on the mounted volumes of this kind, for `cleanup`: also those of runs that are alive,
     /// which the caller knows by their journals ([`remove`](Provider::remove) refuses what another process has mounted).
     ///

@@ -207,6 +207,15 @@ impl Server {
         }
     }
 
+    /// A client program that reads statements.
+    pub fn client(&self) -> Command {
+        let mut client = self.flavour.program("mysql");
+        client
+            .args(["--no-defaults", "--binary-mode", "-uroot"])
+            .arg(format!("--socket={}", text(&self.socket)));
+        client
+    }
+
     /// CHECKSUM TABLE over every table of the schema, by name.
     pub fn checksums(&self, schema: &str) -> BTreeMap<String, Option<u64>> {
         let mut conn = self.connect();
@@ -256,11 +265,7 @@ impl Server {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut client = self.flavour.program("mysql");
-        client
-            .args(["--no-defaults", "--binary-mode", "-uroot"])
-            .arg(format!("--socket={}", text(&self.socket)));
-        let applied = client.stdin(print.stdout.take().unwrap()).output().unwrap();
+        let applied = self.client().stdin(print.stdout.take().unwrap()).output().unwrap();
         let printed = print.wait_with_output().unwrap();
         assert!(printed.status.success(), "printing the binary log: {}", both(&printed));
         assert!(

@@ -410,7 +410,11 @@ fn a_drill_that_cannot_be_is_refused_before_anything_is_written() {
     let left = is_empty(&small);
     run("umount", &[&text(&small)]);
     assert_eq!(output.status.code(), Some(1), "{}", both(&output));
-    assert!(both(&output).contains("free, and the drill needs"), "{}", both(&output));
+    assert!(
+        both(&output).contains("free, and the restored data needs"),
+        "{}",
+        both(&output)
+    );
     assert!(left, "something was written");
     assert!(scene.tool.json(&["list"])[0]["drill"].is_null());
 

@@ -6,7 +6,9 @@
 mod common;
 
 mod brink;
+mod clean;
 mod drill;
+mod dump;
 mod exactness;
 mod failing;
 mod failures;

@@ -65,6 +65,7 @@ impl<'p> Taken<'p> {
         self.all.push(Readable {
             provider,
             snapshot: one.snapshot.clone(),
+            clone: None,
             at,
             top,
             create_us: 0,

@@ -283,7 +283,7 @@ impl Database for Server {
         let reader = Reader::prepare(&mut self.admin, self.dialect, &self.facts)?;
         findings.extend(lockless::findings(
             plan.strategy,
-            plan.consistency == Consistency::Application,
+            plan.consistency != Consistency::Crash,
             unmet,
             self.dialect,
             reader.is_replica(),

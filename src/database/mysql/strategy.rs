@@ -89,11 +89,11 @@ pub fn resolve(asked: Strategy, level: Consistency, dialect: Dialect, galera: bo
     }
     match (asked, level) {
         (Strategy::Auto, Consistency::Crash) => Ok((Strategy::None, "level `crash` needs no lock".into())),
-        (Strategy::Auto, Consistency::Application) if galera && !dialect.is_mariadb() => Ok((
+        (Strategy::Auto, _) if galera && !dialect.is_mariadb() => Ok((
             Strategy::Ftwrl,
             "the only safe lock on a Galera node of this kind".into(),
         )),
-        (Strategy::Auto, Consistency::Application) => {
+        (Strategy::Auto, _) => {
             let lightest = dialect.lightest();
             let why = match lightest {
                 Strategy::BackupStage => "commits wait only at the very end, and nobody queues behind a long query",
@@ -102,8 +102,12 @@ pub fn resolve(asked: Strategy, level: Consistency, dialect: Dialect, galera: bo
             };
             Ok((lightest, why.into()))
         }
-        (Strategy::None, Consistency::Application) => {
+        (Strategy::None, Consistency::Application | Consistency::Clean) => {
             refuse("gives level `crash` only: ask for that level, or for another strategy".into())
+        }
+        // Its position is read off the copy's own binary log, which the private server has opened by then.
+        (Strategy::Lockless, Consistency::Clean) => {
+            refuse("does not go with level `clean`: take a locking strategy, or level `application`".into())
         }
         _ => Ok((asked, "asked for".into())),
     }

@@ -15,6 +15,7 @@ fn record() -> Record {
         position: None,
         replica: Vec::new(),
         prepared_xa: Vec::new(),
+        recovery: None,
         volumes: Vec::new(),
         roots: Vec::new(),
         phases: Vec::new(),

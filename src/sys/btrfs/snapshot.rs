@@ -23,14 +23,6 @@ use super::{children, path_below, put_name, zeroed};
 /// How often the tree of roots is looked at; a look takes some 5 µs.
 const LOOK_EVERY: Duration = Duration::from_micros(50);
 
-/// Makes a snapshot that can be written to, `name` in `directory`, of the subvolume whose top `source` is.
-///
-/// # Errors
-/// `AlreadyExists`; another filesystem; no room.
-pub fn copy_writable(source: OwnedFd, directory: &OwnedFd, name: &OsStr) -> io::Result<()> {
-    Arguments::new(source, name, 0)?.create(directory)
-}
-
 /// A snapshot of which everything is prepared but the one decisive call. A thread of its own waits to make it.
 #[derive(Debug)]
 pub struct SnapshotCall {
@@ -112,6 +104,14 @@ impl Drop for SnapshotCall {
     fn drop(&mut self) {
         let _ = self.finish();
     }
+}
+
+/// A writable snapshot `name` in `directory` of the subvolume whose top `source` is; nobody waits for it.
+///
+/// # Errors
+/// There is none then.
+pub fn clone_writable(source: OwnedFd, directory: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    Arguments::new(source, name, 0)?.create(directory)
 }
 
 /// The argument of the ioctl and the descriptor whose number is in it.

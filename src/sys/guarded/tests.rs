@@ -9,6 +9,7 @@ fn start(script: &str, dir: &Path) -> Running {
         output: &dir.join("output"),
         writes: &[dir],
         copies: &[],
+        instead: false,
     }
     .start()
     .unwrap()
@@ -101,6 +102,7 @@ fn it_sees_copies_where_the_originals_are_and_nobody_else_does() {
             (live.path().to_owned(), copy.clone()),
             ("/nonexistent".into(), dir.path().to_owned()),
         ],
+        instead: false,
     }
     .start()
     .unwrap();
@@ -131,4 +133,22 @@ fn it_dies_with_a_tool_that_is_killed() {
     tool.kill().unwrap();
     tool.wait().unwrap();
     wait_for("it outlived the tool", || !lives(&child));
+}
+
+#[test]
+fn a_program_that_would_not_see_its_copies_is_not_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let trace = dir.path().join("trace");
+    let started = Guarded {
+        program: &Program::find("sh").unwrap(),
+        arguments: &["-c".to_owned(), format!("touch {}", trace.display())],
+        user: None,
+        output: &dir.path().join("output"),
+        writes: &[dir.path()],
+        copies: &[("/nonexistent".into(), dir.path().to_owned())],
+        instead: true,
+    }
+    .start();
+    assert!(started.is_err());
+    assert!(!trace.exists());
 }

@@ -17,6 +17,43 @@ use crate::sys::btrfs::{Subvolume, TOP_INODE, Uuid, commit, destroy, filesystem_
 /// The longest that a removal waits to be durable; the kernel commits by itself every 30 s.
 const COMMIT_LIMIT: Duration = Duration::from_secs(60);
 
+/// The identity of a writable clone: it is followed by its snapshot's UUID.
+const CLONE_OF: &str = "clone-of:";
+
+/// A clone beside its snapshot: numbered with a zero before.
+pub fn planned_clone(snapshot: &Snapshot) -> Result<Snapshot> {
+    let fail = |reason: &str| Error::failed("clone", &snapshot.name, reason);
+    let path = Path::new(&snapshot.name);
+    let number = path.file_name().and_then(|name| name.to_str()?.rsplit_once('-'));
+    let (head, number) = number.ok_or_else(|| fail("that is no name of a snapshot of ours"))?;
+    let name = path.with_file_name(format!("{head}-0{number}"));
+    let uuid = snapshot.identity.as_deref().filter(|identity| !identity.contains(':'));
+    let uuid = uuid.ok_or_else(|| fail("it was not made yet"))?;
+    Ok(Snapshot {
+        name: name.to_str().unwrap_or_default().to_owned(),
+        identity: Some(format!("{CLONE_OF}{uuid}")),
+        ..snapshot.clone()
+    })
+}
+
+/// Makes a clone as it was planned.
+pub fn make_clone(snapshot: &Snapshot, planned: &Snapshot) -> Result<()> {
+    let path = Path::new(&planned.name);
+    let (source, _, subvolume) = locate::top_at(Path::new(&snapshot.name))?
+        .ok_or_else(|| Error::failed("clone", &snapshot.name, "it is not there"))?;
+    if planned.identity.as_deref() != Some(&format!("{CLONE_OF}{}", subvolume.uuid)) {
+        return Err(Error::failed(
+            "clone",
+            &snapshot.name,
+            "it is not the snapshot that was made",
+        ));
+    }
+    let place = place_of(planned).unwrap_or(path);
+    let directory = sys::fs::open_directory(place)?;
+    let name = path.file_name().unwrap_or_default();
+    crate::sys::btrfs::clone_writable(source, &directory, name).map_err(at("clone the snapshot to", path))
+}
+
 /// The same snapshot with its own UUID, if it is what was planned.
 pub fn identified(snapshot: &Snapshot) -> Result<Snapshot> {
     let path = Path::new(&snapshot.name);
@@ -43,16 +80,18 @@ pub fn lock(snapshot: &Snapshot) -> Result<OwnedFd> {
 /// Why this subvolume is not the snapshot that we made, if so.
 fn foreign(snapshot: &Snapshot, found: &Subvolume) -> Option<String> {
     let own = found.uuid.to_string();
-    let same = match &snapshot.identity {
+    let identity = snapshot.identity.as_deref();
+    let clone_of = identity.and_then(|identity| identity.strip_prefix(CLONE_OF));
+    let same = match identity {
         None => true,
-        Some(identity) => match identity.strip_prefix(OF) {
+        Some(identity) => match clone_of.or_else(|| identity.strip_prefix(OF)) {
             Some(origin) => found.snapshot_of.to_string() == origin,
             None => own == *identity,
         },
     };
     if !same {
         Some(format!("its UUID {own} is not that of the snapshot that snapback made"))
-    } else if !found.read_only {
+    } else if !found.read_only && clone_of.is_none() {
         Some("it was made writable, so somebody uses it".to_owned())
     } else {
         None
@@ -231,11 +270,20 @@ impl Search {
                 run,
                 volume: known.unwrap_or_else(|| unknown_origin(filesystem, &subvolume)),
                 name: path.to_str()?.to_owned(),
-                identity: Some(subvolume.uuid.to_string()),
+                // Only a clone of ours is numbered so, and writable.
+                identity: Some(match subvolume.read_only || !is_clone(&path) {
+                    true => subvolume.uuid.to_string(),
+                    false => format!("{CLONE_OF}{}", subvolume.snapshot_of),
+                }),
             })
         };
         self.found.into_iter().filter_map(snapshot).collect()
     }
+}
+
+fn is_clone(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()?.rsplit_once('-'));
+    name.is_some_and(|(_, number)| number.len() > 1 && number.starts_with('0'))
 }
 
 fn origin(top: &Path, filesystem: Uuid, subvolume: &Subvolume) -> Volume {

@@ -16,7 +16,7 @@ use super::{Btrfs, at, locate, place_of};
 use crate::detect::Mounts;
 use crate::sys;
 use crate::sys::btrfs::{
-    Subvolume, TOP_INODE, commit, copy_writable, filesystem_uuid, nested_below, set_read_only, subvolume_of,
+    Subvolume, TOP_INODE, clone_writable, commit, filesystem_uuid, nested_below, set_read_only, subvolume_of,
 };
 use crate::sys::command::{Command, Program};
 use crate::units::Id;
@@ -101,7 +101,7 @@ impl GoBack for Btrfs {
             return Err(Error::failed("roll back to", &swap.held.name, reason));
         }
         let (directory, name) = top.parent(&swap.fresh)?;
-        copy_writable(held, &directory, &name).map_err(at("copy the held snapshot to", Path::new(&swap.fresh)))?;
+        clone_writable(held, &directory, &name).map_err(at("copy the held snapshot to", Path::new(&swap.fresh)))?;
         top.commit()
     }
 

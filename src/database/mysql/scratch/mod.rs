@@ -9,6 +9,7 @@
 
 mod binary;
 pub mod check;
+mod client;
 mod links;
 mod log;
 mod options;
@@ -29,13 +30,14 @@ use crate::sys::signal::Cancel;
 use crate::units::Id;
 
 pub use binary::{Binary, find};
+pub use client::{Tool, find_tool, write_client_file};
 pub use log::Recovery;
 pub use options::is_valid;
 
 pub use super::place::Place;
 
 /// The account that the init-file makes.
-const ACCOUNT: &str = "snapback-scratch";
+pub const ACCOUNT: &str = "snapback-scratch";
 
 /// The longest path of a Unix socket (sun_path), in bytes.
 const LONGEST_SOCKET: usize = 107;
@@ -57,6 +59,8 @@ pub struct Wishes {
     pub boot_limit: Duration,
     /// Further options, before ours.
     pub options: BTreeMap<String, String>,
+    /// The data are kept: the end writes everything back.
+    pub clean: bool,
 }
 
 impl Default for Wishes {
@@ -66,6 +70,7 @@ impl Default for Wishes {
             connections: 2,
             boot_limit: Duration::from_secs(3600),
             options: BTreeMap::new(),
+            clean: false,
         }
     }
 }
@@ -99,6 +104,45 @@ pub fn start(
     cancel: &Cancel,
 ) -> crate::Result<Scratch> {
     links::turn(place)?;
+    let writes = &[run, place.datadir];
+    // MariaDB's redo log names tablespaces outside of the datadir by their live paths, and recovery opens them.
+    start_with(
+        binary,
+        place,
+        run,
+        wishes,
+        (writes, place.trees, false),
+        monitor,
+        cancel,
+    )
+}
+
+/// The same on writable clones of a live server's trees (originals, and where their clones are). The server sees them under the names of the originals, in a mount
+/// namespace of its own, so that no link, path or dictionary in them has to be changed; it may write nowhere else, and is not started if the kernel cannot do that.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_instead(
+    binary: &Binary,
+    place: &Place<'_>,
+    clones: &[(PathBuf, PathBuf)],
+    run: &Path,
+    wishes: &Wishes,
+    monitor: &dyn Monitor,
+    cancel: &Cancel,
+) -> crate::Result<Scratch> {
+    start_with(binary, place, run, wishes, (&[run], clones, true), monitor, cancel)
+}
+
+fn start_with(
+    binary: &Binary,
+    place: &Place<'_>,
+    run: &Path,
+    wishes: &Wishes,
+    (writes, copies, instead): (&[&Path], &[(PathBuf, PathBuf)], bool),
+    monitor: &dyn Monitor,
+    cancel: &Cancel,
+) -> crate::Result<Scratch> {
     let owner = std::fs::metadata(place.datadir).map_err(|error| sys::Error::path("look at", place.datadir, error))?;
     let user = sys::host::is_root().then_some((owner.uid(), owner.gid()));
     let password = format!("Aa1!{}", Id::random());
@@ -115,9 +159,9 @@ pub fn start(
         arguments: &arguments,
         user,
         output: &run.join("output.log"),
-        writes: &[run, place.datadir],
-        // MariaDB's redo log names tablespaces outside of the datadir by their live paths, and recovery opens them.
-        copies: place.trees,
+        writes,
+        copies,
+        instead,
     }
     .start()
     .map_err(Error::from)?;
@@ -213,13 +257,29 @@ impl Scratch {
     ///
     /// # Errors
     /// It did not end by itself in time, or with a bad status. It is gone in every case.
-    pub fn stop(mut self, cancel: &Cancel) -> crate::Result<()> {
+    pub fn stop(self, cancel: &Cancel) -> crate::Result<()> {
+        self.stop_within(SHUTDOWN_LIMIT, cancel)
+    }
+
+    /// Removes the account that is ours: the data are kept.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub fn leave(&self) -> Result<()> {
+        self.session(TRY)?.run(&format!("DROP USER '{ACCOUNT}'@'localhost'"))
+    }
+
+    /// As [`stop`](Scratch::stop), with a limit of the caller's.
+    ///
+    /// # Errors
+    /// As [`stop`](Scratch::stop).
+    pub fn stop_within(mut self, limit: Duration, cancel: &Cancel) -> crate::Result<()> {
         // The answer may not come any more.
         let asked = self.session(TRY).and_then(|mut session| session.run("SHUTDOWN"));
         if asked.is_err() {
             self.running.ask_to_end();
         }
-        let until = Instant::now() + SHUTDOWN_LIMIT;
+        let until = Instant::now() + limit;
         loop {
             cancel.check()?;
             match self.running.wait(Duration::from_millis(50)).map_err(Error::from)? {
@@ -232,10 +292,9 @@ impl Scratch {
                 }
                 None if Instant::now() < until => {}
                 None => {
-                    return Err(Error::Unsupported(format!(
-                        "the scratch server did not shut down within {SHUTDOWN_LIMIT:?}"
-                    ))
-                    .into());
+                    return Err(
+                        Error::Unsupported(format!("the scratch server did not shut down within {limit:?}")).into(),
+                    );
                 }
             }
         }

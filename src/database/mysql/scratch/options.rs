@@ -33,7 +33,6 @@ const OF_THE_DATA: &[&str] = &[
 const ALWAYS: &[(&str, &str)] = &[
     // Nothing from outside, nothing to outside.
     ("skip-networking", "ON"),
-    ("skip-name-resolve", "ON"),
     ("loose-mysqlx", "OFF"),
     ("loose-federated", "OFF"),
     ("loose-spider", "OFF"),
@@ -111,6 +110,10 @@ pub(super) fn text(place: &Place<'_>, wishes: &Wishes, run: &Path) -> Result<Str
     file.set("loose-innodb-buffer-pool-size-max", &memory)?;
     file.set("max-connections", &(wishes.connections + 8).to_string())?;
     paths(&mut file, place, run)?;
+    if wishes.clean {
+        // Everything is purged, merged and written back: nothing is left to recover.
+        file.set("innodb-fast-shutdown", "0")?;
+    }
     Ok(file.0)
 }
 

@@ -1,0 +1,121 @@
+//! A backup on scratch space with a private server on it, for whoever wants to take something out of it. Nothing of it is left afterwards.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+use crate::database::ServerFacts;
+use crate::database::mysql::scratch::{self, Binary, Place, Scratch, Wishes};
+use crate::drill::space::Space;
+use crate::monitor::Monitor;
+use crate::record::Record;
+use crate::repository::{Backup, Repository};
+use crate::restore::{self, Destination, needs, record_of};
+use crate::sys::signal::Cancel;
+use crate::units::Id;
+use crate::{Error, Result};
+
+/// What is booted, and how.
+pub(crate) struct Boot<'b> {
+    /// Where the backup is.
+    pub repository: &'b Repository,
+    /// Which.
+    pub backup: &'b Backup,
+    /// Scratch space, server program and limits.
+    pub config: &'b Config,
+    /// Threads of the restore.
+    pub workers: usize,
+    /// Who hears of it.
+    pub monitor: &'b dyn Monitor,
+    /// Whether it was asked to end.
+    pub cancel: &'b Cancel,
+}
+
+/// A server that answers, on the restored backup.
+pub(crate) struct Booted<'b> {
+    /// The server.
+    pub server: &'b mut Scratch,
+    /// Its program.
+    pub binary: &'b Binary,
+    /// What the backup says of itself.
+    pub record: &'b Record,
+    /// A private directory, beside the data, that goes with it.
+    pub run: &'b Path,
+}
+
+impl Boot<'_> {
+    /// Restores, boots, does the work and removes everything, whatever came of it.
+    ///
+    /// # Errors
+    /// The backup holds no database, no server program fits, there is no room, it does not boot, or the work failed.
+    pub fn with<T>(&self, work: impl FnOnce(Booted<'_>) -> Result<T>) -> Result<T> {
+        let record = record_of(self.backup.manifest())?;
+        let id = self.backup.manifest().id;
+        let facts = record
+            .server
+            .as_ref()
+            .ok_or_else(|| Error::usage(format!("backup {} holds no database", id.short())))?;
+        let binary = scratch::find(self.config.scratch.mysqld.as_deref(), facts)?;
+        self.monitor.phase("room");
+        // The destination of a survey is never looked at.
+        let needs = needs(self.backup, &self.request(PathBuf::from("/nonexistent")), self.cancel)?;
+        let space = Space::make(self.config, Id::random(), needs)?;
+        let done = self.in_space(space.at(), &record, facts, &binary, work);
+        // Also after a failure and after a signal; the server is dead by now.
+        let removed = space.remove();
+        match (done, removed) {
+            (Ok(done), removed) => removed.map(|()| done),
+            (Err(error), removed) => Err(error.and_rollback(removed)),
+        }
+    }
+
+    fn in_space<T>(
+        &self,
+        at: &Path,
+        record: &Record,
+        facts: &ServerFacts,
+        binary: &Binary,
+        work: impl FnOnce(Booted<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let (datadir, run) = (at.join("data"), at.join("run"));
+        let id = self.backup.manifest().id.to_string();
+        let request = self.request(datadir.clone());
+        let restored = restore::restore(self.repository, &id, &request, self.monitor, self.cancel)?;
+        let placed = restored.placed.into_iter();
+        let trees: Vec<(PathBuf, PathBuf)> = placed.map(|placed| (placed.original, placed.at)).collect();
+        let place = Place {
+            facts,
+            paths: &record.paths,
+            datadir: &datadir,
+            trees: &trees,
+        };
+        self.monitor.phase("boot");
+        let scratch = &self.config.scratch;
+        let wishes = Wishes {
+            memory: scratch.memory.as_u64(),
+            connections: 4,
+            boot_limit: scratch.boot_limit.unsigned(),
+            options: scratch.options.clone(),
+            clean: false,
+        };
+        let mut server = scratch::start(binary, &place, &run, &wishes, self.monitor, self.cancel)?;
+        crate::failpoint!("booted");
+        // The copy is thrown away: the server need not end in order.
+        work(Booted {
+            server: &mut server,
+            binary,
+            record,
+            run: &run,
+        })
+    }
+
+    fn request(&self, datadir: PathBuf) -> restore::Request {
+        restore::Request {
+            destination: Destination::Datadir(datadir),
+            include: Vec::new(),
+            force: false,
+            workers: self.workers,
+            keep_uuid: false,
+            keep_going: false,
+        }
+    }
+}

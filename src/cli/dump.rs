@@ -1,0 +1,148 @@
+//! `snapback dump`.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Context, Exit, absolute, output};
+use crate::backup::open_repository;
+use crate::dump::{Report, Request, TableName, Target, dump, table_name};
+use crate::units::Bytes;
+use crate::{Error, Result};
+
+pub(super) const EXAMPLES: &str = "\
+The backup is restored below --scratch for a while and a private server boots on it; the live server has no part in it. The dump is made by the server's own tool
+(mariadb-dump, mysqldump), with routines, triggers and events. Without --databases and --tables everything is dumped, accounts as well.
+A file or directory appears when it is whole; a stream that is not ends with what no server takes.
+
+Examples:
+  snapback dump latest --output /srv/dumps/all.sql
+  snapback dump latest --databases shop | zstd > shop.sql.zst
+  snapback dump 3f2a --tables shop.orders,shop.customers | mariadb test
+  snapback dump latest --output-dir /srv/dumps/by-schema --scratch /srv/scratch";
+
+#[derive(Debug, Args)]
+pub(super) struct Dump {
+    /// `latest`, an id, or a unique prefix of one
+    pub id: String,
+    /// Whose backup: `latest` is this host's [default: this host's]
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+    /// Only these schemas
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub databases: Vec<String>,
+    /// Only these tables, as SCHEMA.TABLE
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = table_name)]
+    pub tables: Vec<TableName>,
+    /// Into this new file [default: stdout]
+    #[arg(long, value_name = "FILE", conflicts_with = "output_dir")]
+    pub output: Option<PathBuf>,
+    /// Into this new directory, a file for each schema
+    #[arg(long, value_name = "DIR")]
+    pub output_dir: Option<PathBuf>,
+    /// Accounts and privileges, also with --databases or --tables
+    #[arg(long, conflicts_with = "no_accounts")]
+    pub accounts: bool,
+    /// No accounts
+    #[arg(long)]
+    pub no_accounts: bool,
+    #[command(flatten)]
+    pub scratch: ScratchArguments,
+    /// The dump program [default: the server's own, or an installed one]
+    #[arg(long, value_name = "PATH")]
+    pub dump_program: Option<PathBuf>,
+    /// Threads of the restore [default: as many as processors, at most 8]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+}
+
+/// Where and by which program a backup is booted.
+#[derive(Debug, Args)]
+pub(super) struct ScratchArguments {
+    /// Where the backup is restored to for a while [default: /var/tmp]
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
+    /// The server program [default: the live server's, or an installed one of the same series]
+    #[arg(long, value_name = "PATH")]
+    pub mysqld: Option<PathBuf>,
+}
+
+impl ScratchArguments {
+    pub fn apply(&self, config: &mut crate::config::Config) -> Result<()> {
+        if let Some(directory) = &self.scratch {
+            config.scratch.dir = absolute(directory)?;
+        }
+        if let Some(program) = &self.mysqld {
+            config.scratch.mysqld = Some(absolute(program)?);
+        }
+        Ok(config.check()?)
+    }
+}
+
+pub(super) fn run(arguments: &Dump, context: &Context<'_>) -> Result<Exit> {
+    let mut stdout = std::io::stdout();
+    let target = match (&arguments.output, &arguments.output_dir) {
+        (Some(file), _) => Target::File(absolute(file)?),
+        (None, Some(directory)) => Target::Directory(absolute(directory)?),
+        (None, None) if stdout.is_terminal() => {
+            return Err(Error::usage(
+                "stdout is a terminal: send the dump to a program, or say --output FILE or --output-dir DIR",
+            ));
+        }
+        (None, None) if context.global.json => {
+            return Err(Error::usage(
+                "--json goes with --output and --output-dir: else stdout is the dump",
+            ));
+        }
+        (None, None) => Target::Stream(&mut stdout),
+    };
+    let mut config = context.config()?;
+    arguments.scratch.apply(&mut config)?;
+    let repository = open_repository(&config)?;
+    let backup = repository.choose(&arguments.id, &context.whose(&config, arguments.host.as_ref()))?;
+    let accounts = match (arguments.accounts, arguments.no_accounts) {
+        (true, _) => Some(true),
+        (_, true) => Some(false),
+        _ => None,
+    };
+    let request = Request {
+        databases: arguments.databases.clone(),
+        tables: arguments.tables.clone(),
+        accounts,
+        program: arguments.dump_program.clone().map(|path| absolute(&path)).transpose()?,
+        workers: super::restore::workers(arguments.workers),
+    };
+    let report = dump(
+        &repository,
+        &backup,
+        &config,
+        &request,
+        target,
+        &context.progress,
+        context.cancel,
+    )?;
+    if context.global.json {
+        output::json(&report)?;
+    } else if !context.global.quiet {
+        output::say(said(&report));
+    }
+    Ok(Exit::Done)
+}
+
+fn said(report: &Report) -> String {
+    let to = report
+        .output
+        .as_ref()
+        .map(|path| format!(" to {}", path.display()))
+        .unwrap_or_default();
+    format!(
+        "dumped {}{to}: {} schemas, {} accounts, {} of SQL in {:.1} s (the tool {:.1} s)",
+        report.id.short(),
+        report.schemas.len(),
+        report.accounts,
+        Bytes::b(report.bytes),
+        report.seconds,
+        report.dump_seconds
+    )
+}

@@ -1,0 +1,258 @@
+//! Level `clean`: what is copied was recovered, checked and shut down by a private server; it starts without any recovery, and is exact.
+
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::common::server::mysql_prefix;
+use crate::common::{Flavour, Server, both, run, text};
+use crate::setting::Scene;
+
+const CLEAN: [&str; 3] = ["backup", "--consistency", "clean"];
+
+/// With a directory outside of the datadir that holds tables.
+fn scene(flavour: Flavour) -> Option<(Scene, PathBuf)> {
+    let program = match flavour {
+        Flavour::MariaDb => String::new(),
+        // The running program is the loader; its wrapper has to be named.
+        Flavour::MySql => format!("  mysqld: {}\n", text(&mysql_prefix().join("bin/mysqld97"))),
+    };
+    let mut scene = Scene::new(flavour, &[], false, "")?;
+    let scratch = scene.lab.path("scratch");
+    std::fs::create_dir(&scratch).unwrap();
+    for directory in [&scratch, scene.lab.dir.path()] {
+        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let yaml = std::fs::read_to_string(&scene.tool.config).unwrap();
+    let yaml = format!("{yaml}scratch:\n  dir: {}\n{program}", text(&scratch));
+    std::fs::write(&scene.tool.config, yaml).unwrap();
+    let far = scene.server.datadir.with_file_name("far");
+    std::fs::create_dir(&far).unwrap();
+    scene.server.stop();
+    let (datadir, work) = (scene.server.datadir.clone(), scene.lab.path("run"));
+    let known = text(&far);
+    let options: &[(&str, &str)] = match flavour {
+        Flavour::MariaDb => &[],
+        Flavour::MySql => &[("innodb-directories", &known)],
+    };
+    scene.server = Server::on(flavour, &datadir, &work, options);
+    scene.server.exec("CREATE DATABASE away");
+    let far_table = |engine: &str, table: &str| {
+        let sql = format!(
+            "CREATE TABLE away.{table} (a INT PRIMARY KEY) ENGINE={engine} DATA DIRECTORY='{}'",
+            far.display()
+        );
+        scene.server.exec(&sql);
+        scene.server.exec(&format!("INSERT INTO away.{table} VALUES (1), (2)"));
+    };
+    far_table("InnoDB", "inno");
+    if scene.mariadb() {
+        far_table("MyISAM", "my");
+    }
+    Some((scene, far))
+}
+
+fn assert_nothing_left(scene: &Scene) {
+    let scratch = scene.lab.path("scratch");
+    assert!(
+        std::fs::read_dir(&scratch).unwrap().next().is_none(),
+        "scratch space is left"
+    );
+    scene.assert_nothing_left();
+}
+
+/// What a server says when it has something to recover.
+fn recovers(log: &str) -> Option<&str> {
+    let words = [
+        "crash recovery",
+        "Aria engine: starting recovery",
+        "Doing recovery",
+        "scanned up to",
+    ];
+    log.lines().find(|line| words.iter().any(|word| line.contains(word)))
+}
+
+fn clean(flavour: Flavour) {
+    let Some((mut scene, far)) = scene(flavour) else { return };
+    let load = scene.start_load();
+    let before = load.acknowledged();
+    let backup = scene.tool.json(&CLEAN);
+    load.stop();
+    assert_eq!(backup["consistency"], "clean");
+    assert_eq!(backup["exact"], true);
+    assert_nothing_left(&scene);
+    let shown = scene.tool.json(&["show", "latest"]);
+    let recovery = &shown["record"]["recovery"];
+    eprintln!("{flavour:?}: {recovery}\n{}", shown["record"]["lock"]["held_us"]);
+    assert_eq!(
+        recovery["recovery"]["crash_recovery"], true,
+        "the snapshot had something to recover: {recovery}"
+    );
+    assert!(recovery["tables"].as_u64().unwrap() > 20, "{recovery}");
+
+    let drilled = scene.tool.json_with(&["verify", "--boot"], &[0]);
+    let verdict = &drilled["drills"][0]["verdict"];
+    assert_eq!(verdict["recovery"]["crash_recovery"], false, "{verdict}");
+    assert_eq!(verdict["position"]["agrees"], true, "{verdict}");
+
+    // Beside the live server, and then it is proven to be the same.
+    let datadir = scene.lab.path("copy");
+    scene.tool.json(&["restore", "latest", "--datadir", &text(&datadir)]);
+    let moved = scene.lab.path("copy.external").join(far.strip_prefix("/").unwrap());
+    let known = text(&moved);
+    let options: &[(&str, &str)] = match flavour {
+        Flavour::MariaDb => &[],
+        Flavour::MySql => &[("innodb-directories", &known)],
+    };
+    let restored = Server::on(flavour, &datadir, &scene.lab.path("copy-run"), options);
+    let log = std::fs::read_to_string(scene.lab.path("copy-run").join("log")).unwrap();
+    assert_eq!(recovers(&log), None, "{log}");
+    assert_eq!(restored.one::<u64>("SELECT COUNT(*) FROM away.inno"), 2);
+    assert_eq!(
+        restored.one::<u64>("SELECT COUNT(*) FROM mysql.user WHERE user LIKE 'snapback%'"),
+        0
+    );
+    scene.prove_same(&backup, &before, restored);
+
+    // What a restore in place starts is the live server's: the same paths, links and dictionary as before.
+    scene.server.stop();
+    scene.tool.json(&["restore", "latest", "--in-place", "--force"]);
+    for entry in std::fs::read_dir(&far).unwrap().flatten() {
+        // MySQL looks into every directory here.
+        if text(&entry.path()).contains(".snapback-before-") {
+            run("rm", &["-r", &text(&entry.path())]);
+        }
+    }
+    scene.server.start();
+    assert_eq!(scene.server.one::<u64>("SELECT COUNT(*) FROM away.inno"), 2);
+    if scene.mariadb() {
+        assert_eq!(scene.server.one::<u64>("SELECT COUNT(*) FROM away.my"), 2);
+    }
+    let log = std::fs::read_to_string(scene.lab.path("run").join("log")).unwrap();
+    assert_eq!(recovers(&log), None, "{log}");
+}
+
+#[test]
+fn a_clean_mariadb_backup_needs_no_recovery_and_is_exact() {
+    clean(Flavour::MariaDb);
+}
+
+#[test]
+fn a_clean_mysql_backup_needs_no_recovery_and_is_exact() {
+    clean(Flavour::MySql);
+}
+
+/// The clone of the datadir, once a run stands at a failpoint.
+fn clone_of(scene: &Scene, gate: &Path) -> PathBuf {
+    let begun = Instant::now();
+    while !gate.with_extension("reached").exists() {
+        assert!(
+            begun.elapsed() < Duration::from_secs(240),
+            "the run does not come to its clone"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let names = scene.lab.storage.snapshots();
+    let clone = names
+        .iter()
+        .find(|name| name.rsplit('-').next().unwrap().starts_with('0'));
+    let clone = clone.unwrap_or_else(|| panic!("no clone among {names:?}"));
+    scene.lab.storage.mount_point().join(clone).join("data")
+}
+
+#[test]
+fn a_snapshot_that_does_not_recover_or_has_a_damaged_table_becomes_no_backup() {
+    let Some((scene, _)) = scene(Flavour::MariaDb) else {
+        return;
+    };
+    scene.start_load().stop();
+    let spoiled = |file: &str, at: u64, word: &str| {
+        let gate = scene.lab.path(&format!("gate-{}", word.len()));
+        let tool = scene
+            .tool
+            .spawn(&format!("clean.cloned=pause:{}", gate.display()), &CLEAN);
+        let clone = clone_of(&scene, &gate);
+        let file = std::fs::File::options().write(true).open(clone.join(file)).unwrap();
+        file.write_all_at(&[0xf5; 12_288], at).unwrap();
+        std::fs::write(&gate, "").unwrap();
+        let output = tool.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+        assert!(both(&output).contains(word), "{}", both(&output));
+        assert_eq!(scene.backups(), 0);
+        assert_nothing_left(&scene);
+    };
+    spoiled("ib_logfile0", 0, "does not start");
+    let size = std::fs::metadata(scene.server.datadir.join("ledger/MyISAM_rows.MYD"))
+        .unwrap()
+        .len();
+    spoiled("ledger/MyISAM_rows.MYD", size / 2, "ledger.MyISAM_rows");
+    // The live server is as it was.
+    scene.assert_writable();
+    scene.tool.json(&CLEAN);
+}
+
+#[test]
+fn a_clean_run_that_dies_leaves_no_server_and_cleanup_removes_its_clones() {
+    let Some((scene, _)) = scene(Flavour::MariaDb) else {
+        return;
+    };
+    let gate = scene.lab.path("gate");
+    let mut tool = scene
+        .tool
+        .spawn(&format!("clean.booted=pause:{}", gate.display()), &CLEAN);
+    clone_of(&scene, &gate);
+    let scratch = scene.lab.path("scratch");
+    let space = std::fs::read_dir(&scratch).unwrap().next().unwrap().unwrap().path();
+    let pid: u32 = std::fs::read_to_string(space.join("run/pid"))
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    // It sees the clones in place of the live files, and writes nowhere else.
+    let mounts = std::fs::read_to_string(format!("/proc/{pid}/mounts")).unwrap();
+    assert!(
+        mounts.contains(&format!(" {} ", scene.server.datadir.display())),
+        "{mounts}"
+    );
+    tool.kill().unwrap();
+    tool.wait().unwrap();
+    let begun = Instant::now();
+    while std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
+        assert!(
+            begun.elapsed() < Duration::from_secs(10),
+            "the server outlives the tool"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    scene.cleanup();
+    assert_nothing_left(&scene);
+    for (point, sign, status) in [("clean.booted", 2, 130), ("clean.cloned", 15, 143)] {
+        let output = scene.tool.with_failpoint(&format!("{point}=signal:{sign}"), &CLEAN);
+        assert_eq!(output.status.code(), Some(status), "{}", both(&output));
+        assert_nothing_left(&scene);
+    }
+    let output = scene.tool.with_failpoint("clean.clone=error", &CLEAN);
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    assert_nothing_left(&scene);
+    assert_eq!(scene.backups(), 0);
+}
+
+#[test]
+fn what_stands_in_the_way_of_a_clean_backup_is_said_before() {
+    let Some((scene, _)) = scene(Flavour::MariaDb) else {
+        return;
+    };
+    let said = |args: &[&str], word: &str| {
+        let output = scene.tool.run(&[&["check", "--consistency", "clean"], args].concat());
+        assert!(
+            !output.status.success() && both(&output).contains(word),
+            "{args:?}: {}",
+            both(&output)
+        );
+    };
+    said(&["--lock", "lockless"], "level `clean`");
+    said(&["--lock", "none"], "crash");
+    let yaml = std::fs::read_to_string(&scene.tool.config).unwrap();
+    std::fs::write(&scene.tool.config, format!("{yaml}  mysqld: /bin/true\n")).unwrap();
+    said(&[], "/bin/true");
+}
