@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::Result;
 use crate::booted::{Boot, Booted};
 use crate::config::Config;
 use crate::database::Flavour;
@@ -18,7 +19,6 @@ use crate::repository::{Backup, Repository};
 use crate::sys::command::{Command, Program};
 use crate::sys::signal::Cancel;
 use crate::units::Id;
-use crate::{Error, Result};
 
 use output::Output;
 pub use output::Target;
@@ -253,7 +253,7 @@ impl<'d> Dump<'d> {
             }
         };
         command.stream(self.cancel, &mut |bytes| {
-            crate::failpoint!("dump.write", || Error::failed("failpoint"));
+            crate::failpoint!("dump.write", || crate::Error::failed("failpoint"));
             self.monitor.advance(bytes.len() as u64, 0);
             take(bytes)
         })
