@@ -7,13 +7,16 @@
 pub mod cli;
 
 pub mod backup;
+pub mod binlog_archive;
 pub mod check;
 pub mod cleanup;
 pub mod drill;
 pub mod export;
 pub mod forget;
 pub mod mount;
+pub mod replay;
 pub mod restore;
+pub mod seed;
 pub mod verify;
 
 pub mod copy;

@@ -117,7 +117,7 @@ pub(super) enum Command {
     Show(Show),
     /// Restore a backup; every chunk is verified as it is written
     #[command(
-        after_help = "Nothing is overwritten: the destination must be empty or new. In place, --force moves aside what is there.\n\nExamples:\n  snapback restore latest --datadir /var/lib/mysql-copy\n  snapback restore 3f2a --target /tmp/look --include /etc/mysql\n  snapback restore latest --in-place --force\n  snapback restore latest --target /srv/rescue --keep-going"
+        after_help = "Nothing is overwritten: the destination must be empty or new. In place, --force moves aside what is there.\n\nExamples:\n  snapback restore latest --datadir /var/lib/mysql-copy\n  snapback restore 3f2a --target /tmp/look --include /etc/mysql\n  snapback restore latest --in-place --force\n  snapback restore latest --target /srv/rescue --keep-going\n  snapback restore latest --datadir /var/lib/mysql --replica-of db1 --replica-user repl --replica-password-file /root/repl\n  snapback restore latest --datadir /var/lib/mysql-then --until-before binlog.000042:1337"
     )]
     Restore(Restore),
     /// Check what is stored, and name what is damaged; --boot: restore it, boot a private server on it, check every table
@@ -128,6 +128,8 @@ pub(super) enum Command {
         after_help = "When something stored is damaged the archive ends early, in the middle, and the exit status says so.\n\nExamples:\n  snapback export latest --tar > backup.tar\n  snapback export latest --tar | ssh other 'tar -x --xattrs --xattrs-include=* --acls -C /srv/copy'\n  snapback export 3f2a --tar --include /etc/mysql | tar -tv"
     )]
     Export(super::export::Export),
+    /// Archive binary logs as they are written, list them, find the statement that hurt
+    Binlog(super::binlog::Binlog),
     /// Show backups as read-only trees (FUSE): DIR/<host>/<time>-<id>/<original path>, DIR/<host>/latest
     #[command(
         after_help = "Stays in the foreground; Ctrl-C, SIGTERM or `umount DIR` end it. A damaged chunk reads as an input/output error and is named here.\nWhat a killed mount leaves goes with `umount DIR`.\n\nExamples:\n  snapback mount /mnt/backups\n  cp -a /mnt/backups/db1/latest/etc/mysql/my.cnf /tmp/\n  snapback mount /mnt/backups --host db1 --allow-other"
@@ -367,6 +369,10 @@ pub(super) struct Restore {
     /// Threads [default: as many as processors, at most 8]
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,
+    #[command(flatten)]
+    pub replica: super::replica::ReplicaArguments,
+    #[command(flatten)]
+    pub replay: super::replay::ReplayArguments,
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 
 mod arguments;
 mod backup;
+mod binlog;
 mod check;
 mod cleanup;
 mod completions;
@@ -18,6 +19,8 @@ mod output;
 mod progress;
 mod prune;
 mod repair;
+mod replay;
+mod replica;
 mod restore;
 mod show;
 mod timeline;
@@ -84,6 +87,7 @@ fn run(command: Command, global: &Global, cancel: &Cancel) -> Result<Exit> {
         Command::Restore(arguments) => restore::run(&arguments, &context),
         Command::Verify(arguments) => verify::run(&arguments, &context),
         Command::Export(arguments) => export::run(&arguments, &context),
+        Command::Binlog(arguments) => binlog::run(&arguments, &context),
         Command::Mount(arguments) => mount::run(&arguments, &context),
         Command::Forget(arguments) => forget::run(&arguments, &context),
         Command::Hold(arguments) => hold::run(&arguments, &context),

@@ -18,7 +18,7 @@ const DYING: Duration = Duration::from_secs(10);
 
 /// A drill's directory.
 #[derive(Debug)]
-pub(super) struct Space {
+pub(crate) struct Space {
     at: PathBuf,
     journal: Journal,
 }

@@ -22,6 +22,7 @@ pub mod scratch;
 mod server;
 pub mod session;
 pub mod strategy;
+pub mod stream;
 pub mod watchdog;
 
 pub use durability::restore_setting;

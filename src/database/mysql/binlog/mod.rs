@@ -7,6 +7,7 @@ mod crc32;
 mod event;
 mod group;
 mod gtid;
+pub mod history;
 
 use std::path::{Path, PathBuf};
 
