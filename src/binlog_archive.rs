@@ -53,7 +53,10 @@ pub struct Report {
 
 /// How a server is called in the archive.
 pub fn server_name(facts: &ServerFacts) -> String {
-    facts.server_uuid.clone().unwrap_or_else(|| format!("id-{}", facts.server_id))
+    facts
+        .server_uuid
+        .clone()
+        .unwrap_or_else(|| format!("id-{}", facts.server_id))
 }
 
 /// One server's archive.
@@ -86,14 +89,20 @@ impl<'a> Archive<'a> {
         let live = crate::database::mysql::Server::connect(server)?;
         let facts = live.facts();
         if !facts.log_bin {
-            return Err(Error::usage(format!("the server at {} writes no binary log: set log_bin", facts.address)));
+            return Err(Error::usage(format!(
+                "the server at {} writes no binary log: set log_bin",
+                facts.address
+            )));
         }
         let random = crate::units::Id::random().0;
         Ok(Archive {
             repository,
             options,
             flavour: facts.flavour,
-            dialect: Dialect { flavour: facts.flavour, version: facts.version_number },
+            dialect: Dialect {
+                flavour: facts.flavour,
+                version: facts.version_number,
+            },
             host: config.host.clone().unwrap_or_else(crate::sys::host::name),
             server: server_name(facts),
             // A replica with the id of another would end that one's connection.
@@ -106,7 +115,10 @@ impl<'a> Archive<'a> {
     /// # Errors
     /// The server cannot be asked, or the repository not be written. What was archived before it stays.
     pub fn once(&self, cancel: &Cancel) -> Result<Report> {
-        let mut report = Report { server: self.server.clone(), ..Report::default() };
+        let mut report = Report {
+            server: self.server.clone(),
+            ..Report::default()
+        };
         let files = self.server_files()?;
         let Some((mut file, mut at, created)) = self.start(&files, &mut report)? else {
             return Ok(report);
@@ -174,7 +186,9 @@ impl<'a> Archive<'a> {
         let Some(oldest) = files.first() else { return Ok(None) };
         let from_oldest = Some((oldest.0.clone(), MAGIC.len() as u64, None));
         let logs = logs::of_server(self.repository, &self.host, &self.server)?;
-        let Some(last) = logs.last() else { return Ok(from_oldest) };
+        let Some(last) = logs.last() else {
+            return Ok(from_oldest);
+        };
         let gap = |why: String| {
             Finding::warning(
                 "binlog-gap",
@@ -185,14 +199,20 @@ impl<'a> Archive<'a> {
         let begin = last.end().max(MAGIC.len() as u64);
         match files.iter().position(|(name, _)| *name == last.file) {
             Some(index) if files[index].1 < begin => {
-                report.warnings.push(gap(format!("the server's file has only {} bytes now", files[index].1)));
-                Ok(files.get(index + 1).map(|next| (next.0.clone(), MAGIC.len() as u64, None)))
+                report
+                    .warnings
+                    .push(gap(format!("the server's file has only {} bytes now", files[index].1)));
+                Ok(files
+                    .get(index + 1)
+                    .map(|next| (next.0.clone(), MAGIC.len() as u64, None)))
             }
             Some(_) => Ok(Some((last.file.clone(), begin, Some(last.created)))),
             // It was complete, and the next one is there.
             None if last.closed() && logs::follows(&last.file, &oldest.0) => Ok(from_oldest),
             None => {
-                report.warnings.push(gap(format!("the server's oldest file is {}", oldest.0)));
+                report
+                    .warnings
+                    .push(gap(format!("the server's oldest file is {}", oldest.0)));
                 Ok(from_oldest)
             }
         }
@@ -245,7 +265,15 @@ struct Round<'r> {
 
 impl<'r> Round<'r> {
     fn new(archive: &'r Archive<'r>, report: &'r mut Report, created: Option<u32>) -> Round<'r> {
-        Round { archive, report, file: String::new(), created, from: 0, at: 0, buffer: Vec::new() }
+        Round {
+            archive,
+            report,
+            file: String::new(),
+            created,
+            from: 0,
+            at: 0,
+            buffer: Vec::new(),
+        }
     }
 
     fn stream(&mut self, file: &str, at: u64, cancel: &Cancel) -> Result<Ended> {
@@ -253,7 +281,7 @@ impl<'r> Round<'r> {
         let mut stream = Stream::open(&archive.options, archive.flavour, archive.replica_id, file, at)?;
         let known = self.created;
         self.begin(file.to_owned(), at);
-        while let Some(item) = stream.next()? {
+        while let Some(item) = stream.read()? {
             cancel.check()?;
             match item {
                 Item::File(next) => {
@@ -265,7 +293,9 @@ impl<'r> Round<'r> {
                     self.report.warnings.push(
                         Finding::warning(
                             "binlog-reset",
-                            format!("the server's logs were begun anew (RESET): {file} is not the file that is archived"),
+                            format!(
+                                "the server's logs were begun anew (RESET): {file} is not the file that is archived"
+                            ),
                         )
                         .remedy("take a backup now: restores to a later point start from that one"),
                     );

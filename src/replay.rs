@@ -114,18 +114,30 @@ impl Plan {
         cancel: &Cancel,
     ) -> Result<Report> {
         let begun = std::time::Instant::now();
-        let facts = self.record.server.as_ref().ok_or_else(|| Error::usage("the backup holds no database"))?;
+        let facts = self
+            .record
+            .server
+            .as_ref()
+            .ok_or_else(|| Error::usage("the backup holds no database"))?;
         let trees: Vec<(PathBuf, PathBuf)> = restored
             .placed
             .iter()
             .map(|placed| (placed.original.clone(), placed.at.clone()))
             .collect();
         let datadir = trees.iter().find(|(original, _)| *original == facts.datadir);
-        let datadir = datadir.ok_or_else(|| Error::failed("the datadir was not restored"))?.1.clone();
+        let datadir = datadir
+            .ok_or_else(|| Error::failed("the datadir was not restored"))?
+            .1
+            .clone();
         let binary = scratch::find(config.scratch.mysqld.as_deref(), facts).map_err(Error::from)?;
         let printer = programs::find(&binary, programs::Kind::Printer)?;
         let client = programs::find(&binary, programs::Kind::Client)?;
-        let place = Place { facts, paths: &self.record.paths, datadir: &datadir, trees: &trees };
+        let place = Place {
+            facts,
+            paths: &self.record.paths,
+            datadir: &datadir,
+            trees: &trees,
+        };
         let mut options = config.scratch.options.clone();
         options.insert("max-allowed-packet".to_owned(), PACKET.to_owned());
         let wishes = Wishes {
@@ -156,7 +168,9 @@ impl Plan {
             from_position: self.from,
             file: self.file.clone(),
             position: self.position,
-            last_change: self.last.and_then(|time| jiff::Timestamp::from_second(i64::from(time)).ok()),
+            last_change: self
+                .last
+                .and_then(|time| jiff::Timestamp::from_second(i64::from(time)).ok()),
             changes: self.changes,
             gtid,
             seconds: begun.elapsed().as_secs_f64(),
@@ -175,8 +189,12 @@ impl Plan {
     ) -> Result<Option<String>> {
         let mut session = server.session(std::time::Duration::from_secs(300))?;
         let password = format!("Aa1!{}", Id::random());
-        session.run(&format!("CREATE USER '{ACCOUNT}'@'localhost' IDENTIFIED BY '{password}'"))?;
-        session.run(&format!("GRANT ALL PRIVILEGES ON *.* TO '{ACCOUNT}'@'localhost' WITH GRANT OPTION"))?;
+        session.run(&format!(
+            "CREATE USER '{ACCOUNT}'@'localhost' IDENTIFIED BY '{password}'"
+        ))?;
+        session.run(&format!(
+            "GRANT ALL PRIVILEGES ON *.* TO '{ACCOUNT}'@'localhost' WITH GRANT OPTION"
+        ))?;
         let Target::Socket(socket) = &server.address().target else {
             return Err(Error::failed("the scratch server has no socket"));
         };
@@ -189,7 +207,11 @@ impl Plan {
         let mut print = vec!["--no-defaults".to_owned()];
         print.push(format!("--start-position={}", self.from));
         print.push(format!("--stop-position={}", self.position));
-        print.extend(self.logs.iter().map(|log| self.work.join(&log.file).display().to_string()));
+        print.extend(
+            self.logs
+                .iter()
+                .map(|log| self.work.join(&log.file).display().to_string()),
+        );
         let apply = vec![
             format!("--defaults-file={}", file.display()),
             "--binary-mode".to_owned(),
@@ -197,8 +219,14 @@ impl Plan {
         ];
         if self.changes > 0 {
             pipeline::run(
-                &Stage { program: printer, arguments: &print },
-                &Stage { program: client, arguments: &apply },
+                &Stage {
+                    program: printer,
+                    arguments: &print,
+                },
+                &Stage {
+                    program: client,
+                    arguments: &apply,
+                },
                 cancel,
             )?;
         }
@@ -240,8 +268,15 @@ fn candidates(repository: &Repository, host: &str, id: Option<&str>) -> Result<V
     let ids: Vec<String> = match id {
         Some(id) => vec![id.to_owned()],
         None => {
-            let listed = repository.list()?.into_iter().rev().filter_map(|listed| listed.manifest.ok());
-            listed.filter(|manifest| manifest.host == host).map(|manifest| manifest.id.to_string()).collect()
+            let listed = repository
+                .list()?
+                .into_iter()
+                .rev()
+                .filter_map(|listed| listed.manifest.ok());
+            listed
+                .filter(|manifest| manifest.host == host)
+                .map(|manifest| manifest.id.to_string())
+                .collect()
         }
     };
     let mut found = Vec::new();

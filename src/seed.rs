@@ -92,7 +92,9 @@ pub fn seed(record: &Record, wanted: &Wanted) -> Result<Seed> {
         Coordinates::Own => own(record, facts)?,
         Coordinates::Source => of_source(record, wanted)?,
     };
-    let by = wanted.by.unwrap_or(if start.prefers_gtid { By::Gtid } else { By::Position });
+    let by = wanted
+        .by
+        .unwrap_or(if start.prefers_gtid { By::Gtid } else { By::Position });
     if by == By::Gtid && start.gtid.is_none() {
         return Err(Error::usage(
             "the backup recorded no GTIDs for this source: leave out `--replica-by gtid`, or say `--replica-by position`",
@@ -129,9 +131,7 @@ impl Seed {
         );
         for statement in &self.statements {
             let whole = match &self.password {
-                Some(password) => {
-                    statement.replace(statements::PLACEHOLDER, &statements::literal(password.expose()))
-                }
+                Some(password) => statement.replace(statements::PLACEHOLDER, &statements::literal(password.expose())),
                 None => statement.clone(),
             };
             text.push_str(&whole);
@@ -185,7 +185,11 @@ fn own(record: &Record, facts: &ServerFacts) -> Result<Start> {
     let position: &Position = record.position.as_ref().ok_or_else(|| {
         Error::usage(format!(
             "the backup has no binary log position ({}): a replica of {} cannot start from it",
-            if facts.log_bin { "level `crash`" } else { "the server wrote no binary log" },
+            if facts.log_bin {
+                "level `crash`"
+            } else {
+                "the server wrote no binary log"
+            },
             facts.hostname
         ))
     })?;
@@ -234,7 +238,10 @@ fn warnings(record: &Record, coordinates: Coordinates, by: By) -> Vec<Finding> {
         );
     }
     if coordinates == Coordinates::Source && by == By::Position {
-        let parallel = record.warnings.iter().filter(|finding| finding.code == "parallel-applier");
+        let parallel = record
+            .warnings
+            .iter()
+            .filter(|finding| finding.code == "parallel-applier");
         warnings.extend(parallel.cloned());
     }
     warnings

@@ -42,7 +42,11 @@ pub fn forget(repository: &Repository, host: &str, dry_run: bool) -> Result<Vec<
         };
         let keep = positions.iter().map(first).min().unwrap_or(0);
         for log in &all[..keep] {
-            forgotten.push(Forgotten { server: server.clone(), file: log.file.clone(), bytes: log.end() });
+            forgotten.push(Forgotten {
+                server: server.clone(),
+                file: log.file.clone(),
+                bytes: log.end(),
+            });
             for segment in log.segments.iter().filter(|_| !dry_run) {
                 repository.remove_binlog(segment)?;
             }

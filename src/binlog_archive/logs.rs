@@ -85,7 +85,10 @@ fn grouped(segments: impl Iterator<Item = Segment>) -> Vec<Log> {
 
 /// The number at the end of a log's name.
 fn number(file: &str) -> u64 {
-    file.rsplit('.').next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
+    file.rsplit('.')
+        .next()
+        .and_then(|digits| digits.parse().ok())
+        .unwrap_or(0)
 }
 
 /// Whether a server names its log so after that one.

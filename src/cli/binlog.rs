@@ -109,12 +109,18 @@ fn archive(arguments: &Archiving, context: &Context<'_>) -> Result<Exit> {
         } else {
             output::line(&report);
         }
-        report.warnings.iter().for_each(|finding| output::say(output::finding(finding)));
+        report
+            .warnings
+            .iter()
+            .for_each(|finding| output::say(output::finding(finding)));
         return Ok(Exit::after(&report.warnings));
     }
     let mut warned = false;
     let mut heard = |report: &Report| {
-        report.warnings.iter().for_each(|finding| output::say(output::finding(finding)));
+        report
+            .warnings
+            .iter()
+            .for_each(|finding| output::say(output::finding(finding)));
         warned |= !report.warnings.is_empty();
         // A line of JSON, or of text, for each round that brought something.
         if report.segments > 0 && context.global.json {
@@ -123,15 +129,27 @@ fn archive(arguments: &Archiving, context: &Context<'_>) -> Result<Exit> {
             output::line(report);
         }
     };
-    archive.follow(arguments.interval.unsigned_abs(), &context.progress, context.cancel, &mut heard)?;
+    archive.follow(
+        arguments.interval.unsigned_abs(),
+        &context.progress,
+        context.cancel,
+        &mut heard,
+    )?;
     Ok(if warned { Exit::Warnings } else { Exit::Done })
 }
 
 /// The servers of a host's archive, each with its logs.
 fn archived(repository: &crate::repository::Repository, host: &str) -> Result<Vec<(String, Vec<logs::Log>)>> {
-    let mut servers: Vec<String> = repository.binlogs(host)?.into_iter().map(|segment| segment.server).collect();
+    let mut servers: Vec<String> = repository
+        .binlogs(host)?
+        .into_iter()
+        .map(|segment| segment.server)
+        .collect();
     servers.dedup();
-    servers.into_iter().map(|server| Ok((server.clone(), logs::of_server(repository, host, &server)?))).collect()
+    servers
+        .into_iter()
+        .map(|server| Ok((server.clone(), logs::of_server(repository, host, &server)?)))
+        .collect()
 }
 
 fn list(arguments: &Listing, context: &Context<'_>) -> Result<Exit> {
@@ -150,7 +168,14 @@ fn list(arguments: &Listing, context: &Context<'_>) -> Result<Exit> {
                 "segments": log.segments.len(), "gap_before": gap,
             }));
             let gap = gap.map(|gap| format!("gap: {gap}")).unwrap_or_default();
-            rows.push(vec![server.clone(), log.file.clone(), begun.to_string(), log.end().to_string(), state.to_owned(), gap]);
+            rows.push(vec![
+                server.clone(),
+                log.file.clone(),
+                begun.to_string(),
+                log.end().to_string(),
+                state.to_owned(),
+                gap,
+            ]);
         }
     }
     if context.global.json {
@@ -180,11 +205,17 @@ fn show(arguments: &Showing, context: &Context<'_>) -> Result<Exit> {
         let mut found = Vec::new();
         for (server, logs) in &servers {
             // A server's name is its UUID only with MySQL.
-            let flavour = if server.starts_with("id-") { Flavour::MariaDb } else { Flavour::MySql };
+            let flavour = if server.starts_with("id-") {
+                Flavour::MariaDb
+            } else {
+                Flavour::MySql
+            };
             for (index, log) in logs.iter().enumerate() {
                 context.cancel.check()?;
                 // What comes before the next log was begun is earlier than that.
-                let over = logs.get(index + 1).is_some_and(|next| since.is_some_and(|since| i64::from(next.created) < since));
+                let over = logs
+                    .get(index + 1)
+                    .is_some_and(|next| since.is_some_and(|since| i64::from(next.created) < since));
                 if over {
                     continue;
                 }
@@ -219,7 +250,10 @@ fn matches(change: &Change, arguments: &Showing, since: Option<i64>, until: Opti
     since.is_none_or(|since| time >= since)
         && until.is_none_or(|until| time <= until)
         && arguments.table.as_ref().is_none_or(table)
-        && arguments.grep.as_ref().is_none_or(|part| change.statements.iter().any(|text| has(text, part)))
+        && arguments
+            .grep
+            .as_ref()
+            .is_none_or(|part| change.statements.iter().any(|text| has(text, part)))
 }
 
 fn print(change: &Change) {
@@ -246,9 +280,15 @@ fn forget_logs(arguments: &Forgetting, context: &Context<'_>) -> Result<Exit> {
         output::json(&json!({"dry_run": arguments.dry_run, "forgotten": forgotten}))?;
     } else {
         let bytes: u64 = forgotten.iter().map(|log| log.bytes).sum();
-        let word = if arguments.dry_run { "would be removed" } else { "removed" };
+        let word = if arguments.dry_run {
+            "would be removed"
+        } else {
+            "removed"
+        };
         output::line(format_args!("{} logs {word}, {}", forgotten.len(), Bytes::b(bytes)));
-        forgotten.iter().for_each(|log| output::line(format_args!("  {} {}", log.server, log.file)));
+        forgotten
+            .iter()
+            .for_each(|log| output::line(format_args!("  {} {}", log.server, log.file)));
     }
     Ok(Exit::Done)
 }

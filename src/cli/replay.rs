@@ -54,7 +54,11 @@ pub(super) fn run(
         "latest" => None,
         _ => Some(repository.choose(&arguments.id, &whose)?.manifest().id.to_string()),
     };
-    let datadir = arguments.destination.datadir.as_ref().ok_or_else(|| Error::usage("--until needs --datadir"))?;
+    let datadir = arguments
+        .destination
+        .datadir
+        .as_ref()
+        .ok_or_else(|| Error::usage("--until needs --datadir"))?;
     let workers = super::restore::workers(arguments.workers);
     let request = replay::request(absolute(datadir)?, workers, arguments.keep_uuid);
     let (restored, replayed) = replay::in_space(&config, 0, |work| {
@@ -93,12 +97,18 @@ pub(super) fn run(
             output::line(format_args!("  {step}"));
         }
     }
-    replayed.warnings.iter().for_each(|finding| output::say(output::finding(finding)));
+    replayed
+        .warnings
+        .iter()
+        .for_each(|finding| output::say(output::finding(finding)));
     let all = [restored.warnings, replayed.warnings].concat();
     Ok(Exit::after(&all))
 }
 
 /// Steps up to those that tell of the backup's own position.
 fn before_position(steps: &[String]) -> Vec<&String> {
-    steps.iter().take_while(|step| !step.starts_with("the data is")).collect()
+    steps
+        .iter()
+        .take_while(|step| !step.starts_with("the data is"))
+        .collect()
 }

@@ -54,7 +54,9 @@ pub(super) enum ByArgument {
 impl ReplicaArguments {
     /// What is wanted; `None` when no replica is.
     pub fn wanted(&self) -> Result<Option<Wanted>> {
-        let Some(source) = &self.replica_of else { return Ok(None) };
+        let Some(source) = &self.replica_of else {
+            return Ok(None);
+        };
         let (host, port) = address(source)?;
         Ok(Some(Wanted {
             host,
@@ -98,7 +100,9 @@ fn address(text: &str) -> Result<(String, u16)> {
         Some((host, "")) => (host, None),
         Some((host, rest)) => (host, Some(rest.strip_prefix(':').ok_or_else(wrong)?)),
         None if text.matches(':').count() > 1 => (text, None),
-        None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
+        None => text
+            .split_once(':')
+            .map_or((text, None), |(host, port)| (host, Some(port))),
     };
     let port = port.map_or(Ok(3306), str::parse).map_err(|_| wrong())?;
     if host.is_empty() {
@@ -118,11 +122,10 @@ pub(super) fn print(seed: &Seed) {
             file.display()
         ));
     }
-    output::line(format_args!(
-        "  put server-id={} into its option file",
-        seed.server_id
-    ));
-    seed.warnings.iter().for_each(|finding| output::say(output::finding(finding)));
+    output::line(format_args!("  put server-id={} into its option file", seed.server_id));
+    seed.warnings
+        .iter()
+        .for_each(|finding| output::say(output::finding(finding)));
 }
 
 #[cfg(test)]

@@ -49,7 +49,10 @@ pub(super) fn run(arguments: &Restore, context: &Context<'_>) -> Result<Exit> {
     )?;
     if let Some(seed) = &mut seed {
         let datadir = record_of(backup.manifest())?.server.map(|server| server.datadir);
-        let placed = report.placed.iter().find(|placed| Some(&placed.original) == datadir.as_ref());
+        let placed = report
+            .placed
+            .iter()
+            .find(|placed| Some(&placed.original) == datadir.as_ref());
         seed.write_beside(&placed.ok_or_else(|| Error::failed("the datadir was not restored"))?.at)?;
     }
     if context.global.json {

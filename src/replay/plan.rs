@@ -43,7 +43,9 @@ pub fn parse(text: &str) -> Result<Until> {
         return Ok(Until::End);
     }
     if let Some((file, position)) = text.rsplit_once(':') {
-        let is_log = file.rsplit_once('.').is_some_and(|(base, number)| !base.is_empty() && digits(number));
+        let is_log = file
+            .rsplit_once('.')
+            .is_some_and(|(base, number)| !base.is_empty() && digits(number));
         if let (true, Ok(position)) = (is_log, position.parse()) {
             return Ok(Until::At(file.to_owned(), position));
         }
@@ -125,7 +127,7 @@ impl Reading<'_> {
             Until::At(file, position) if change.file == *file => {
                 let inside = match self.asked.before {
                     true => change.end > *position,
-                    false => change.end > *position && change.start < *position || change.start >= *position,
+                    false => change.end > *position || change.start >= *position,
                 };
                 (!inside, inside)
             }
@@ -156,7 +158,9 @@ fn from(
         return Ok(Err("it has no position".to_owned()));
     };
     let time = backup.manifest().time;
-    if let Until::Time(until) = asked.until && time > until {
+    if let Until::Time(until) = asked.until
+        && time > until
+    {
         return Ok(Err(format!("it was taken later ({time})")));
     }
     let mut all = logs::of_server(repository, host, &server_name(&facts))?;
@@ -167,7 +171,12 @@ fn from(
     };
     all.drain(..first);
     if all[0].end() < position.position {
-        return Ok(Err(format!("{} is archived to {} only, it ends at {}", position.file, all[0].end(), position.position)));
+        return Ok(Err(format!(
+            "{} is archived to {} only, it ends at {}",
+            position.file,
+            all[0].end(),
+            position.position
+        )));
     }
     if let Until::At(file, at) = &asked.until {
         match all.iter().position(|log| log.file == *file) {
@@ -196,13 +205,18 @@ fn from(
             if asked.until != Until::End {
                 return Ok(Err(format!("the archive has a gap before that point: {reason}")));
             }
-            warnings.push(Finding::warning("binlog-gap", format!("the replay ends at a gap: {reason}")));
+            warnings.push(Finding::warning(
+                "binlog-gap",
+                format!("the replay ends at a gap: {reason}"),
+            ));
             break;
         }
         let path = log.write_into(repository, work)?;
         used.push(log.clone());
         let begin = if index == 0 { reading.from } else { 0 };
-        history::read(&path, facts.flavour, &mut |change| change.start < begin || reading.take(&change))?;
+        history::read(&path, facts.flavour, &mut |change| {
+            change.start < begin || reading.take(&change)
+        })?;
         if reading.found {
             break;
         }
@@ -212,7 +226,10 @@ fn from(
         Until::Time(_) if !reading.found => warnings.push(
             Finding::warning(
                 "archive-ends-earlier",
-                format!("the archive ends at {}:{}, perhaps before that time: everything in it is replayed", reading.file, reading.position),
+                format!(
+                    "the archive ends at {}:{}, perhaps before that time: everything in it is replayed",
+                    reading.file, reading.position
+                ),
             )
             .remedy("`snapback binlog archive --once` takes what the server still has"),
         ),
@@ -247,13 +264,23 @@ mod tests {
         assert_eq!(of("0-1-77"), Until::Gtid("0-1-77".to_owned()));
         let uuid = "3E11FA47-71CA-11E1-9E33-C80AA9429562:23";
         assert_eq!(of(uuid), Until::Gtid(uuid.to_lowercase()));
-        assert_eq!(of("2026-11-25T14:03:00Z"), Until::Time("2026-11-25T14:03:00Z".parse().unwrap()));
+        assert_eq!(
+            of("2026-11-25T14:03:00Z"),
+            Until::Time("2026-11-25T14:03:00Z".parse().unwrap())
+        );
         assert!(matches!(of("2026-11-25 14:03:00"), Until::Time(_)));
         assert!(parse("yesterday").is_err());
     }
 
     fn change(file: &str, start: u64, end: u64, time: u32, gtid: &str) -> Change {
-        Change { file: file.to_owned(), start, end, time, gtid: Some(gtid.to_owned()), ..Change::default() }
+        Change {
+            file: file.to_owned(),
+            start,
+            end,
+            time,
+            gtid: Some(gtid.to_owned()),
+            ..Change::default()
+        }
     }
 
     /// The position up to which three changes are taken.

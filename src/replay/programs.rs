@@ -24,7 +24,10 @@ pub(super) fn find(server: &Binary, kind: Kind) -> Result<Program> {
     };
     let path = server.program.path();
     let own = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let suffix = ["mariadbd", "mysqld"].iter().find_map(|name| own.strip_prefix(name)).unwrap_or_default();
+    let suffix = ["mariadbd", "mysqld"]
+        .iter()
+        .find_map(|name| own.strip_prefix(name))
+        .unwrap_or_default();
     let directory = path.parent().map(std::path::Path::to_owned).unwrap_or_default();
     let beside = names.iter().flat_map(|name| {
         let name = format!("{name}{suffix}");

@@ -129,13 +129,20 @@ impl Repository {
         }
         let mut object = vec![0; size as usize];
         sealed::read_exactly(&*self.store, &key, 0, &mut object)?;
-        let tail = object.len().checked_sub(DIGEST).ok_or_else(|| damaged("it is too short"))?;
+        let tail = object
+            .len()
+            .checked_sub(DIGEST)
+            .ok_or_else(|| damaged("it is too short"))?;
         let (content, digest) = object.split_at(tail);
         if self.keys.binlog(content) != digest {
             return Err(damaged("its digest does not fit its content"));
         }
-        let rest = content.strip_prefix(MAGIC).ok_or_else(|| damaged("it is no segment of a binary log"))?;
-        let (length, rest) = rest.split_first_chunk::<4>().ok_or_else(|| damaged("it is too short"))?;
+        let rest = content
+            .strip_prefix(MAGIC)
+            .ok_or_else(|| damaged("it is no segment of a binary log"))?;
+        let (length, rest) = rest
+            .split_first_chunk::<4>()
+            .ok_or_else(|| damaged("it is too short"))?;
         let length = u32::from_le_bytes(*length) as usize;
         let json = rest.get(..length).ok_or_else(|| damaged("its header is cut off"))?;
         let header: Header = sealed::parse(&key, json)?;
@@ -182,7 +189,7 @@ mod tests {
         repository.put_binlog(&segment, b"hello").unwrap();
         repository.put_binlog(&segment, b"other").unwrap();
         assert_eq!(repository.read_binlog(&segment).unwrap(), b"hello", "overwritten");
-        assert_eq!(repository.binlogs("h").unwrap(), [segment.clone()]);
+        assert_eq!(repository.binlogs("h").unwrap(), std::slice::from_ref(&segment));
         let key = segment.key().unwrap();
         let bytes = store.objects()[&key].to_vec();
         for at in 0..bytes.len() {
@@ -191,9 +198,24 @@ mod tests {
             store.tamper(&key, flipped);
             assert!(repository.read_binlog(&segment).is_err(), "byte {at}");
         }
-        let moved = Segment { from: 5, to: 10, closed: true, ..segment.clone() };
+        let moved = Segment {
+            from: 5,
+            to: 10,
+            closed: true,
+            ..segment.clone()
+        };
         store.tamper(&moved.key().unwrap(), bytes);
         assert!(repository.read_binlog(&moved).is_err());
-        assert!(repository.put_binlog(&Segment { file: "a/b".to_owned(), ..segment }, b"").is_err());
+        assert!(
+            repository
+                .put_binlog(
+                    &Segment {
+                        file: "a/b".to_owned(),
+                        ..segment
+                    },
+                    b""
+                )
+                .is_err()
+        );
     }
 }

@@ -54,10 +54,18 @@ fn mariadb(all: &mut Vec<String>, channels: &[&str], start: &Start, by: By, want
 
 fn mysql(all: &mut Vec<String>, facts: &ServerFacts, start: &Start, by: By, wanted: &Wanted, server_id: u32) {
     let new = has_new_words(facts);
-    let (replica, word) = if new { ("REPLICA", "SOURCE") } else { ("SLAVE", "MASTER") };
+    let (replica, word) = if new {
+        ("REPLICA", "SOURCE")
+    } else {
+        ("SLAVE", "MASTER")
+    };
     all.push(format!("STOP {replica}"));
     all.push(format!("RESET {replica} ALL"));
-    let scope = if facts.version_number >= (8, 0, 0) { "PERSIST" } else { "GLOBAL" };
+    let scope = if facts.version_number >= (8, 0, 0) {
+        "PERSIST"
+    } else {
+        "GLOBAL"
+    };
     all.push(format!("SET {scope} server_id = {server_id}"));
     let mut change = source(wanted, word);
     // An account's password is not sent in the clear, and caching_sha2_password insists on that.
@@ -77,7 +85,11 @@ fn mysql(all: &mut Vec<String>, facts: &ServerFacts, start: &Start, by: By, want
             change.push(format!("{word}_AUTO_POSITION=0"));
         }
     }
-    let to = if new { "CHANGE REPLICATION SOURCE TO" } else { "CHANGE MASTER TO" };
+    let to = if new {
+        "CHANGE REPLICATION SOURCE TO"
+    } else {
+        "CHANGE MASTER TO"
+    };
     all.push(format!("{to} {}", change.join(", ")));
     all.push(format!("START {replica}"));
 }

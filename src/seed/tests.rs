@@ -63,17 +63,35 @@ fn text(record: &Record, wanted: &Wanted) -> String {
 #[test]
 fn each_server_gets_its_own_words_and_the_position_that_fits() {
     let maria = text(&record(Flavour::MariaDb, Some("0-1-7"), vec![]), &wanted("db1"));
-    assert!(maria.contains("gtid_slave_pos = '0-1-7'") && maria.contains("MASTER_USE_GTID=slave_pos"), "{maria}");
+    assert!(
+        maria.contains("gtid_slave_pos = '0-1-7'") && maria.contains("MASTER_USE_GTID=slave_pos"),
+        "{maria}"
+    );
     assert!(!maria.contains("LOG_FILE"), "{maria}");
     let mysql = text(&record(Flavour::MySql, Some("a:1-7"), vec![]), &wanted("db1"));
-    assert!(mysql.contains("gtid_purged = 'a:1-7'") && mysql.contains("SOURCE_AUTO_POSITION=1"), "{mysql}");
-    assert!(mysql.contains("CHANGE REPLICATION SOURCE TO SOURCE_HOST='db1'"), "{mysql}");
+    assert!(
+        mysql.contains("gtid_purged = 'a:1-7'") && mysql.contains("SOURCE_AUTO_POSITION=1"),
+        "{mysql}"
+    );
+    assert!(
+        mysql.contains("CHANGE REPLICATION SOURCE TO SOURCE_HOST='db1'"),
+        "{mysql}"
+    );
     let mysql = text(&record(Flavour::MySql, None, vec![]), &wanted("db1"));
-    assert!(mysql.contains("SOURCE_LOG_FILE='own.000002', SOURCE_LOG_POS=77"), "{mysql}");
+    assert!(
+        mysql.contains("SOURCE_LOG_FILE='own.000002', SOURCE_LOG_POS=77"),
+        "{mysql}"
+    );
     assert!(!mysql.contains("gtid_purged"), "{mysql}");
-    let by_position = Wanted { by: Some(By::Position), ..wanted("db1") };
+    let by_position = Wanted {
+        by: Some(By::Position),
+        ..wanted("db1")
+    };
     let maria = text(&record(Flavour::MariaDb, Some("0-1-7"), vec![]), &by_position);
-    assert!(maria.contains("MASTER_LOG_FILE='own.000002', MASTER_LOG_POS=77"), "{maria}");
+    assert!(
+        maria.contains("MASTER_LOG_FILE='own.000002', MASTER_LOG_POS=77"),
+        "{maria}"
+    );
     assert!(!maria.contains("RESET MASTER"), "{maria}");
 }
 
@@ -81,14 +99,20 @@ fn each_server_gets_its_own_words_and_the_position_that_fits() {
 fn a_backup_of_a_replica_follows_its_source_or_itself_and_never_guesses() {
     let of = |uses_gtid| record(Flavour::MariaDb, Some("0-1-7"), vec![channel("up", uses_gtid)]);
     let source = text(&of(false), &wanted("up"));
-    assert!(source.contains("MASTER_LOG_FILE='up.000009', MASTER_LOG_POS=1234"), "{source}");
+    assert!(
+        source.contains("MASTER_LOG_FILE='up.000009', MASTER_LOG_POS=1234"),
+        "{source}"
+    );
     let source = text(&of(true), &wanted("up"));
     assert!(source.contains("gtid_slave_pos = '0-9-9'"), "{source}");
     let own = text(&of(false), &wanted("live"));
     assert!(own.contains("gtid_slave_pos = '0-1-7'"), "{own}");
     let error = seed(&of(false), &wanted("10.0.0.1")).unwrap_err();
     assert!(error.to_string().contains("--replica-coordinates"), "{error}");
-    let named = Wanted { coordinates: Some(Coordinates::Source), ..wanted("10.0.0.1") };
+    let named = Wanted {
+        coordinates: Some(Coordinates::Source),
+        ..wanted("10.0.0.1")
+    };
     assert!(text(&of(false), &named).contains("up.000009"));
 }
 
@@ -110,12 +134,23 @@ fn the_password_is_in_the_file_only_and_only_its_owner_reads_that() {
 #[test]
 fn what_cannot_seed_is_refused_and_what_is_not_exact_warns() {
     let mut without = record(Flavour::MySql, None, vec![]);
-    let by_gtid = Wanted { by: Some(By::Gtid), ..wanted("db1") };
+    let by_gtid = Wanted {
+        by: Some(By::Gtid),
+        ..wanted("db1")
+    };
     assert!(seed(&without, &by_gtid).unwrap_err().to_string().contains("no GTIDs"));
     without.exact = false;
-    assert_eq!(seed(&without, &wanted("db1")).unwrap().warnings[0].code, "seed-not-exact");
+    assert_eq!(
+        seed(&without, &wanted("db1")).unwrap().warnings[0].code,
+        "seed-not-exact"
+    );
     without.position = None;
-    assert!(seed(&without, &wanted("db1")).unwrap_err().to_string().contains("no binary log position"));
+    assert!(
+        seed(&without, &wanted("db1"))
+            .unwrap_err()
+            .to_string()
+            .contains("no binary log position")
+    );
     let free = free_server_id(7);
     assert!(free > 1 << 24);
 }

@@ -61,15 +61,26 @@ impl Member {
             .stderr(Stdio::piped())
             .process_group(0)
             .spawn()
-            .map_err(|source| Error::Start { program: line.clone(), source })?;
+            .map_err(|source| Error::Start {
+                program: line.clone(),
+                source,
+            })?;
         let words = child.stderr.take().map(|pipe| std::thread::spawn(move || tail(pipe)));
-        Ok(Member { line, child, words, ended: false })
+        Ok(Member {
+            line,
+            child,
+            words,
+            ended: false,
+        })
     }
 
     fn wait(&mut self, cancel: &Cancel) -> crate::Result<ExitStatus> {
         loop {
             let seen = self.child.try_wait();
-            if let Some(status) = seen.map_err(|source| Error::Kernel { operation: "wait for a program", source })? {
+            if let Some(status) = seen.map_err(|source| Error::Kernel {
+                operation: "wait for a program",
+                source,
+            })? {
                 self.ended = true;
                 return Ok(status);
             }
@@ -78,7 +89,11 @@ impl Member {
     }
 
     fn judge(&mut self, status: ExitStatus) -> Result<()> {
-        let words = self.words.take().and_then(|words| words.join().ok()).unwrap_or_default();
+        let words = self
+            .words
+            .take()
+            .and_then(|words| words.join().ok())
+            .unwrap_or_default();
         if status.success() {
             return Ok(());
         }
@@ -130,8 +145,14 @@ mod tests {
         let program = Program::find("sh").unwrap();
         let (from, to) = (shell(from), shell(to));
         run(
-            &Stage { program: &program, arguments: &from },
-            &Stage { program: &program, arguments: &to },
+            &Stage {
+                program: &program,
+                arguments: &from,
+            },
+            &Stage {
+                program: &program,
+                arguments: &to,
+            },
             &Cancel::new(),
         )
     }
@@ -141,7 +162,12 @@ mod tests {
         both("echo x", "read a && [ $a = x ]").unwrap();
         let error = both("echo why >&2; exit 3", "cat >/dev/null").unwrap_err().to_string();
         assert!(error.contains("why"), "{error}");
-        let error = both("trap '' PIPE; while :; do echo y; sleep 0.01; done", "echo no >&2; exit 1").unwrap_err().to_string();
+        let error = both(
+            "trap '' PIPE; while :; do echo y; sleep 0.01; done",
+            "echo no >&2; exit 1",
+        )
+        .unwrap_err()
+        .to_string();
         assert!(error.contains("no"), "{error}");
     }
 }

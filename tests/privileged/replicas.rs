@@ -80,7 +80,9 @@ fn prove(flavour: Flavour) {
         return;
     };
     let quoted = PASSWORD.replace('\'', "''");
-    scene.server.exec(&format!("CREATE USER repl@'127.0.0.1' IDENTIFIED BY '{quoted}'"));
+    scene
+        .server
+        .exec(&format!("CREATE USER repl@'127.0.0.1' IDENTIFIED BY '{quoted}'"));
     scene.server.exec("GRANT REPLICATION SLAVE ON *.* TO repl@'127.0.0.1'");
     let source = format!("127.0.0.1:{}", scene.server.port);
     let of_source = ["--replica-of", source.as_str()];
@@ -90,7 +92,10 @@ fn prove(flavour: Flavour) {
     scene.tool.json(&["backup"]);
     let volume = scene.lab.storage.volume("second");
     let (second, report) = seed(&scene.tool, &scene, &volume.join("data"), &of_source);
-    assert_eq!((&report["replica"]["by"], &report["replica"]["coordinates"]), (&"gtid".into(), &"own".into()));
+    assert_eq!(
+        (&report["replica"]["by"], &report["replica"]["coordinates"]),
+        (&"gtid".into(), &"own".into())
+    );
     let by_position = [&of_source[..], &["--replica-by", "position"]].concat();
     let (third, _) = seed(&scene.tool, &scene, &scene.lab.path("third"), &by_position);
     load.stop();
@@ -107,7 +112,14 @@ fn prove(flavour: Flavour) {
     let (sibling, report) = seed(&tool, &scene, &scene.lab.path("sibling"), &of_source);
     assert_eq!(report["replica"]["coordinates"], "source");
     let itself = format!("127.0.0.1:{}", second.port);
-    let unclear = tool.run(&["restore", "latest", "--datadir", &text(&scene.lab.path("no")), "--replica-of", &itself]);
+    let unclear = tool.run(&[
+        "restore",
+        "latest",
+        "--datadir",
+        &text(&scene.lab.path("no")),
+        "--replica-of",
+        &itself,
+    ]);
     assert_eq!(unclear.status.code(), Some(2), "{}", both(&unclear));
     let own = ["--replica-of", itself.as_str(), "--replica-coordinates", "own"];
     let (child, _) = seed(&tool, &scene, &scene.lab.path("child"), &own);

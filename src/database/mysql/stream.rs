@@ -54,13 +54,7 @@ impl Stream {
     ///
     /// # Errors
     /// The account may not (`REPLICATION SLAVE`), the file is not there any more, or the connection broke.
-    pub fn open(
-        options: &ConnectOptions,
-        flavour: Flavour,
-        server_id: u32,
-        file: &str,
-        at: u64,
-    ) -> Result<Stream> {
+    pub fn open(options: &ConnectOptions, flavour: Flavour, server_id: u32, file: &str, at: u64) -> Result<Stream> {
         if at > u64::from(u32::MAX) {
             return Err(Error::Unsupported(format!(
                 "the binary log {file} is longer than 4 GiB, and the replication protocol cannot resume at {at}: the next file can be archived"
@@ -90,12 +84,14 @@ impl Stream {
     ///
     /// # Errors
     /// The server ended the stream (a file is gone), an event is damaged or does not join the one before it.
-    pub fn next(&mut self) -> Result<Option<Item>> {
+    pub fn read(&mut self) -> Result<Option<Item>> {
         if let Some(item) = self.waiting.take() {
             return Ok(Some(item));
         }
         loop {
-            let Some(event) = self.inner.next() else { return Ok(None) };
+            let Some(event) = self.inner.next() else {
+                return Ok(None);
+            };
             let event = event.map_err(|error| failure("read the binary log", &error))?;
             let header = event.header();
             let made_up = header.flags_raw() & ARTIFICIAL != 0 || header.log_pos() == 0;
@@ -133,7 +129,11 @@ impl Stream {
             .map_err(|error| broken(error.to_string()))?;
         let header = event.header();
         if bytes.len() != header.event_size() as usize {
-            return Err(broken(format!("an event of {} bytes came as {}", header.event_size(), bytes.len())));
+            return Err(broken(format!(
+                "an event of {} bytes came as {}",
+                header.event_size(),
+                bytes.len()
+            )));
         }
         if let Some(checksum) = event.checksum() {
             let tail = bytes.len() - checksum.len();
@@ -143,14 +143,22 @@ impl Stream {
             }
             bytes[tail..].copy_from_slice(&checksum);
         }
-        let hole = u64::from(header.log_pos().wrapping_sub(bytes.len() as u32).wrapping_sub(at as u32));
+        let hole = u64::from(
+            header
+                .log_pos()
+                .wrapping_sub(bytes.len() as u32)
+                .wrapping_sub(at as u32),
+        );
         let text_may_lie_there = self.flavour == Flavour::MariaDb && header.event_type_raw() == TABLE_MAP;
         if text_may_lie_there && (SHORTEST_TEXT..=LARGEST_TEXT).contains(&hole) {
             bytes.splice(0..0, filler(event, hole as u32));
         }
         let end = at + bytes.len() as u64;
         if u64::from(header.log_pos()) != end & u64::from(u32::MAX) {
-            return Err(broken(format!("the next event ends at {} and not at {end}: something is missing", header.log_pos())));
+            return Err(broken(format!(
+                "the next event ends at {} and not at {end}: something is missing",
+                header.log_pos()
+            )));
         }
         self.at = end;
         Ok(bytes)

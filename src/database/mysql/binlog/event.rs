@@ -141,8 +141,7 @@ impl Log {
         let mut header = [0; HEADER as usize];
         self.bytes(&mut header)?;
         let number = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-        let (time, kind, server_id, size, next) =
-            (number(0), header[4], number(5), u64::from(number(9)), number(13));
+        let (time, kind, server_id, size, next) = (number(0), header[4], number(5), u64::from(number(9)), number(13));
         if size < HEADER || size > left {
             return Ok(Found::Torn(None));
         }

@@ -52,7 +52,10 @@ pub fn read(path: &Path, flavour: Flavour, each: &mut dyn FnMut(Change) -> bool)
             .map_err(|reason| wrong(path, format!("event at {}: {reason}", event.at)))?;
         // What opens a group, or stands between groups, ends the one before it.
         let earlier = groups.end > before && groups.end <= event.at || is_between(&event);
-        if earlier && let Some(change) = open.take() && !each(change) {
+        if earlier
+            && let Some(change) = open.take()
+            && !each(change)
+        {
             return Ok(());
         }
         if is_between(&event) {
@@ -64,7 +67,10 @@ pub fn read(path: &Path, flavour: Flavour, each: &mut dyn FnMut(Change) -> bool)
             ..Change::default()
         });
         add(change, &event);
-        if groups.end == event.end && let Some(change) = open.take() && !each(change) {
+        if groups.end == event.end
+            && let Some(change) = open.take()
+            && !each(change)
+        {
             return Ok(());
         }
     }
@@ -118,7 +124,11 @@ fn table(body: &[u8]) -> Option<String> {
     let rest = rest.get(usize::from(*length) + 1..)?;
     let (length, rest) = rest.split_first()?;
     let name = rest.get(..usize::from(*length))?;
-    Some(format!("{}.{}", String::from_utf8_lossy(database), String::from_utf8_lossy(name)))
+    Some(format!(
+        "{}.{}",
+        String::from_utf8_lossy(database),
+        String::from_utf8_lossy(name)
+    ))
 }
 
 /// `domain-server-sequence`.
