@@ -22,7 +22,7 @@ use crate::sys::signal::Cancel;
 use crate::units::Id;
 use crate::{Error, Result};
 
-use space::Space;
+pub(crate) use space::Space;
 
 pub use pick::Pick;
 pub use space::remove as remove_space;

@@ -7,6 +7,7 @@
 pub mod cli;
 
 pub mod backup;
+pub mod binlog_archive;
 mod booted;
 pub mod check;
 pub mod cleanup;
@@ -15,8 +16,10 @@ pub mod dump;
 pub mod export;
 pub mod forget;
 pub mod mount;
+pub mod replay;
 pub mod restore;
 pub mod rollback;
+pub mod seed;
 pub mod service;
 pub mod snapshot;
 pub mod table;

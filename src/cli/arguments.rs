@@ -117,7 +117,7 @@ pub(super) enum Command {
     Show(Show),
     /// Restore a backup; every chunk is verified as it is written
     #[command(
-        after_help = "Nothing is overwritten: the destination must be empty or new. In place, --force moves aside what is there.\n\nExamples:\n  snapback restore latest --datadir /var/lib/mysql-copy\n  snapback restore 3f2a --target /tmp/look --include /etc/mysql\n  snapback restore latest --in-place --force\n  snapback restore latest --target /srv/rescue --keep-going\n  snapback restore latest --into-server /run/mysqld/mysqld.sock --table shop.orders --as rescue.orders"
+        after_help = "Nothing is overwritten: the destination must be empty or new. In place, --force moves aside what is there.\n\nExamples:\n  snapback restore latest --datadir /var/lib/mysql-copy\n  snapback restore 3f2a --target /tmp/look --include /etc/mysql\n  snapback restore latest --in-place --force\n  snapback restore latest --target /srv/rescue --keep-going\n  snapback restore latest --into-server /run/mysqld/mysqld.sock --table shop.orders --as rescue.orders\n  snapback restore latest --datadir /var/lib/mysql --replica-of db1 --replica-user repl --replica-password-file /root/repl\n  snapback restore latest --datadir /var/lib/mysql-then --until-before binlog.000042:1337"
     )]
     Restore(Restore),
     /// Check what is stored, and name what is damaged; --boot: restore it, boot a private server on it, check every table
@@ -131,6 +131,8 @@ pub(super) enum Command {
     /// Write a backup as SQL, by the server's own dump tool, from a private server on a restored copy
     #[command(after_help = super::dump::EXAMPLES)]
     Dump(super::dump::Dump),
+    /// Archive binary logs as they are written, list them, find the statement that hurt
+    Binlog(super::binlog::Binlog),
     /// Show backups as read-only trees (FUSE): DIR/<host>/<time>-<id>/<original path>, DIR/<host>/latest
     #[command(
         after_help = "Stays in the foreground; Ctrl-C, SIGTERM or `umount DIR` end it. A damaged chunk reads as an input/output error and is named here.\nWhat a killed mount leaves goes with `umount DIR`.\n\nExamples:\n  snapback mount /mnt/backups\n  cp -a /mnt/backups/db1/latest/etc/mysql/my.cnf /tmp/\n  snapback mount /mnt/backups --host db1 --allow-other"
@@ -375,6 +377,10 @@ pub(super) struct Restore {
     /// Threads [default: as many as processors, at most 8]
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,
+    #[command(flatten)]
+    pub replica: super::replica::ReplicaArguments,
+    #[command(flatten)]
+    pub replay: super::replay::ReplayArguments,
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 
 mod arguments;
 mod backup;
+mod binlog;
 mod check;
 mod cleanup;
 mod completions;
@@ -19,6 +20,8 @@ mod output;
 mod progress;
 mod prune;
 mod repair;
+mod replay;
+mod replica;
 mod restore;
 mod rollback;
 mod show;
@@ -89,6 +92,7 @@ fn run(command: Command, global: &Global, cancel: &Cancel) -> Result<Exit> {
         Command::Verify(arguments) => verify::run(&arguments, &context),
         Command::Export(arguments) => export::run(&arguments, &context),
         Command::Dump(arguments) => dump::run(&arguments, &context),
+        Command::Binlog(arguments) => binlog::run(&arguments, &context),
         Command::Mount(arguments) => mount::run(&arguments, &context),
         Command::Forget(arguments) => forget::run(&arguments, &context),
         Command::Hold(arguments) => hold::run(&arguments, &context),

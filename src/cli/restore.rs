@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use super::arguments::Restore;
-use super::{Context, Exit, output};
+use super::{Context, Exit, output, replay, replica};
 use crate::backup::open_repository;
-use crate::restore::{Lost, Report, Request, restore};
+use crate::restore::{Lost, Report, Request, record_of, restore};
+use crate::seed::{Seed, seed};
 use crate::units::Bytes;
 use crate::{Error, Result};
 
@@ -13,6 +14,9 @@ pub(super) fn run(arguments: &Restore, context: &Context<'_>) -> Result<Exit> {
     let config = context.config()?;
     let repository = open_repository(&config)?;
     let whose = context.whose(&config, arguments.host.as_ref());
+    if let Some(asked) = arguments.replay.asked()? {
+        return replay::run(arguments, &asked, config, &repository, context);
+    }
     let backup = repository.choose(&arguments.id, &whose)?;
     let host = &backup.manifest().host;
     // In place it would put another host's data where this host's are.
@@ -34,6 +38,11 @@ pub(super) fn run(arguments: &Restore, context: &Context<'_>) -> Result<Exit> {
         keep_uuid: arguments.keep_uuid,
         keep_going: arguments.keep_going,
     };
+    let wanted = arguments.replica.wanted()?;
+    let mut seed = match &wanted {
+        Some(wanted) => Some(seed(&record_of(backup.manifest())?, wanted)?),
+        None => None,
+    };
     let report = restore(
         &repository,
         &backup.manifest().id.to_string(),
@@ -41,16 +50,34 @@ pub(super) fn run(arguments: &Restore, context: &Context<'_>) -> Result<Exit> {
         &context.progress,
         context.cancel,
     )?;
+    if let Some(seed) = &mut seed {
+        let datadir = record_of(backup.manifest())?.server.map(|server| server.datadir);
+        let placed = report
+            .placed
+            .iter()
+            .find(|placed| Some(&placed.original) == datadir.as_ref());
+        seed.write_beside(&placed.ok_or_else(|| Error::failed("the datadir was not restored"))?.at)?;
+    }
     if context.global.json {
-        output::json(&report)?;
+        output::json(&as_json(&report, seed.as_ref()))?;
     } else {
         print(&report);
+        seed.iter().for_each(replica::print);
     }
-    Ok(if report.lost.is_empty() {
-        Exit::after(&report.warnings)
-    } else {
-        Exit::Damaged
+    let warned = seed.as_ref().is_some_and(|seed| !seed.warnings.is_empty());
+    Ok(match report.lost.is_empty() {
+        true if warned => Exit::Warnings,
+        true => Exit::after(&report.warnings),
+        false => Exit::Damaged,
     })
+}
+
+fn as_json(report: &Report, seed: Option<&Seed>) -> serde_json::Value {
+    let mut json = serde_json::json!(report);
+    if let Some(seed) = seed {
+        json["replica"] = serde_json::json!(seed);
+    }
+    json
 }
 
 /// As many as asked for, else as processors, at most 8.

@@ -15,6 +15,7 @@ pub(super) struct Keys {
     manifest: Hash,
     drill: Hash,
     note: Hash,
+    binlog: Hash,
 }
 
 impl Keys {
@@ -25,6 +26,7 @@ impl Keys {
             manifest: blake3::derive_key("snapback 1 manifest", key),
             drill: blake3::derive_key("snapback 1 drill", key),
             note: blake3::derive_key("snapback 1 note", key),
+            binlog: blake3::derive_key("snapback 1 binlog", key),
         }
     }
 
@@ -48,6 +50,11 @@ impl Keys {
         blake3::keyed_hash(&self.drill, bytes).into()
     }
 
+    /// Of a binary log segment.
+    pub fn binlog(&self, bytes: &[u8]) -> Hash {
+        blake3::keyed_hash(&self.binlog, bytes).into()
+    }
+
     /// Of a note's JSON.
     pub fn note(&self, bytes: &[u8]) -> Hash {
         blake3::keyed_hash(&self.note, bytes).into()
@@ -68,6 +75,8 @@ pub(super) const RUNNING: &str = "running/";
 pub(super) const HOLDS: &str = "holds/";
 /// Below it lie notes on backups that lost something.
 pub(super) const DAMAGED: &str = "damaged/";
+/// Below it lie segments of binary logs.
+pub(super) const BINLOGS: &str = "binlogs/";
 /// Below it lie the verdicts of restore drills.
 pub(super) const DRILLS: &str = "drills/";
 

@@ -2,6 +2,7 @@
 //! docs/repository-format.md has it to the byte.
 
 mod begin;
+mod binlogs;
 mod choose;
 mod commit;
 mod damaged;
@@ -32,6 +33,7 @@ mod wire;
 mod worker;
 mod writer;
 
+pub use binlogs::Segment;
 pub use choose::Whose;
 pub use damaged::{Loss, LostObject};
 pub use drills::Drill;

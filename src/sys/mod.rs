@@ -13,6 +13,7 @@ mod helper;
 pub mod host;
 mod ioctl;
 pub mod mount;
+pub mod pipeline;
 pub mod priority;
 pub mod signal;
 pub mod view;

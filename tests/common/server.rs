@@ -56,6 +56,11 @@ impl Flavour {
         }
     }
 
+    /// The command-line client.
+    pub fn client_program(self) -> Command {
+        self.program("mysql")
+    }
+
     /// The program that prints binary logs.
     pub fn binlog_program(self) -> Command {
         self.program("mysqlbinlog")

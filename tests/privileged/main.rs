@@ -19,6 +19,8 @@ mod kill_phases;
 mod lock_safety;
 mod lvm;
 mod measure;
+mod point_in_time;
+mod replicas;
 mod restore_elsewhere;
 mod rollback;
 mod rollback_steps;

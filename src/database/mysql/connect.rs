@@ -34,8 +34,8 @@ impl Secret {
         Secret(text.into())
     }
 
-    /// The text itself, for the driver only.
-    pub(super) fn expose(&self) -> &str {
+    /// The text itself, for the driver and for files that only their owner may read.
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 }

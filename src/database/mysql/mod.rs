@@ -23,6 +23,7 @@ mod server;
 pub mod session;
 pub mod stopped;
 pub mod strategy;
+pub mod stream;
 pub mod watchdog;
 
 pub use durability::restore_setting;

@@ -137,6 +137,11 @@ impl Session {
         Ok(session)
     }
 
+    /// The connection itself, for the replication protocol.
+    pub(super) fn into_conn(self) -> Conn {
+        self.conn
+    }
+
     /// The server's id of this connection.
     pub fn id(&self) -> u64 {
         self.id
@@ -265,7 +270,7 @@ fn connect(options: &ConnectOptions, builder: OptsBuilder) -> mysql::Result<Conn
     }
 }
 
-fn failure(statement: &str, error: &mysql::Error) -> Error {
+pub(super) fn failure(statement: &str, error: &mysql::Error) -> Error {
     let code = match error {
         mysql::Error::MySqlError(error) => error.code,
         _ => 0,

@@ -30,6 +30,8 @@ const KEPT_SET: u64 = 256 << 20;
 pub struct Event {
     /// Its type.
     pub kind: u8,
+    /// When its statement began, in seconds since 1970 by its server's clock.
+    pub time: u32,
     /// Who wrote it first.
     pub server_id: u32,
     /// Where it begins.
@@ -147,7 +149,7 @@ impl Log {
         let mut header = [0; HEADER as usize];
         self.bytes(&mut header)?;
         let number = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-        let (kind, server_id, size, next) = (header[4], number(5), u64::from(number(9)), number(13));
+        let (time, kind, server_id, size, next) = (number(0), header[4], number(5), u64::from(number(9)), number(13));
         if size < HEADER || size > left {
             return Ok(Found::Torn(None));
         }
@@ -161,6 +163,7 @@ impl Log {
                 self.at = end;
                 Ok(Found::Event(Event {
                     kind,
+                    time,
                     server_id,
                     at,
                     end,

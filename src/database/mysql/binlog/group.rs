@@ -8,7 +8,7 @@ use super::wrong;
 use crate::database::{Flavour, Result};
 
 /// Event types, by their numbers in both servers' sources.
-mod kind {
+pub(super) mod kind {
     pub const QUERY: u8 = 2;
     pub const STOP: u8 = 3;
     pub const ROTATE: u8 = 4;
@@ -75,12 +75,8 @@ impl Scan {
 
     fn read(path: &Path, mut log: Log, flavour: Flavour, from: u64) -> Result<Scan> {
         let mut reader = Groups {
-            place: Place::Outside,
-            end: log.at(),
-            gtids: Gtids::new(flavour),
-            pending: None,
             from,
-            after: 0,
+            ..Groups::new(flavour, log.at())
         };
         while let Some(event) = log.next()? {
             reader
@@ -95,9 +91,11 @@ impl Scan {
     }
 }
 
-struct Groups {
+/// Finds the ends of groups.
+pub(super) struct Groups {
     place: Place,
-    end: u64,
+    /// The end of the last complete group, or of what stands between groups.
+    pub end: u64,
     gtids: Gtids,
     /// The GTID event of the group that is being read.
     pending: Option<Event>,
@@ -109,7 +107,21 @@ struct Groups {
 type Answer = std::result::Result<(), String>;
 
 impl Groups {
-    fn take(&mut self, event: &Event) -> Answer {
+    /// Before the first event, which begins at `at`.
+    pub fn new(flavour: Flavour, at: u64) -> Groups {
+        Groups {
+            place: Place::Outside,
+            end: at,
+            gtids: Gtids::new(flavour),
+            pending: None,
+            from: u64::MAX,
+            after: 0,
+        }
+    }
+
+    /// # Errors
+    /// The event cannot be understood.
+    pub fn take(&mut self, event: &Event) -> Answer {
         use kind::*;
         match event.kind {
             GTID | ANONYMOUS_GTID | GTID_TAGGED | MARIADB_GTID => return self.begin(event),
@@ -197,12 +209,17 @@ impl Groups {
 }
 
 /// A query event: 13 bytes of fixed header, status variables, database name with its zero byte, text.
-fn query_text(body: &[u8]) -> Option<&str> {
+pub(super) fn query_text(body: &[u8]) -> Option<&str> {
+    // Only the first words matter; a longer text in any character set stays unread.
+    start_of_query(body, 32)
+}
+
+/// The first bytes of its text, as far as they are UTF-8.
+pub(super) fn start_of_query(body: &[u8], bytes: usize) -> Option<&str> {
     let database = usize::from(*body.get(8)?);
     let status = usize::from(u16::from_le_bytes([*body.get(11)?, *body.get(12)?]));
     let text = body.get(13 + status + database + 1..)?;
-    // Only the first words matter; a longer text in any character set stays unread.
-    let text = &text[..text.len().min(32)];
+    let text = &text[..text.len().min(bytes)];
     let valid = match std::str::from_utf8(text) {
         Ok(text) => text,
         Err(error) => std::str::from_utf8(&text[..error.valid_up_to()]).ok()?,

@@ -7,6 +7,7 @@ mod crc32;
 mod event;
 mod group;
 mod gtid;
+pub mod history;
 
 use std::path::{Path, PathBuf};
 
@@ -53,8 +54,7 @@ pub fn since(flavour: Flavour, index: &Path, dir: &Path, position: &Position) ->
     Ok(Some(count))
 }
 
-/// The checksum of an event, for the seeds of fuzzing.
-#[cfg(test)]
+/// The checksum of an event.
 pub(crate) fn checksum(event: &[u8]) -> u32 {
     let mut crc = crc32::Crc32::new();
     crc.update(event);

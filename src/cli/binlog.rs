@@ -1,0 +1,294 @@
+//! `snapback binlog`: archive, list, show, forget.
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::arguments::ServerArguments;
+use super::{Context, Exit, output};
+use crate::backup::open_repository;
+use crate::binlog_archive::{Archive, Report, forget, logs};
+use crate::database::Flavour;
+use crate::database::mysql::binlog::history::{self, Change};
+use crate::replay::{self, Until};
+use crate::units::Bytes;
+use crate::{Error, Result};
+
+#[derive(Debug, Args)]
+pub(super) struct Binlog {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Store what the server's binary logs have and the repository has not
+    #[command(
+        after_help = "The account needs REPLICATION SLAVE (to read) and REPLICATION CLIENT or BINLOG MONITOR (to list).\nEnds with status 5 when the archive has got a gap: take a backup then.\n\nExamples:\n  snapback binlog archive --once\n  snapback binlog archive --follow --interval 5s"
+    )]
+    Archive(Archiving),
+    /// Which logs are archived, how far, and where there are gaps
+    List(Listing),
+    /// Transactions and statements of the archived logs: what to give to `restore --until-before`
+    #[command(
+        after_help = "Examples:\n  snapback binlog show --table shop.orders --since '2026-11-25 14:00:00'\n  snapback binlog show --grep 'drop table'"
+    )]
+    Show(Showing),
+    /// Remove archived logs that no kept backup needs
+    Forget(Forgetting),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Archiving {
+    /// Everything that is there now (the default)
+    #[arg(long, conflicts_with = "follow")]
+    pub once: bool,
+    /// Again and again, until a signal
+    #[arg(long)]
+    pub follow: bool,
+    /// With --follow: the pause between two rounds, which is what a lost host may cost
+    #[arg(long, value_name = "SPAN", default_value = "10s", requires = "follow")]
+    pub interval: jiff::SignedDuration,
+    #[command(flatten)]
+    pub server: ServerArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Listing {
+    /// Whose logs [default: this host's]
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Showing {
+    /// Only what changes this table (`db.table`, or a part of it), or has its name in a statement
+    #[arg(long, value_name = "TABLE")]
+    pub table: Option<String>,
+    /// Only statements with this text in their first 200 bytes, in any case
+    #[arg(long, value_name = "TEXT")]
+    pub grep: Option<String>,
+    /// Only what was committed from then on
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Only what was committed up to then
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Whose logs [default: this host's]
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Forgetting {
+    /// Only say what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Whose logs [default: this host's]
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+}
+
+pub(super) fn run(arguments: &Binlog, context: &Context<'_>) -> Result<Exit> {
+    match &arguments.command {
+        Command::Archive(arguments) => archive(arguments, context),
+        Command::List(arguments) => list(arguments, context),
+        Command::Show(arguments) => show(arguments, context),
+        Command::Forget(arguments) => forget_logs(arguments, context),
+    }
+}
+
+fn archive(arguments: &Archiving, context: &Context<'_>) -> Result<Exit> {
+    let mut config = context.config()?;
+    arguments.server.apply(&mut config);
+    let repository = open_repository(&config)?;
+    let archive = Archive::open(&repository, &config)?;
+    if !arguments.follow {
+        let report = archive.once(context.cancel)?;
+        if context.global.json {
+            output::json(&report)?;
+        } else {
+            output::line(&report);
+        }
+        report
+            .warnings
+            .iter()
+            .for_each(|finding| output::say(output::finding(finding)));
+        return Ok(Exit::after(&report.warnings));
+    }
+    let mut warned = false;
+    let mut heard = |report: &Report| {
+        report
+            .warnings
+            .iter()
+            .for_each(|finding| output::say(output::finding(finding)));
+        warned |= !report.warnings.is_empty();
+        // A line of JSON, or of text, for each round that brought something.
+        if report.segments > 0 && context.global.json {
+            output::line(json!(report));
+        } else if report.segments > 0 {
+            output::line(report);
+        }
+    };
+    archive.follow(
+        arguments.interval.unsigned_abs(),
+        &context.progress,
+        context.cancel,
+        &mut heard,
+    )?;
+    Ok(if warned { Exit::Warnings } else { Exit::Done })
+}
+
+/// The servers of a host's archive, each with its logs.
+fn archived(repository: &crate::repository::Repository, host: &str) -> Result<Vec<(String, Vec<logs::Log>)>> {
+    let mut servers: Vec<String> = repository
+        .binlogs(host)?
+        .into_iter()
+        .map(|segment| segment.server)
+        .collect();
+    servers.dedup();
+    servers
+        .into_iter()
+        .map(|server| Ok((server.clone(), logs::of_server(repository, host, &server)?)))
+        .collect()
+}
+
+fn list(arguments: &Listing, context: &Context<'_>) -> Result<Exit> {
+    let config = context.config()?;
+    let repository = open_repository(&config)?;
+    let host = context.whose(&config, arguments.host.as_ref()).host;
+    let (mut rows, mut values, mut gaps) = (Vec::new(), Vec::new(), 0);
+    for (server, logs) in archived(&repository, &host)? {
+        for (index, log) in logs.iter().enumerate() {
+            let gap = index.checked_sub(1).and_then(|before| logs::gap(&logs[before], log));
+            gaps += u32::from(gap.is_some());
+            let begun = jiff::Timestamp::from_second(i64::from(log.created)).unwrap_or_default();
+            let state = if log.closed() { "complete" } else { "open" };
+            values.push(json!({
+                "server": server, "file": log.file, "created": begun, "end": log.end(), "complete": log.closed(),
+                "segments": log.segments.len(), "gap_before": gap,
+            }));
+            let gap = gap.map(|gap| format!("gap: {gap}")).unwrap_or_default();
+            rows.push(vec![
+                server.clone(),
+                log.file.clone(),
+                begun.to_string(),
+                log.end().to_string(),
+                state.to_owned(),
+                gap,
+            ]);
+        }
+    }
+    if context.global.json {
+        output::json(&values)?;
+    } else {
+        output::line(output::table(&["server", "file", "begun", "end", "", ""], rows));
+    }
+    Ok(if gaps > 0 { Exit::Warnings } else { Exit::Done })
+}
+
+/// Seconds since 1970.
+fn second(text: Option<&String>) -> Result<Option<i64>> {
+    text.map(|text| match replay::parse(text)? {
+        Until::Time(time) => Ok(time.as_second()),
+        _ => Err(Error::usage(format!("`{text}` is no time"))),
+    })
+    .transpose()
+}
+
+fn show(arguments: &Showing, context: &Context<'_>) -> Result<Exit> {
+    let config = context.config()?;
+    let repository = open_repository(&config)?;
+    let host = context.whose(&config, arguments.host.as_ref()).host;
+    let (since, until) = (second(arguments.since.as_ref())?, second(arguments.until.as_ref())?);
+    let servers = archived(&repository, &host)?;
+    replay::in_space(&config, 0, |work| {
+        let mut found = Vec::new();
+        for (server, logs) in &servers {
+            // A server's name is its UUID only with MySQL.
+            let flavour = if server.starts_with("id-") {
+                Flavour::MariaDb
+            } else {
+                Flavour::MySql
+            };
+            for (index, log) in logs.iter().enumerate() {
+                context.cancel.check()?;
+                // What comes before the next log was begun is earlier than that.
+                let over = logs
+                    .get(index + 1)
+                    .is_some_and(|next| since.is_some_and(|since| i64::from(next.created) < since));
+                if over {
+                    continue;
+                }
+                let path = log.write_into(&repository, work)?;
+                history::read(&path, flavour, &mut |change| {
+                    if matches(&change, arguments, since, until) {
+                        if context.global.json {
+                            found.push(change);
+                        } else {
+                            print(&change);
+                        }
+                    }
+                    true
+                })?;
+                let _ = std::fs::remove_file(&path);
+            }
+        }
+        if context.global.json {
+            output::json(&found)?;
+        }
+        Ok(Exit::Done)
+    })
+}
+
+fn matches(change: &Change, arguments: &Showing, since: Option<i64>, until: Option<i64>) -> bool {
+    let time = i64::from(change.time);
+    let has = |text: &str, part: &str| text.to_lowercase().contains(&part.to_lowercase());
+    let table = |name: &String| {
+        let bare = name.rsplit('.').next().unwrap_or(name);
+        change.tables.iter().any(|table| has(table, name)) || change.statements.iter().any(|text| has(text, bare))
+    };
+    since.is_none_or(|since| time >= since)
+        && until.is_none_or(|until| time <= until)
+        && arguments.table.as_ref().is_none_or(table)
+        && arguments
+            .grep
+            .as_ref()
+            .is_none_or(|part| change.statements.iter().any(|text| has(text, part)))
+}
+
+fn print(change: &Change) {
+    let time = jiff::Timestamp::from_second(i64::from(change.time)).unwrap_or_default();
+    let kinds: Vec<&str> = change.kinds.iter().copied().collect();
+    let tables: Vec<&str> = change.tables.iter().map(String::as_str).collect();
+    output::line(format_args!(
+        "{time}  {}:{}  {}  {}  {}  {}",
+        change.file,
+        change.start,
+        change.gtid.as_deref().unwrap_or("-"),
+        kinds.join(","),
+        tables.join(","),
+        change.statements.join("; ").replace('\n', " ")
+    ));
+}
+
+fn forget_logs(arguments: &Forgetting, context: &Context<'_>) -> Result<Exit> {
+    let config = context.config()?;
+    let repository = open_repository(&config)?;
+    let host = context.whose(&config, arguments.host.as_ref()).host;
+    let forgotten = forget::forget(&repository, &host, arguments.dry_run)?;
+    if context.global.json {
+        output::json(&json!({"dry_run": arguments.dry_run, "forgotten": forgotten}))?;
+    } else {
+        let bytes: u64 = forgotten.iter().map(|log| log.bytes).sum();
+        let word = if arguments.dry_run {
+            "would be removed"
+        } else {
+            "removed"
+        };
+        output::line(format_args!("{} logs {word}, {}", forgotten.len(), Bytes::b(bytes)));
+        forgotten
+            .iter()
+            .for_each(|log| output::line(format_args!("  {} {}", log.server, log.file)));
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,114 @@
+//! `restore --until`: a backup and the archived logs, to a point in time.
+
+use clap::Args;
+
+use super::arguments::Restore;
+use super::{Context, Exit, absolute, output};
+use crate::config::Config;
+use crate::replay::{self, Asked, Until};
+use crate::repository::Repository;
+use crate::{Error, Result};
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Point in time")]
+pub(super) struct ReplayArguments {
+    /// Replay the archived binary logs up to and with: a time, FILE:POS, a GTID, or `end`
+    #[arg(long, value_name = "POINT", conflicts_with_all = ["target", "in_place", "include", "keep_going", "replica_of", "until_before"])]
+    pub until: Option<String>,
+    /// The same, up to and without: the transaction at FILE:POS, with this GTID, or of this second
+    #[arg(long, value_name = "POINT", conflicts_with_all = ["target", "in_place", "include", "keep_going", "replica_of"])]
+    pub until_before: Option<String>,
+    /// The server program for the replay [default: the live server's, or an installed one of the same series]
+    #[arg(long, value_name = "PATH")]
+    pub mysqld: Option<std::path::PathBuf>,
+}
+
+impl ReplayArguments {
+    /// The point that is asked for, if one is.
+    pub fn asked(&self) -> Result<Option<Asked>> {
+        let (text, before) = match (&self.until, &self.until_before) {
+            (Some(text), _) => (text, false),
+            (None, Some(text)) => (text, true),
+            (None, None) => return Ok(None),
+        };
+        let until = replay::parse(text)?;
+        if before && until == Until::End {
+            return Err(Error::usage("nothing is before `end`: say --until end"));
+        }
+        Ok(Some(Asked { until, before }))
+    }
+}
+
+pub(super) fn run(
+    arguments: &Restore,
+    asked: &Asked,
+    mut config: Config,
+    repository: &Repository,
+    context: &Context<'_>,
+) -> Result<Exit> {
+    if let Some(program) = &arguments.replay.mysqld {
+        config.scratch.mysqld = Some(absolute(program)?);
+    }
+    let whose = context.whose(&config, arguments.host.as_ref());
+    let id = match arguments.id.as_str() {
+        "latest" => None,
+        _ => Some(repository.choose(&arguments.id, &whose)?.manifest().id.to_string()),
+    };
+    let datadir = arguments
+        .destination
+        .datadir
+        .as_ref()
+        .ok_or_else(|| Error::usage("--until needs --datadir"))?;
+    let workers = super::restore::workers(arguments.workers);
+    let request = replay::request(absolute(datadir)?, workers, arguments.keep_uuid);
+    let (restored, replayed) = replay::in_space(&config, 0, |work| {
+        let plan = replay::plan(repository, &whose.host, id.as_deref(), asked, work, context.cancel)?;
+        let backup = plan.backup.manifest().id.to_string();
+        let restored = crate::restore::restore(repository, &backup, &request, &context.progress, context.cancel)?;
+        let replayed = plan.replay(&restored, &config, &context.progress, context.cancel)?;
+        Ok((restored, replayed))
+    })?;
+    if context.global.json {
+        let mut json = serde_json::json!(restored);
+        json["replay"] = serde_json::json!(replayed);
+        // What a restore says of the position is that of the backup.
+        json["next_steps"] = serde_json::json!(before_position(&restored.next_steps));
+        output::json(&json)?;
+    } else {
+        output::line(format_args!(
+            "restored {} to {} and replayed {} transactions from {}:{} to {}:{} in {:.1} s, one after the other",
+            output::bold(restored.id.short()),
+            datadir.display(),
+            replayed.changes,
+            replayed.from_file,
+            replayed.from_position,
+            replayed.file,
+            replayed.position,
+            replayed.seconds
+        ));
+        if let Some(time) = &replayed.last_change {
+            output::line(format_args!("  the last one was committed at {time}"));
+        }
+        if let Some(gtid) = &replayed.gtid {
+            output::line(format_args!("  its GTIDs are {gtid}"));
+        }
+        output::line(output::bold("what to do next"));
+        for step in before_position(&restored.next_steps) {
+            output::line(format_args!("  {step}"));
+        }
+    }
+    replayed
+        .warnings
+        .iter()
+        .for_each(|finding| output::say(output::finding(finding)));
+    let all = [restored.warnings, replayed.warnings].concat();
+    Ok(Exit::after(&all))
+}
+
+/// Steps up to those that tell of the backup's own position.
+fn before_position(steps: &[String]) -> Vec<&String> {
+    steps
+        .iter()
+        .take_while(|step| !step.starts_with("the data is"))
+        .collect()
+}

@@ -1,0 +1,153 @@
+//! What a log says was done: its groups of events (transactions, statements) with their places, times, GTIDs and tables.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::event::{Event, Log};
+use super::group::{Groups, kind, query_text, start_of_query};
+use super::wrong;
+use crate::database::{Flavour, Result};
+
+/// As much of a statement as is shown, in bytes.
+const SHOWN: usize = 200;
+
+/// One transaction, or one statement that stands alone.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Change {
+    /// The log's name.
+    pub file: String,
+    /// Where its first event begins.
+    pub start: u64,
+    /// Where its last event ends.
+    pub end: u64,
+    /// When it was committed, in seconds since 1970 by the server's clock.
+    pub time: u32,
+    /// Its GTID, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gtid: Option<String>,
+    /// `insert`, `update`, `delete`, `statement`, `compressed` (its content is not looked into).
+    pub kinds: BTreeSet<&'static str>,
+    /// Tables whose rows it changes, as `database.table`.
+    pub tables: BTreeSet<String>,
+    /// The beginning of each statement that is in it as text.
+    pub statements: Vec<String>,
+}
+
+/// Tells of each complete group of a log, in order, until `each` says no more.
+///
+/// # Errors
+/// The log cannot be read or understood.
+pub fn read(path: &Path, flavour: Flavour, each: &mut dyn FnMut(Change) -> bool) -> Result<()> {
+    let Some(mut log) = Log::open(path)? else { return Ok(()) };
+    let mut groups = Groups::new(flavour, log.at());
+    let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut open: Option<Change> = None;
+    while let Some(event) = log.next()? {
+        let before = groups.end;
+        groups
+            .take(&event)
+            .map_err(|reason| wrong(path, format!("event at {}: {reason}", event.at)))?;
+        // What opens a group, or stands between groups, ends the one before it.
+        let earlier = groups.end > before && groups.end <= event.at || is_between(&event);
+        if earlier
+            && let Some(change) = open.take()
+            && !each(change)
+        {
+            return Ok(());
+        }
+        if is_between(&event) {
+            continue;
+        }
+        let change = open.get_or_insert_with(|| Change {
+            file: file.clone(),
+            start: event.at,
+            ..Change::default()
+        });
+        add(change, &event);
+        if groups.end == event.end
+            && let Some(change) = open.take()
+            && !each(change)
+        {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn is_between(event: &Event) -> bool {
+    use kind::*;
+    matches!(
+        event.kind,
+        FORMAT_DESCRIPTION
+            | STOP
+            | ROTATE
+            | HEARTBEAT
+            | HEARTBEAT_V2
+            | MARIADB_CHECKPOINT
+            | PREVIOUS_GTIDS
+            | MARIADB_GTID_LIST
+    )
+}
+
+fn add(change: &mut Change, event: &Event) {
+    change.end = event.end;
+    change.time = event.time;
+    let body = &event.body;
+    match event.kind {
+        kind::MARIADB_GTID => change.gtid = mariadb_gtid(event),
+        kind::GTID => change.gtid = mysql_gtid(body),
+        kind::TRANSACTION_PAYLOAD | kind::MARIADB_QUERY_COMPRESSED => drop(change.kinds.insert("compressed")),
+        // Table_map: table id (6 bytes), flags (2), then both names with their lengths before and a zero behind.
+        19 => drop(table(body).map(|name| change.tables.insert(name))),
+        23 | 30 | 166 | 169 => drop(change.kinds.insert("insert")),
+        24 | 31 | 39 | 167 | 170 => drop(change.kinds.insert("update")),
+        25 | 32 | 168 | 171 => drop(change.kinds.insert("delete")),
+        kind::QUERY => {
+            let first = query_text(body).unwrap_or_default();
+            let word = first.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+            if !["BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT"].contains(&word.as_str()) {
+                change.kinds.insert("statement");
+                change.statements.extend(start_of_query(body, SHOWN).map(str::to_owned));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn table(body: &[u8]) -> Option<String> {
+    let rest = body.get(8..)?;
+    let (length, rest) = rest.split_first()?;
+    let database = rest.get(..usize::from(*length))?;
+    let rest = rest.get(usize::from(*length) + 1..)?;
+    let (length, rest) = rest.split_first()?;
+    let name = rest.get(..usize::from(*length))?;
+    Some(format!(
+        "{}.{}",
+        String::from_utf8_lossy(database),
+        String::from_utf8_lossy(name)
+    ))
+}
+
+/// `domain-server-sequence`.
+fn mariadb_gtid(event: &Event) -> Option<String> {
+    let sequence = u64::from_le_bytes(*event.body.first_chunk()?);
+    let domain = u32::from_le_bytes(*event.body.get(8..)?.first_chunk()?);
+    Some(format!("{domain}-{}-{sequence}", event.server_id))
+}
+
+/// `uuid:number`.
+fn mysql_gtid(body: &[u8]) -> Option<String> {
+    let uuid = body.get(1..17)?;
+    let number = u64::from_le_bytes(*body.get(17..)?.first_chunk()?);
+    let mut text = String::new();
+    for (at, byte) in uuid.iter().enumerate() {
+        if [4, 6, 8, 10].contains(&at) {
+            text.push('-');
+        }
+        let _ = write!(text, "{byte:02x}");
+    }
+    Some(format!("{text}:{number}"))
+}

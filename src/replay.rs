@@ -1,0 +1,292 @@
+//! Point in time: a backup, and the archived binary logs replayed over it from its exact position to a point.
+//!
+//! The replay runs on a private server on the restored datadir (the one that drills use: no network, no events), through the server's own log printer and client, one
+//! transaction after the other as the log has them. It is written to the copy's own binary log under the original GTIDs, so that what comes out can go on as a replica.
+
+mod plan;
+mod programs;
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::binlog_archive::logs::Log;
+use crate::config::Config;
+use crate::database::mysql::connect::Target;
+use crate::database::mysql::scratch::{self, Place, Scratch, Wishes};
+use crate::drill::Space;
+use crate::finding::Finding;
+use crate::monitor::Monitor;
+use crate::record::Record;
+use crate::repository::{Backup, Repository};
+use crate::restore::{self, Destination, Needs, record_of};
+use crate::sys::command::Program;
+use crate::sys::pipeline::{self, Stage};
+use crate::sys::signal::Cancel;
+use crate::units::Id;
+use crate::{Error, Result};
+
+pub use plan::{Asked, Until, parse, plan};
+
+/// The largest event that a server takes, in bytes.
+const PACKET: &str = "1073741824";
+
+/// The client's account, on the copy and for the replay only.
+const ACCOUNT: &str = "snapback-replay";
+
+/// What is replayed over which backup.
+pub struct Plan {
+    /// The backup.
+    pub backup: Backup,
+    record: Record,
+    logs: Vec<Log>,
+    from: u64,
+    /// The last file.
+    pub file: String,
+    /// The end in it: nothing behind it is replayed.
+    pub position: u64,
+    /// The last change that is replayed, as far as the log tells; seconds since 1970.
+    pub last: Option<u32>,
+    /// How many transactions and single statements that is.
+    pub changes: u64,
+    /// What a person must read.
+    pub warnings: Vec<Finding>,
+    /// Where the whole logs are, named as on the server.
+    work: PathBuf,
+}
+
+/// What a replay did.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// From where: the backup's position.
+    pub from_file: String,
+    /// Its offset.
+    pub from_position: u64,
+    /// To where.
+    pub file: String,
+    /// Its offset.
+    pub position: u64,
+    /// When the last change that was replayed was committed on its server; `None` when nothing lay between.
+    pub last_change: Option<jiff::Timestamp>,
+    /// Transactions and single statements that were replayed.
+    pub changes: u64,
+    /// The GTIDs that the copy has executed now.
+    pub gtid: Option<String>,
+    /// Wall time of the replay.
+    pub seconds: f64,
+    /// What a person must read.
+    pub warnings: Vec<Finding>,
+}
+
+impl std::fmt::Debug for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "replay from {} to {}:{}", self.from, self.file, self.position)
+    }
+}
+
+impl Plan {
+    /// Replays over what was restored to a datadir. On failure the restored trees are removed: half a replay is no state that ever was.
+    ///
+    /// # Errors
+    /// The private server does not start, or a statement does not fit the data.
+    pub fn replay(
+        &self,
+        restored: &restore::Report,
+        config: &Config,
+        monitor: &dyn Monitor,
+        cancel: &Cancel,
+    ) -> Result<Report> {
+        let replayed = self.on_server(restored, config, monitor, cancel);
+        if replayed.is_err() {
+            for placed in &restored.placed {
+                let _ = std::fs::remove_dir_all(&placed.at);
+            }
+        }
+        replayed
+    }
+
+    fn on_server(
+        &self,
+        restored: &restore::Report,
+        config: &Config,
+        monitor: &dyn Monitor,
+        cancel: &Cancel,
+    ) -> Result<Report> {
+        let begun = std::time::Instant::now();
+        let facts = self
+            .record
+            .server
+            .as_ref()
+            .ok_or_else(|| Error::usage("the backup holds no database"))?;
+        let trees: Vec<(PathBuf, PathBuf)> = restored
+            .placed
+            .iter()
+            .map(|placed| (placed.original.clone(), placed.at.clone()))
+            .collect();
+        let datadir = trees.iter().find(|(original, _)| *original == facts.datadir);
+        let datadir = datadir
+            .ok_or_else(|| Error::failed("the datadir was not restored"))?
+            .1
+            .clone();
+        let binary = scratch::find(config.scratch.mysqld.as_deref(), facts).map_err(Error::from)?;
+        let printer = programs::find(&binary, programs::Kind::Printer)?;
+        let client = programs::find(&binary, programs::Kind::Client)?;
+        let place = Place {
+            facts,
+            paths: &self.record.paths,
+            datadir: &datadir,
+            trees: &trees,
+        };
+        let mut options = config.scratch.options.clone();
+        options.insert("max-allowed-packet".to_owned(), PACKET.to_owned());
+        let wishes = Wishes {
+            memory: config.scratch.memory.as_u64(),
+            connections: 2,
+            boot_limit: config.scratch.boot_limit.unsigned(),
+            options,
+            clean: false,
+        };
+        monitor.phase("boot");
+        let owner = std::fs::metadata(&datadir).map_err(|error| crate::sys::Error::path("look at", &datadir, error))?;
+        if crate::sys::host::is_root() {
+            // The server runs as its datadir's owner and has its socket in there.
+            std::os::unix::fs::chown(&self.work, Some(owner.uid()), Some(owner.gid()))
+                .map_err(|error| crate::sys::Error::path("give away", &self.work, error))?;
+        }
+        let run = self.work.join("run");
+        let server = scratch::start(&binary, &place, &run, &wishes, monitor, cancel)?;
+        monitor.phase("replay");
+        let gtid = self.apply(&server, &printer, &client, &run, cancel)?;
+        monitor.phase("shutdown");
+        server.stop(cancel)?;
+        for (_, at) in &trees {
+            let failed = |error| crate::sys::Error::path("open", at, error);
+            crate::sys::fs::syncfs(&std::fs::File::open(at).map_err(failed)?, at)?;
+        }
+        Ok(Report {
+            from_file: self.logs[0].file.clone(),
+            from_position: self.from,
+            file: self.file.clone(),
+            position: self.position,
+            last_change: self
+                .last
+                .and_then(|time| jiff::Timestamp::from_second(i64::from(time)).ok()),
+            changes: self.changes,
+            gtid,
+            seconds: begun.elapsed().as_secs_f64(),
+            warnings: self.warnings.clone(),
+        })
+    }
+
+    /// Prints the logs into the client. Afterwards no account of ours is left.
+    fn apply(
+        &self,
+        server: &Scratch,
+        printer: &Program,
+        client: &Program,
+        run: &Path,
+        cancel: &Cancel,
+    ) -> Result<Option<String>> {
+        let mut session = server.session(std::time::Duration::from_secs(300))?;
+        let password = format!("Aa1!{}", Id::random());
+        session.run(&format!(
+            "CREATE USER '{ACCOUNT}'@'localhost' IDENTIFIED BY '{password}'"
+        ))?;
+        session.run(&format!(
+            "GRANT ALL PRIVILEGES ON *.* TO '{ACCOUNT}'@'localhost' WITH GRANT OPTION"
+        ))?;
+        let Target::Socket(socket) = &server.address().target else {
+            return Err(Error::failed("the scratch server has no socket"));
+        };
+        let file = run.join("client.cnf");
+        let text = format!(
+            "[client]\nuser={ACCOUNT}\npassword=\"{password}\"\nsocket=\"{}\"\n",
+            socket.display()
+        );
+        crate::sys::fs::create_durably(&file, text.as_bytes(), 0o600)?;
+        let mut print = vec!["--no-defaults".to_owned()];
+        print.push(format!("--start-position={}", self.from));
+        print.push(format!("--stop-position={}", self.position));
+        print.extend(
+            self.logs
+                .iter()
+                .map(|log| self.work.join(&log.file).display().to_string()),
+        );
+        let apply = vec![
+            format!("--defaults-file={}", file.display()),
+            "--binary-mode".to_owned(),
+            format!("--max-allowed-packet={PACKET}"),
+        ];
+        if self.changes > 0 {
+            pipeline::run(
+                &Stage {
+                    program: printer,
+                    arguments: &print,
+                },
+                &Stage {
+                    program: client,
+                    arguments: &apply,
+                },
+                cancel,
+            )?;
+        }
+        let gtid = server.gtid()?;
+        // With the server's own account goes the last door of ours; it is asked to end by a signal then.
+        session.run(&format!("DROP USER '{ACCOUNT}'@'localhost'"))?;
+        session.run("DROP USER IF EXISTS 'snapback-scratch'@'localhost'")?;
+        Ok(gtid)
+    }
+}
+
+/// Runs `work` with a directory for logs and the private server's own files, which is gone afterwards, whatever happens.
+///
+/// # Errors
+/// The directory cannot be made or removed; or those of `work`.
+pub fn in_space<T>(config: &Config, bytes: u64, work: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    let space = Space::make(config, Id::random(), Needs { bytes, owner: None })?;
+    let done = work(space.at());
+    match (done, space.remove()) {
+        (Ok(done), removed) => removed.map(|()| done),
+        (Err(error), removed) => Err(error.and_rollback(removed)),
+    }
+}
+
+/// What a plan asks to restore.
+pub fn request(datadir: PathBuf, workers: usize, keep_uuid: bool) -> restore::Request {
+    restore::Request {
+        destination: Destination::Datadir(datadir),
+        include: Vec::new(),
+        force: false,
+        workers,
+        keep_uuid,
+        keep_going: false,
+    }
+}
+
+/// The records of a host's backups of a server, newest first, with an exact position; or of one.
+fn candidates(repository: &Repository, host: &str, id: Option<&str>) -> Result<Vec<(Backup, Record)>> {
+    let ids: Vec<String> = match id {
+        Some(id) => vec![id.to_owned()],
+        None => {
+            let listed = repository
+                .list()?
+                .into_iter()
+                .rev()
+                .filter_map(|listed| listed.manifest.ok());
+            listed
+                .filter(|manifest| manifest.host == host)
+                .map(|manifest| manifest.id.to_string())
+                .collect()
+        }
+    };
+    let mut found = Vec::new();
+    for id in ids {
+        let backup = repository.find(&id)?;
+        let record = record_of(backup.manifest())?;
+        if record.server.is_some() && record.exact && record.position.is_some() {
+            found.push((backup, record));
+        }
+    }
+    Ok(found)
+}

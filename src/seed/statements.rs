@@ -1,0 +1,112 @@
+//! The statements, in each server's words.
+
+use super::{By, Start, Wanted, has_new_words};
+use crate::database::{Flavour, ServerFacts};
+
+/// Stands for the password in what is printed.
+pub(super) const PLACEHOLDER: &str = "'<password>'";
+
+/// Text as a literal of SQL; the statements begin with a `sql_mode` in which a backslash escapes.
+pub(super) fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+pub(super) fn make(
+    facts: &ServerFacts,
+    channels: &[&str],
+    start: &Start,
+    by: By,
+    wanted: &Wanted,
+    server_id: u32,
+) -> Vec<String> {
+    let mut all = vec!["SET SESSION sql_mode = ''".to_owned()];
+    match facts.flavour {
+        Flavour::MariaDb => mariadb(&mut all, channels, start, by, wanted, server_id),
+        Flavour::MySql => mysql(&mut all, facts, start, by, wanted, server_id),
+    }
+    all
+}
+
+fn mariadb(all: &mut Vec<String>, channels: &[&str], start: &Start, by: By, wanted: &Wanted, server_id: u32) {
+    // What the copy brought of its original's replication goes: it would follow as somebody else.
+    all.push("STOP ALL SLAVES".to_owned());
+    all.push("RESET SLAVE ALL".to_owned());
+    let named = channels.iter().filter(|name| !name.is_empty());
+    all.extend(named.map(|name| format!("RESET SLAVE {} ALL", literal(name))));
+    // Not kept over a restart: the option file must have it too.
+    all.push(format!("SET GLOBAL server_id = {server_id}"));
+    let mut change = source(wanted, "MASTER");
+    match (by, &start.gtid) {
+        (By::Gtid, Some(gtid)) => {
+            // The copy's binary log is the original's; its GTIDs would stand beside those of the position.
+            all.push("RESET MASTER".to_owned());
+            all.push(format!("SET GLOBAL gtid_slave_pos = {}", literal(gtid)));
+            change.push("MASTER_USE_GTID=slave_pos".to_owned());
+        }
+        _ => {
+            change.extend(at(start, "MASTER"));
+            change.push("MASTER_USE_GTID=no".to_owned());
+        }
+    }
+    all.push(format!("CHANGE MASTER TO {}", change.join(", ")));
+    all.push("START SLAVE".to_owned());
+}
+
+fn mysql(all: &mut Vec<String>, facts: &ServerFacts, start: &Start, by: By, wanted: &Wanted, server_id: u32) {
+    let new = has_new_words(facts);
+    let (replica, word) = if new {
+        ("REPLICA", "SOURCE")
+    } else {
+        ("SLAVE", "MASTER")
+    };
+    all.push(format!("STOP {replica}"));
+    all.push(format!("RESET {replica} ALL"));
+    let scope = if facts.version_number >= (8, 0, 0) {
+        "PERSIST"
+    } else {
+        "GLOBAL"
+    };
+    all.push(format!("SET {scope} server_id = {server_id}"));
+    let mut change = source(wanted, word);
+    // An account's password is not sent in the clear, and caching_sha2_password insists on that.
+    change.push(format!("{word}_SSL=1"));
+    match (by, &start.gtid) {
+        (By::Gtid, Some(gtid)) => {
+            // Exactly the recorded set, whatever was in the copy's binary log.
+            all.push(match facts.version_number >= (8, 2, 0) {
+                true => "RESET BINARY LOGS AND GTIDS".to_owned(),
+                false => "RESET MASTER".to_owned(),
+            });
+            all.push(format!("SET GLOBAL gtid_purged = {}", literal(gtid)));
+            change.push(format!("{word}_AUTO_POSITION=1"));
+        }
+        _ => {
+            change.extend(at(start, word));
+            change.push(format!("{word}_AUTO_POSITION=0"));
+        }
+    }
+    let to = if new {
+        "CHANGE REPLICATION SOURCE TO"
+    } else {
+        "CHANGE MASTER TO"
+    };
+    all.push(format!("{to} {}", change.join(", ")));
+    all.push(format!("START {replica}"));
+}
+
+fn source(wanted: &Wanted, word: &str) -> Vec<String> {
+    let user = wanted.user.as_deref().map_or("'<user>'".to_owned(), literal);
+    vec![
+        format!("{word}_HOST={}", literal(&wanted.host)),
+        format!("{word}_PORT={}", wanted.port),
+        format!("{word}_USER={user}"),
+        format!("{word}_PASSWORD={PLACEHOLDER}"),
+    ]
+}
+
+fn at(start: &Start, word: &str) -> [String; 2] {
+    [
+        format!("{word}_LOG_FILE={}", literal(&start.file)),
+        format!("{word}_LOG_POS={}", start.position),
+    ]
+}

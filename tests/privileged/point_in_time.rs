@@ -1,0 +1,216 @@
+//! Binary logs are archived under load, over rotations, restarts and gaps; a DROP TABLE in the middle of a load is undone to the transaction.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::common::server::mysql_prefix;
+use crate::common::{Flavour, Server, both, load, text};
+use crate::setting::{Scene, THREADS};
+
+/// Archives, and compares every archived byte with the server's own files.
+fn archive(scene: &Scene) -> Value {
+    scene.tool.json(&["binlog", "archive", "--once"])
+}
+
+fn prove(flavour: Flavour, options: &[(&str, &str)]) {
+    let Some(mut scene) = Scene::new(flavour, options, true, "") else {
+        return;
+    };
+    let load = scene.start_load();
+    let before_backup = load.acknowledged();
+    scene.tool.json(&["backup"]);
+    let first = archive(&scene);
+    assert_eq!(first["warnings"].as_array().unwrap().len(), 0, "{first}");
+    // Rotations, and a restart of the server, between rounds.
+    scene.server.exec("FLUSH BINARY LOGS");
+    std::thread::sleep(Duration::from_millis(300));
+    archive(&scene);
+    load.stop();
+    scene.server.stop();
+    scene.server.start();
+
+    // The accident: a table goes in the middle of a load.
+    scene
+        .server
+        .exec("CREATE TABLE ledger.precious (a INT PRIMARY KEY) ENGINE=InnoDB");
+    scene.server.exec("INSERT INTO ledger.precious VALUES (1), (2), (3)");
+    let load = scene.start_load();
+    let before_drop = load.acknowledged();
+    scene.server.exec("DROP TABLE ledger.precious");
+    let after_drop = load.acknowledged();
+    std::thread::sleep(Duration::from_millis(300));
+    load.stop();
+    let last = archive(&scene);
+    assert_eq!(
+        (&last["behind"], last["warnings"].as_array().unwrap().len()),
+        (&0.into(), 0),
+        "{last}"
+    );
+    let again = archive(&scene);
+    assert_eq!(again["segments"], 0, "nothing is new: {again}");
+    let listed = scene.tool.json(&["binlog", "list"]);
+    assert!(listed.as_array().unwrap().len() >= 3, "{listed}");
+
+    // It is found, and undone: everything committed before it, nothing of it and after it.
+    let shown = scene
+        .tool
+        .json(&["binlog", "show", "--table", "ledger.precious", "--grep", "DROP TABLE"]);
+    let drop = &shown.as_array().unwrap()[0];
+    assert_eq!(shown.as_array().unwrap().len(), 1, "{shown}");
+    let point = format!("{}:{}", drop["file"].as_str().unwrap(), drop["start"]);
+    let mysqld = text(&mysql_prefix().join("bin/mysqld97"));
+    let restore = |name: &str, flags: &[&str]| {
+        let datadir = text(&scene.lab.path(name));
+        let mut arguments = vec!["restore", "latest", "--datadir", &datadir];
+        arguments.extend(flags);
+        if flavour == Flavour::MySql {
+            arguments.extend(["--mysqld", &mysqld]);
+        }
+        scene.tool.json(&arguments)
+    };
+    let report = restore("then", &["--until-before", &point]);
+    eprintln!("{flavour:?}: {}", report["replay"]);
+    let then = Server::on(flavour, &scene.lab.path("then"), &scene.lab.path("then-run"), options);
+    assert_eq!(then.one::<u64>("SELECT COUNT(*) FROM ledger.precious"), 3);
+    assert_eq!(
+        then.one::<u64>("SELECT COUNT(*) FROM mysql.user WHERE user LIKE 'snapback-%'"),
+        0
+    );
+    let there = load::proven(&then.socket, scene.mariadb(), true, THREADS);
+    for (thread, rows) in there.iter().enumerate() {
+        assert!(
+            rows[0] >= before_drop[thread][0],
+            "thread {thread} lost rows: {rows:?}, {before_drop:?}"
+        );
+        assert!(rows[0] >= before_backup[thread][0]);
+        // One commit of each writer may lie between the drop and our look at what was acknowledged.
+        assert!(
+            rows[0] <= after_drop[thread][0] + 1,
+            "thread {thread} has rows from after: {rows:?}, {after_drop:?}"
+        );
+    }
+    drop_server(then);
+
+    // To the end it is what the live server has.
+    let report = restore("end", &["--until", "end"]);
+    let end = Server::on(flavour, &scene.lab.path("end"), &scene.lab.path("end-run"), options);
+    assert_eq!(
+        end.checksums(load::SCHEMA),
+        scene.server.checksums(load::SCHEMA),
+        "{}",
+        report["replay"]
+    );
+    if flavour == Flavour::MySql {
+        let of = |server: &Server| server.one::<String>("SELECT @@GLOBAL.gtid_executed").replace('\n', "");
+        assert_eq!(of(&end), of(&scene.server));
+    }
+    drop_server(end);
+
+    // What is not archived is said, and nothing appears.
+    let refused = scene.tool.run(&[
+        "restore",
+        "latest",
+        "--datadir",
+        &text(&scene.lab.path("no")),
+        "--until",
+        "binlog.000999:4",
+    ]);
+    assert_eq!(refused.status.code(), Some(2), "{}", both(&refused));
+    assert!(!scene.lab.path("no").exists());
+
+    // A log that the server threw away before it was archived is a gap, and a restore over it is refused.
+    scene.server.exec("FLUSH BINARY LOGS");
+    scene.server.exec("CREATE TABLE ledger.later (a INT)");
+    scene.server.exec("FLUSH BINARY LOGS");
+    let newest = scene.server.binary_logs();
+    let newest = newest.last().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
+    scene.server.exec(&format!("PURGE BINARY LOGS TO '{newest}'"));
+    let gap = archive(&scene);
+    assert_eq!(gap["warnings"][0]["code"], "binlog-gap", "{gap}");
+    let over = format!("{newest}:{}", gap["position"]);
+    let refused = scene.tool.run(&[
+        "restore",
+        "latest",
+        "--datadir",
+        &text(&scene.lab.path("no")),
+        "--until",
+        &over,
+    ]);
+    assert_eq!(refused.status.code(), Some(2), "{}", both(&refused));
+    assert!(both(&refused).contains("gap"), "{}", both(&refused));
+    // The rest of the tool reads the repository as before.
+    scene.tool.ok(&["verify", "--all"]);
+    scene.tool.json(&["prune"]);
+    let kept = scene.tool.json(&["binlog", "forget", "--dry-run"]);
+    assert!(
+        !kept["forgotten"].to_string().contains(first["file"].as_str().unwrap()),
+        "{kept}"
+    );
+    scene.assert_nothing_left();
+}
+
+fn drop_server(mut server: Server) {
+    server.stop();
+}
+
+/// Segments together are the server's files, byte for byte, while a follower runs and the server is killed under it.
+#[test]
+fn a_follower_goes_on_over_a_killed_server_and_the_archive_is_the_servers_files() {
+    let Some(mut scene) = Scene::new(Flavour::MariaDb, &[], true, "") else {
+        return;
+    };
+    let mut follower = scene
+        .tool
+        .spawn("", &["--json", "binlog", "archive", "--follow", "--interval", "200ms"]);
+    let load = scene.start_load();
+    scene.server.exec("FLUSH BINARY LOGS");
+    std::thread::sleep(Duration::from_millis(500));
+    load.stop();
+    scene.server.kill();
+    scene.server.start();
+    scene.server.exec("CREATE TABLE ledger.after (a INT)");
+    let begun = Instant::now();
+    loop {
+        let listed = scene.tool.json(&["binlog", "list"]);
+        let logs = scene.server.binary_logs();
+        let last = logs.last().unwrap();
+        let name = last.file_name().unwrap().to_str().unwrap();
+        let end = listed
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|log| log["file"] == name)
+            .map(|log| log["end"].as_u64());
+        if end == Some(Some(std::fs::metadata(last).unwrap().len())) {
+            let gaps = listed
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|log| !log["gap_before"].is_null())
+                .count();
+            assert_eq!(gaps, 0, "{listed}");
+            break;
+        }
+        assert!(
+            begun.elapsed() < Duration::from_secs(120),
+            "the follower does not get there: {listed}"
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    crate::common::server::signal(follower.id(), rustix::process::Signal::TERM);
+    assert_eq!(follower.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn mariadb_a_dropped_table_comes_back_to_the_transaction() {
+    prove(Flavour::MariaDb, &[]);
+}
+
+#[test]
+fn mysql_a_dropped_table_comes_back_to_the_transaction() {
+    prove(
+        Flavour::MySql,
+        &[("gtid-mode", "ON"), ("enforce-gtid-consistency", "ON")],
+    );
+}

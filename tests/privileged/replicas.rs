@@ -1,0 +1,141 @@
+//! New replicas from backups taken under load: of a source and of a replica, by GTIDs and by file and position.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::common::{Flavour, Server, Tool, both, load, text};
+use crate::setting::{Scene, THREADS};
+
+const PASSWORD: &str = "it's a 'secret'";
+
+/// Restores with these flags, starts a server on it, gives it the file.
+fn seed(tool: &Tool, scene: &Scene, datadir: &Path, flags: &[&str]) -> (Server, Value) {
+    let secret = scene.lab.path("secret");
+    std::fs::write(&secret, format!("{PASSWORD}\n")).unwrap();
+    std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).unwrap();
+    let (at, secret) = (text(datadir), text(&secret));
+    let mut arguments = vec!["restore", "latest", "--datadir", &at, "--replica-user", "repl"];
+    arguments.extend(["--replica-password-file", &secret]);
+    arguments.extend(flags);
+    let report = tool.json(&arguments);
+    assert!(!report.to_string().contains(PASSWORD), "{report}");
+    let flavour = scene.server.flavour;
+    let skip = match flavour {
+        Flavour::MariaDb => "skip-slave-start",
+        Flavour::MySql => "skip-replica-start",
+    };
+    let mut options = vec![(skip, "ON")];
+    options.extend(gtids(flavour));
+    let name = datadir.file_name().unwrap().to_str().unwrap();
+    let server = Server::on(flavour, datadir, &scene.lab.path(&format!("{name}-run")), &options);
+    let file = report["replica"]["file"].as_str().unwrap();
+    assert_eq!(file, format!("{}.snapback-replica.sql", text(datadir)));
+    let said = flavour
+        .client_program()
+        .args(["--no-defaults", "-uroot", &format!("--socket={}", text(&server.socket))])
+        .stdin(std::fs::File::open(file).unwrap())
+        .output()
+        .unwrap();
+    assert!(said.status.success(), "{file}: {}", both(&said));
+    let id: u64 = server.one("SELECT @@server_id");
+    assert_eq!(report["replica"]["server_id"], id);
+    (server, report)
+}
+
+/// Waits until the replica has what the source has. The source's writers are at rest.
+fn assert_catches_up(source: &Server, replica: &Server, what: &str) {
+    let wanted = source.checksums(load::SCHEMA);
+    let begun = Instant::now();
+    while replica.checksums(load::SCHEMA) != wanted {
+        let (statement, column) = match source.flavour {
+            Flavour::MariaDb => ("SHOW SLAVE STATUS", "Last_Error"),
+            Flavour::MySql => ("SHOW REPLICA STATUS", "Last_Error"),
+        };
+        use mysql::prelude::Queryable;
+        let row: mysql::Row = replica.connect().query_first(statement).unwrap().unwrap();
+        let (error, io): (String, String) = (row.get(column).unwrap(), row.get("Last_IO_Error").unwrap());
+        let late = begun.elapsed() > Duration::from_secs(120);
+        assert!(error.is_empty() && !late, "{what}: {error} {io}\n{}", replica.log());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+fn gtids(flavour: Flavour) -> Vec<(&'static str, &'static str)> {
+    match flavour {
+        Flavour::MariaDb => vec![("log-slave-updates", "ON"), ("gtid-strict-mode", "ON")],
+        // Workers that commit in order meet a global read lock halfway (finding `applier-in-order`).
+        Flavour::MySql => vec![
+            ("gtid-mode", "ON"),
+            ("enforce-gtid-consistency", "ON"),
+            ("replica-parallel-workers", "1"),
+        ],
+    }
+}
+
+fn prove(flavour: Flavour) {
+    let Some(scene) = Scene::new(flavour, &gtids(flavour), true, "") else {
+        return;
+    };
+    let quoted = PASSWORD.replace('\'', "''");
+    scene
+        .server
+        .exec(&format!("CREATE USER repl@'127.0.0.1' IDENTIFIED BY '{quoted}'"));
+    scene.server.exec("GRANT REPLICATION SLAVE ON *.* TO repl@'127.0.0.1'");
+    let source = format!("127.0.0.1:{}", scene.server.port);
+    let of_source = ["--replica-of", source.as_str()];
+
+    // A backup of the source, taken under load, seeds by GTIDs and by position.
+    let load = scene.start_load();
+    scene.tool.json(&["backup"]);
+    let volume = scene.lab.storage.volume("second");
+    let (second, report) = seed(&scene.tool, &scene, &volume.join("data"), &of_source);
+    assert_eq!(
+        (&report["replica"]["by"], &report["replica"]["coordinates"]),
+        (&"gtid".into(), &"own".into())
+    );
+    let by_position = [&of_source[..], &["--replica-by", "position"]].concat();
+    let (third, _) = seed(&scene.tool, &scene, &scene.lab.path("third"), &by_position);
+    load.stop();
+    assert_catches_up(&scene.server, &second, "by GTIDs");
+    assert_catches_up(&scene.server, &third, "by position");
+    drop(third);
+
+    // A backup of the replica, taken while it applies, seeds one of its source and one of its own.
+    let dir = scene.lab.path("of-second");
+    std::fs::create_dir(&dir).unwrap();
+    // MySQL says of an applier's thread how far it lags behind its source, and on a slow machine the guard takes that for a long statement's age.
+    let tool = Tool::new(&dir, &second, "lock:\n  blocker_age: 1h\n");
+    let load = scene.start_load();
+    tool.json(&["backup"]);
+    let (sibling, report) = seed(&tool, &scene, &scene.lab.path("sibling"), &of_source);
+    assert_eq!(report["replica"]["coordinates"], "source");
+    let itself = format!("127.0.0.1:{}", second.port);
+    let unclear = tool.run(&[
+        "restore",
+        "latest",
+        "--datadir",
+        &text(&scene.lab.path("no")),
+        "--replica-of",
+        &itself,
+    ]);
+    assert_eq!(unclear.status.code(), Some(2), "{}", both(&unclear));
+    let own = ["--replica-of", itself.as_str(), "--replica-coordinates", "own"];
+    let (child, _) = seed(&tool, &scene, &scene.lab.path("child"), &own);
+    load.stop();
+    assert_catches_up(&scene.server, &sibling, "a replica's backup, of its source");
+    assert_catches_up(&scene.server, &child, "a replica's backup, of itself");
+    load::proven(&child.socket, scene.mariadb(), true, THREADS);
+}
+
+#[test]
+fn mariadb_replicas_are_seeded_from_a_source_and_from_a_replica() {
+    prove(Flavour::MariaDb);
+}
+
+#[test]
+fn mysql_replicas_are_seeded_from_a_source_and_from_a_replica() {
+    prove(Flavour::MySql);
+}
