@@ -12,6 +12,9 @@ use crate::setting::Scene;
 /// Seconds between two attempts for the lock.
 const PAUSE: u64 = 20;
 
+/// With the whole of the vendor's command under the lock, which takes long on a slow machine.
+const SLOW: [&str; 4] = ["--json", "backup", "--hold-limit", "10m"];
+
 fn scene() -> Option<Scene> {
     (Kind::chosen() != Kind::Btrfs)
         .then(|| Scene::new(Flavour::MariaDb, &[], false, &format!("lock: {{backoff: {PAUSE}s}}\n")))
@@ -180,7 +183,7 @@ fn lock_late(scene: &Scene) {
 
 /// As with Yama's ptrace_scope 3, which cannot be taken back before a reboot.
 fn calls_that_cannot_be_read(scene: &Scene) {
-    let output = scene.tool.with_failpoint("lvm.unreadable=error", &["--json", "backup"]);
+    let output = scene.tool.with_failpoint("lvm.unreadable=error", &SLOW);
     assert!(matches!(output.status.code(), Some(0 | 5)), "{}", both(&output));
     let backup: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(backup["warnings"].to_string().contains("no-brink"), "{backup}");
@@ -211,9 +214,7 @@ fn children(of: u32) -> Vec<(u32, String)> {
 fn kernel_that_cannot_hold_it(scene: &Scene) {
     let load = scene.start_load();
     let before = load.acknowledged();
-    let output = scene
-        .tool
-        .with_failpoint("brink.unsupported=error", &["--json", "backup"]);
+    let output = scene.tool.with_failpoint("brink.unsupported=error", &SLOW);
     load.stop();
     assert!(matches!(output.status.code(), Some(0 | 5)), "{}", both(&output));
     let backup: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
