@@ -5,7 +5,7 @@ use std::path::Path;
 use super::lost::{DAMAGED, Lost};
 use super::{Destination, Placed, Request, start};
 use crate::database::mysql::place::Place;
-use crate::database::{Flavour, ReplicaChannel};
+use crate::database::{Flavour, PathRole, ReplicaChannel};
 use crate::record::Record;
 use crate::sys::host;
 
@@ -30,6 +30,7 @@ pub(super) fn next_steps(
         let user = host::user_name(uid);
         steps.push(format!("as root: chown -R {user}: {}", datadir.at.display()));
     }
+    steps.extend(placed.iter().filter_map(|placed| in_the_way(record, placed)));
     let mut database = placed.iter().filter(|placed| !is_beside(record, placed));
     let copied = matches!(request.destination, Destination::Datadir(_));
     if database.all(|placed| start::is_same(&placed.at, &placed.original)) {
@@ -102,6 +103,33 @@ fn lost_steps(record: &Record, lost: &Lost) -> Vec<String> {
         );
     }
     steps
+}
+
+/// What was moved aside must not be where the server looks for its own: MySQL opens every tablespace file below its datadir and
+/// `innodb_directories` and refuses two of one number (MySQL manual, "innodb_directories"), and either server takes a directory in its datadir
+/// for a schema.
+fn in_the_way(record: &Record, placed: &Placed) -> Option<String> {
+    let aside = placed.moved_aside.as_deref()?;
+    let searched = record.paths.iter().filter(|path| {
+        let mysql = record
+            .server
+            .as_ref()
+            .is_some_and(|server| server.flavour == Flavour::MySql);
+        match path.role {
+            PathRole::Datadir => true,
+            PathRole::InnodbDirectory | PathRole::Undo | PathRole::SystemTablespace => mysql,
+            _ => false,
+        }
+    });
+    let searched: Vec<&Path> = searched.map(|path| path.path.as_path()).collect();
+    let directory = searched
+        .iter()
+        .find(|path| aside != **path && aside.starts_with(path))?;
+    Some(format!(
+        "before the server is started: move {} out of {}, where it would take it for its own",
+        aside.display(),
+        directory.display()
+    ))
 }
 
 /// Whether a restored tree is no part of the server's.

@@ -116,11 +116,18 @@ fn clean(flavour: Flavour) {
 
     // What a restore in place starts is the live server's: the same paths, links and dictionary as before.
     scene.server.stop();
-    scene.tool.json(&["restore", "latest", "--in-place", "--force"]);
+    let report = scene.tool.json(&["restore", "latest", "--in-place", "--force"]);
+    let told = report["next_steps"].to_string();
     for entry in std::fs::read_dir(&far).unwrap().flatten() {
-        // MySQL looks into every directory here.
-        if text(&entry.path()).contains(".snapback-before-") {
-            run("rm", &["-r", &text(&entry.path())]);
+        // MySQL looks into every directory here, and that is said.
+        let aside = text(&entry.path());
+        if aside.contains(".snapback-before-") {
+            assert_eq!(
+                told.contains(&format!("move {aside} out of")),
+                !scene.mariadb(),
+                "{told}"
+            );
+            run("rm", &["-r", &aside]);
         }
     }
     scene.server.start();

@@ -106,8 +106,7 @@ fn prove(flavour: Flavour) {
     // A backup of the replica, taken while it applies, seeds one of its source and one of its own.
     let dir = scene.lab.path("of-second");
     std::fs::create_dir(&dir).unwrap();
-    // MySQL says of an applier's thread how far it lags behind its source, and on a slow machine the guard takes that for a long statement's age.
-    let tool = Tool::new(&dir, &second, "lock:\n  blocker_age: 1h\n");
+    let tool = Tool::new(&dir, &second, "");
     let load = scene.start_load();
     tool.json(&["backup"]);
     let (sibling, report) = seed(&tool, &scene, &scene.lab.path("sibling"), &of_source);

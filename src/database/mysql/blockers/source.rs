@@ -42,13 +42,15 @@ impl Source {
     }
 }
 
-/// One row per session. Locks come as a list of `object/mode/duration`; trx_locks is the number of InnoDB tables on which the
+/// One row per session. The time of a replica's applier is its lag, and says nothing of its statement: its age is that of the statement
+/// that it executes, else none. Locks come as a list of `object/mode/duration`; trx_locks is the number of InnoDB tables on which the
 /// *running* statement has row locks.
 pub(super) fn statement(dialect: Dialect, source: Source) -> String {
     match source {
         Source::MySqlLocks => "SELECT t.PROCESSLIST_ID AS ID, t.PROCESSLIST_USER AS USER, t.TYPE AS KIND, \
              t.PROCESSLIST_COMMAND AS COMMAND, t.PROCESSLIST_STATE AS STATE, \
-             COALESCE(MAX(IF(s.END_EVENT_ID IS NULL, s.TIMER_WAIT, NULL)) DIV 1000000000, t.PROCESSLIST_TIME * 1000) \
+             COALESCE(MAX(IF(s.END_EVENT_ID IS NULL, s.TIMER_WAIT, NULL)) DIV 1000000000, \
+             IF(t.NAME LIKE 'thread/sql/replica%' OR t.NAME LIKE 'thread/sql/slave%', 0, t.PROCESSLIST_TIME * 1000)) \
              AS AGE_MS, MAX(s.EVENT_ID) AS STATEMENT, \
              GROUP_CONCAT(DISTINCT CONCAT_WS('/', m.OBJECT_TYPE, m.LOCK_TYPE, m.LOCK_DURATION)) AS LOCKS \
              FROM performance_schema.metadata_locks m \
@@ -56,7 +58,7 @@ pub(super) fn statement(dialect: Dialect, source: Source) -> String {
              LEFT JOIN performance_schema.events_statements_current s ON s.THREAD_ID = t.THREAD_ID \
              WHERE m.LOCK_STATUS = 'GRANTED' AND t.PROCESSLIST_ID <> CONNECTION_ID() \
              GROUP BY t.THREAD_ID, t.PROCESSLIST_ID, t.PROCESSLIST_USER, t.TYPE, t.PROCESSLIST_COMMAND, \
-             t.PROCESSLIST_STATE, t.PROCESSLIST_TIME"
+             t.PROCESSLIST_STATE, t.PROCESSLIST_TIME, t.NAME"
             .to_owned(),
         Source::MariaDbLocks => mariadb_locks(
             "SELECT t.PROCESSLIST_ID AS ID, \
