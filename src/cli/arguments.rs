@@ -381,6 +381,8 @@ pub(super) struct Restore {
     pub replica: super::replica::ReplicaArguments,
     #[command(flatten)]
     pub replay: super::replay::ReplayArguments,
+    #[command(flatten)]
+    pub scratch: super::dump::ScratchArguments,
 }
 
 #[derive(Debug, Args)]

@@ -13,14 +13,11 @@ use crate::{Error, Result};
 #[command(next_help_heading = "Point in time")]
 pub(super) struct ReplayArguments {
     /// Replay the archived binary logs up to and with: a time, FILE:POS, a GTID, or `end`
-    #[arg(long, value_name = "POINT", conflicts_with_all = ["target", "in_place", "include", "keep_going", "replica_of", "until_before"])]
+    #[arg(long, value_name = "POINT", conflicts_with_all = ["target", "in_place", "into_server", "include", "keep_going", "replica_of", "until_before"])]
     pub until: Option<String>,
     /// The same, up to and without: the transaction at FILE:POS, with this GTID, or of this second
-    #[arg(long, value_name = "POINT", conflicts_with_all = ["target", "in_place", "include", "keep_going", "replica_of"])]
+    #[arg(long, value_name = "POINT", conflicts_with_all = ["target", "in_place", "into_server", "include", "keep_going", "replica_of"])]
     pub until_before: Option<String>,
-    /// The server program for the replay [default: the live server's, or an installed one of the same series]
-    #[arg(long, value_name = "PATH")]
-    pub mysqld: Option<std::path::PathBuf>,
 }
 
 impl ReplayArguments {
@@ -46,9 +43,7 @@ pub(super) fn run(
     repository: &Repository,
     context: &Context<'_>,
 ) -> Result<Exit> {
-    if let Some(program) = &arguments.replay.mysqld {
-        config.scratch.mysqld = Some(absolute(program)?);
-    }
+    arguments.scratch.apply(&mut config)?;
     let whose = context.whose(&config, arguments.host.as_ref());
     let id = match arguments.id.as_str() {
         "latest" => None,

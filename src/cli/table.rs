@@ -26,8 +26,6 @@ pub(super) struct TableArguments {
     /// Under this name: SCHEMA.TABLE, or SCHEMA with --schema [default: as it was]
     #[arg(long = "as", value_name = "NAME", requires = "into_server")]
     pub new_name: Option<String>,
-    #[command(flatten)]
-    pub scratch: super::dump::ScratchArguments,
 }
 
 pub(super) fn run(
@@ -53,7 +51,7 @@ pub(super) fn run(
         },
         (None, None) => return Err(Error::usage("--into-server goes with --table or --schema")),
     };
-    wanted.scratch.apply(&mut config)?;
+    arguments.scratch.apply(&mut config)?;
     let request = Request {
         what,
         socket: absolute(socket)?,
