@@ -6,6 +6,7 @@
 //! | `lvm-xfs` | a logical volume | one of another group |
 //! | `zfs`, `btrfs` | a dataset, a subvolume | a logical volume |
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -101,17 +102,20 @@ impl Two {
         let heavy = Heavy::start(&self.scene.server);
         let before = load.acknowledged();
         let failpoints = format!("barrier.anchor-fixed=sleep:{APART};{failpoints}");
-        let output = self
+        let mut tool = self
             .scene
             .tool
-            .spawn(&failpoints, &["--json", "backup", "--lock", strategy])
-            .wait_with_output()
-            .unwrap();
+            .spawn(&failpoints, &["--json", "backup", "--lock", strategy]);
+        let mut lines = BufReader::new(tool.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let mut said: Vec<String> = lines.by_ref().take_while(|line| line != "copy").collect();
+        // What is written from here on is not in the backup, and all of it would be replayed.
         heavy.stop();
         load.stop();
+        said.extend(lines);
+        let output = tool.wait_with_output().unwrap();
         self.scene.server.exec("SET GLOBAL innodb_max_dirty_pages_pct=90");
         // 5: with warnings, of a filling snapshot for one.
-        assert!(matches!(output.status.code(), Some(0 | 5)), "{}", both(&output));
+        assert!(matches!(output.status.code(), Some(0 | 5)), "{}", said.join("\n"));
         (serde_json::from_slice(&output.stdout).unwrap(), before)
     }
 
