@@ -10,7 +10,7 @@ use std::time::Duration;
 
 const VARIABLE: &str = "innodb_flush_log_at_trx_commit";
 
-/// What `FLUSH ... ENGINE LOGS` is needed for: rows committed while the setting was 0.
+/// Writes out what was committed without a flush: rows while the setting was 0, and MariaDB's sequences whatever it is.
 pub const FLUSH_ENGINE_LOGS: &str = "FLUSH NO_WRITE_TO_BINLOG ENGINE LOGS";
 
 /// Raises the setting from 0 to 1. The journal has the old value before the server changes.
