@@ -1,6 +1,6 @@
 //! The recorded position is exact: for each server, lock strategy and durability, over several rounds (SNAPBACK_TEST_ROUNDS, 2 by default).
 
-use crate::common::{Flavour, Server};
+use crate::common::{Flavour, Server, both};
 use crate::setting::Scene;
 
 fn rounds() -> usize {
@@ -74,4 +74,24 @@ fn mysql_instance() {
 #[test]
 fn mysql_lockless() {
     prove(Flavour::MySql, "lockless", true, &[1]);
+}
+
+/// MariaDB commits a sequence's row without a flush, whatever the durability.
+#[test]
+fn a_sequence_that_was_made_just_before_is_whole_or_the_run_is_refused() {
+    let Some(scene) = Scene::new(Flavour::MariaDb, &[("sync-binlog", "1")], true, "") else {
+        return;
+    };
+    scene.server.exec("CREATE SEQUENCE ledger.numbers START WITH 7");
+    let refused = both(&scene.tool.run(&["backup", "--lock", "lockless"]));
+    assert!(refused.contains("1 sequences"), "{refused}");
+    for (round, strategy) in ["backup-stage", "ftwrl"].into_iter().enumerate() {
+        scene
+            .server
+            .exec("CREATE OR REPLACE SEQUENCE ledger.numbers START WITH 7");
+        let backup = scene.tool.json(&["backup", "--lock", strategy]);
+        let restored = scene.restore(backup["id"].as_str().unwrap(), &format!("copy-{round}"));
+        let next: u64 = restored.one("SELECT next_not_cached_value FROM ledger.numbers");
+        assert_eq!(next, 7, "{strategy}");
+    }
 }

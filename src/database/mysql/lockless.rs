@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use super::facts::Variables;
 use super::flavour::Dialect;
-use crate::database::{ServerFacts, Strategy};
+use super::session::Session;
+use crate::database::{Result, ServerFacts, Strategy};
 use crate::finding::Finding;
 
 /// A precondition that does not hold, and what would make it hold.
@@ -17,8 +18,28 @@ pub struct Unmet {
     remedy: &'static str,
 }
 
+/// How many sequences there are: the tables that InnoDB never rolls back.
+///
+/// # Errors
+/// The server cannot be asked.
+pub fn sequences(session: &mut Session, dialect: Dialect) -> Result<u64> {
+    if !dialect.is_mariadb() {
+        return Ok(0);
+    }
+    // DICT_TF_MASK_NO_ROLLBACK in MariaDB's dict0mem.h: both bits.
+    let counted =
+        session.value("SELECT COUNT(*) FROM information_schema.INNODB_SYS_TABLES WHERE (FLAG & 12288) = 12288")?;
+    Ok(counted.and_then(|count| count.parse().ok()).unwrap_or(0))
+}
+
 /// Everything that forbids a snapshot without a lock from having an exact position.
-pub fn unmet(facts: &ServerFacts, variables: &Variables, dialect: Dialect, other_engines: &[PathBuf]) -> Vec<Unmet> {
+pub fn unmet(
+    facts: &ServerFacts,
+    variables: &Variables,
+    dialect: Dialect,
+    other_engines: &[PathBuf],
+    sequences: u64,
+) -> Vec<Unmet> {
     let mut unmet = Vec::new();
     let mut need = |holds: bool, what: String, remedy| {
         if !holds {
@@ -60,6 +81,12 @@ pub fn unmet(facts: &ServerFacts, variables: &Variables, dialect: Dialect, other
             )
         }),
         "ALTER TABLE ... ENGINE = InnoDB",
+    );
+    // Under a lock the redo log is flushed for them.
+    need(
+        sequences == 0,
+        format!("{sequences} sequences are written without a flush, and may be older than the binary log"),
+        "use a locking strategy",
     );
     let unchecked = variables
         .get("binlog_checksum")
@@ -129,6 +156,10 @@ mod tests {
     use crate::database::Flavour;
 
     fn judge(pairs: &[(&str, &str)], other: &[PathBuf]) -> Vec<String> {
+        judge_with(pairs, other, 0)
+    }
+
+    fn judge_with(pairs: &[(&str, &str)], other: &[PathBuf], sequences: u64) -> Vec<String> {
         let mut all = vec![("version", "9.7.4"), ("datadir", "/nonexistent")];
         all.extend(pairs);
         let variables = Variables::of(&all);
@@ -137,7 +168,7 @@ mod tests {
             flavour: facts.flavour,
             version: facts.version_number,
         };
-        unmet(&facts, &variables, dialect, other)
+        unmet(&facts, &variables, dialect, other, sequences)
             .into_iter()
             .map(|unmet| unmet.what)
             .collect()
@@ -167,6 +198,7 @@ mod tests {
             assert!(unmet[0].contains(expected), "{unmet:?}");
         }
         assert!(judge(&good, &["/d/m.MYD".into()])[0].contains("/d/m.MYD"));
+        assert!(judge_with(&good, &[], 2)[0].contains("2 sequences"));
         let mut mariadb = good.to_vec();
         mariadb.push(("version", "10.3.39-MariaDB"));
         assert!(judge(&mariadb, &[]).is_empty());

@@ -279,7 +279,17 @@ impl Database for Server {
         self.other_engines = Some(!footprint.other_engines.is_empty());
         findings.extend(footprint.findings);
         findings.extend(self.exactness(&plan).finding);
-        let unmet = lockless::unmet(&self.facts, &self.variables, self.dialect, &footprint.other_engines);
+        let sequences = match may_look {
+            true => lockless::sequences(&mut self.admin, self.dialect)?,
+            false => 0,
+        };
+        let unmet = lockless::unmet(
+            &self.facts,
+            &self.variables,
+            self.dialect,
+            &footprint.other_engines,
+            sequences,
+        );
         let reader = Reader::prepare(&mut self.admin, self.dialect, &self.facts)?;
         findings.extend(lockless::findings(
             plan.strategy,
