@@ -24,6 +24,9 @@ use crate::setting::{ROWS, Scene};
 /// Between the first snapshot and the others, in ms: long enough for background writes to matter.
 const APART: u64 = 2500;
 
+/// A slow machine takes its time for a whole command under the freeze; what is proved does not hang on it.
+const PATIENT: &str = "lock: {hold_limit: 2m}\n";
+
 /// What has not happened by then does not happen: far above what a slow machine takes, far below an hour.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -224,7 +227,7 @@ fn rounds() -> usize {
 
 #[test]
 fn data_and_logs_on_two_volumes_agree_to_the_transaction() {
-    let Some(two) = Two::new("") else { return };
+    let Some(two) = Two::new(PATIENT) else { return };
     let output = two.scene.tool.run(&["check"]);
     assert!(both(&output).contains("will be frozen"), "{}", both(&output));
     for round in 0..rounds() {
@@ -248,7 +251,7 @@ fn data_and_logs_on_two_volumes_agree_to_the_transaction() {
 /// The test above can fail: without the freeze the same sequence loses rows, or the server does not even start.
 #[test]
 fn without_the_barrier_the_loss_is_seen() {
-    let Some(two) = Two::new("") else { return };
+    let Some(two) = Two::new(PATIENT) else { return };
     for round in 0..3 {
         let (backup, before) = two.back_up("lockless", "barrier.unguarded=error");
         if !two.is_exact(&backup, &before, &format!("torn-{round}")) {
