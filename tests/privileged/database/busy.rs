@@ -15,6 +15,19 @@ const LOCK_TABLES: &str = "LOCK TABLES t.i WRITE";
 const LOCK_READ: &str = "LOCK TABLES t.i READ";
 const HANDLER: &str = "HANDLER t.i OPEN";
 
+/// What a slow machine may add. Without a bound it would be the time that the statement in the way takes, or for ever.
+const NOISE: Duration = Duration::from_secs(8);
+
+/// How many statements so far asked for a lock or flushed tables, of anybody.
+fn locks_asked_for(server: &TestServer) -> u64 {
+    use mysql::prelude::Queryable;
+    let rows: Vec<(String, u64)> = server
+        .client()
+        .query("SHOW GLOBAL STATUS WHERE Variable_name IN ('Com_flush', 'Com_backup', 'Com_lock_instance', 'Com_lock_instance_for_backup')")
+        .unwrap();
+    rows.iter().map(|(_, count)| count).sum()
+}
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Expect {
     /// The lock is had at once.
@@ -40,6 +53,7 @@ fn judge(server: &TestServer, strategy: Strategy, statement: &'static str, expec
     std::thread::sleep(Duration::from_millis(50));
     load.longest();
     let mut database = server.connect();
+    let asked = locks_asked_for(server);
     let run = Run::new();
     let begun = Instant::now();
     let outcome = run.quiesce(&mut database, &plan(strategy));
@@ -48,27 +62,19 @@ fn judge(server: &TestServer, strategy: Strategy, statement: &'static str, expec
         outcome.map(|held| held.release().map(|released| released.exact)),
     );
     let longest = load.longest();
+    let asked = locks_asked_for(server) - asked;
     println!("{case}: {took:?}, longest commit {longest:?}, {result:?}");
     match (expect, &result) {
-        (Expect::Free, Ok(Ok(true))) => assert!(
-            longest < Duration::from_millis(1500),
-            "{case}: a commit took {longest:?}"
-        ),
+        (Expect::Free, Ok(Ok(true))) => assert!(asked > 0, "{case}: no lock was asked for"),
         (Expect::Seen, Err(snapback::Error::Database(Error::Busy { .. }))) => {
-            assert!(
-                longest < Duration::from_millis(400),
-                "{case}: a commit took {longest:?}"
-            );
+            assert_eq!(asked, 0, "{case}: a lock was asked for");
         }
         (Expect::Bounded, Err(snapback::Error::Database(Error::Busy { .. }))) => {
             assert!(
-                longest < limits().acquire_timeout + Duration::from_millis(1500),
+                longest < limits().acquire_timeout + NOISE,
                 "{case}: a commit took {longest:?}"
             );
-            assert!(
-                took < limits().acquire_timeout + Duration::from_secs(3),
-                "{case}: it took {took:?}"
-            );
+            assert!(took < limits().acquire_timeout + 2 * NOISE, "{case}: it took {took:?}");
         }
         _ => panic!("{case}: expected {expect:?}, got {result:?}"),
     }
@@ -76,10 +82,7 @@ fn judge(server: &TestServer, strategy: Strategy, statement: &'static str, expec
         assert_eq!(error.kind(), snapback::error::Kind::Busy);
     }
     let waited = load.until_commits_go_on();
-    assert!(
-        waited < Duration::from_secs(4),
-        "{case}: the server was stuck for {waited:?}"
-    );
+    assert!(waited < 2 * NOISE, "{case}: the server was stuck for {waited:?}");
     load.stop();
     drop(blocker);
     if let Some(thread) = thread {
