@@ -9,7 +9,7 @@ use crate::drill::space::Space;
 use crate::monitor::Monitor;
 use crate::record::Record;
 use crate::repository::{Backup, Repository};
-use crate::restore::{self, Destination, needs, record_of};
+use crate::restore::{self, needs, record_of};
 use crate::sys::signal::Cancel;
 use crate::units::Id;
 use crate::{Error, Result};
@@ -57,7 +57,11 @@ impl Boot<'_> {
         let binary = scratch::find(self.config.scratch.mysqld.as_deref(), facts)?;
         self.monitor.phase("room");
         // The destination of a survey is never looked at.
-        let needs = needs(self.backup, &self.request(PathBuf::from("/nonexistent")), self.cancel)?;
+        let needs = needs(
+            self.backup,
+            &restore::Request::to_datadir(PathBuf::from("/nonexistent"), self.workers),
+            self.cancel,
+        )?;
         let space = Space::make(self.config, Id::random(), needs)?;
         let done = self.in_space(space.at(), &record, facts, &binary, work);
         // Also after a failure and after a signal; the server is dead by now.
@@ -78,7 +82,7 @@ impl Boot<'_> {
     ) -> Result<T> {
         let (datadir, run) = (at.join("data"), at.join("run"));
         let id = self.backup.manifest().id.to_string();
-        let request = self.request(datadir.clone());
+        let request = restore::Request::to_datadir(datadir.clone(), self.workers);
         let restored = restore::restore(self.repository, &id, &request, self.monitor, self.cancel)?;
         let placed = restored.placed.into_iter();
         let trees: Vec<(PathBuf, PathBuf)> = placed.map(|placed| (placed.original, placed.at)).collect();
@@ -106,16 +110,5 @@ impl Boot<'_> {
             record,
             run: &run,
         })
-    }
-
-    fn request(&self, datadir: PathBuf) -> restore::Request {
-        restore::Request {
-            destination: Destination::Datadir(datadir),
-            include: Vec::new(),
-            force: false,
-            workers: self.workers,
-            keep_uuid: false,
-            keep_going: false,
-        }
     }
 }

@@ -17,7 +17,7 @@ use crate::error::Kind;
 use crate::monitor::Monitor;
 use crate::record::Record;
 use crate::repository::{Backup, Drill, Repository};
-use crate::restore::{self, Destination, needs, record_of};
+use crate::restore::{self, needs, record_of};
 use crate::sys::signal::Cancel;
 use crate::units::Id;
 use crate::{Error, Result};
@@ -110,7 +110,11 @@ impl Running<'_> {
         let mut verdict = self.blank();
         self.monitor.phase("room");
         // The destination of a survey is never looked at.
-        let needs = match needs(self.backup, &self.request(PathBuf::from("/nonexistent")), self.cancel) {
+        let needs = match needs(
+            self.backup,
+            &restore::Request::to_datadir(PathBuf::from("/nonexistent"), self.workers),
+            self.cancel,
+        ) {
             Err(error) if error.kind() == Kind::Damaged => {
                 verdict.fail(Step::Restore, error.to_string());
                 return Ok(verdict);
@@ -152,23 +156,12 @@ impl Running<'_> {
         }
     }
 
-    fn request(&self, datadir: PathBuf) -> restore::Request {
-        restore::Request {
-            destination: Destination::Datadir(datadir),
-            include: Vec::new(),
-            force: false,
-            workers: self.workers,
-            keep_uuid: false,
-            keep_going: false,
-        }
-    }
-
     /// Restore, boot, check, shut down. What the backup is to blame for goes into the verdict.
     fn in_space(&self, at: &Path, verdict: &mut Verdict) -> Result<()> {
         let datadir = at.join("data");
         let begun = Instant::now();
         let id = self.backup.manifest().id.to_string();
-        let request = self.request(datadir.clone());
+        let request = restore::Request::to_datadir(datadir.clone(), self.workers);
         let restored = match restore::restore(self.repository, &id, &request, self.monitor, self.cancel) {
             Err(error) if error.kind() == Kind::Damaged => {
                 verdict.fail(Step::Restore, error.to_string());

@@ -20,7 +20,7 @@ use crate::finding::Finding;
 use crate::monitor::Monitor;
 use crate::record::Record;
 use crate::repository::{Backup, Repository};
-use crate::restore::{self, Destination, Needs, record_of};
+use crate::restore::{self, Needs, record_of};
 use crate::sys::command::Program;
 use crate::sys::pipeline::{self, Stage};
 use crate::sys::signal::Cancel;
@@ -255,12 +255,8 @@ pub fn in_space<T>(config: &Config, bytes: u64, work: impl FnOnce(&Path) -> Resu
 /// What a plan asks to restore.
 pub fn request(datadir: PathBuf, workers: usize, keep_uuid: bool) -> restore::Request {
     restore::Request {
-        destination: Destination::Datadir(datadir),
-        include: Vec::new(),
-        force: false,
-        workers,
         keep_uuid,
-        keep_going: false,
+        ..restore::Request::to_datadir(datadir, workers)
     }
 }
 

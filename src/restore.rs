@@ -59,6 +59,20 @@ pub struct Request {
     pub keep_going: bool,
 }
 
+impl Request {
+    /// All of a backup, whole, to a datadir for a server of its own.
+    pub fn to_datadir(datadir: PathBuf, workers: usize) -> Request {
+        Request {
+            destination: Destination::Datadir(datadir),
+            include: Vec::new(),
+            force: false,
+            workers,
+            keep_uuid: false,
+            keep_going: false,
+        }
+    }
+}
+
 /// A tree that was restored.
 #[derive(Debug, Clone, Serialize)]
 pub struct Placed {

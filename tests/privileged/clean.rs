@@ -1,10 +1,9 @@
 //! Level `clean`: what is copied was recovered, checked and shut down by a private server; it starts without any recovery, and is exact.
 
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::common::server::mysql_prefix;
 use crate::common::{Flavour, Server, both, run, text};
 use crate::setting::Scene;
 
@@ -12,20 +11,7 @@ const CLEAN: [&str; 3] = ["backup", "--consistency", "clean"];
 
 /// With a directory outside of the datadir that holds tables.
 fn scene(flavour: Flavour) -> Option<(Scene, PathBuf)> {
-    let program = match flavour {
-        Flavour::MariaDb => String::new(),
-        // The running program is the loader; its wrapper has to be named.
-        Flavour::MySql => format!("  mysqld: {}\n", text(&mysql_prefix().join("bin/mysqld97"))),
-    };
-    let mut scene = Scene::new(flavour, &[], false, "")?;
-    let scratch = scene.lab.path("scratch");
-    std::fs::create_dir(&scratch).unwrap();
-    for directory in [&scratch, scene.lab.dir.path()] {
-        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755)).unwrap();
-    }
-    let yaml = std::fs::read_to_string(&scene.tool.config).unwrap();
-    let yaml = format!("{yaml}scratch:\n  dir: {}\n{program}", text(&scratch));
-    std::fs::write(&scene.tool.config, yaml).unwrap();
+    let (mut scene, _) = Scene::with_scratch(flavour)?;
     let far = scene.server.datadir.with_file_name("far");
     std::fs::create_dir(&far).unwrap();
     scene.server.stop();

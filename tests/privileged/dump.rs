@@ -1,14 +1,14 @@
 //! Logical dumps of a backup: everything of it arrives in an empty server, nothing of the live one is asked, and what is cut does not look whole.
 
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use mysql::prelude::Queryable;
 use rustix::process::Signal;
 
-use crate::common::server::{mysql_prefix, signal};
+use crate::common::server::signal;
 use crate::common::{Flavour, Server, both, load, text};
 use crate::setting::Scene;
 
@@ -17,20 +17,7 @@ const NAMES: &[(&str, &str)] = &[("skip-name-resolve", "0")];
 const KINDS: &str = "kin`ds.x";
 
 fn scene(flavour: Flavour) -> Option<(Scene, PathBuf)> {
-    let program = match flavour {
-        Flavour::MariaDb => String::new(),
-        // A wrapper, beside which the dump tool's wrapper is found.
-        Flavour::MySql => format!("  mysqld: {}\n", text(&mysql_prefix().join("bin/mysqld97"))),
-    };
-    let mut scene = Scene::new(flavour, &[], false, "")?;
-    // One that every user can come to, as /var/tmp.
-    let scratch = scene.lab.path("scratch");
-    std::fs::create_dir(&scratch).unwrap();
-    for directory in [&scratch, scene.lab.dir.path()] {
-        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755)).unwrap();
-    }
-    let mut config = std::fs::File::options().append(true).open(&scene.tool.config).unwrap();
-    write!(config, "scratch:\n  dir: {}\n{program}", text(&scratch)).unwrap();
+    let (mut scene, scratch) = Scene::with_scratch(flavour)?;
     if flavour == Flavour::MariaDb {
         scene.server.stop();
         let (datadir, work) = (scene.server.datadir.clone(), scene.lab.path("run"));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::common::server::mysql_prefix;
 use crate::common::{Flavour, Lab, Load, Server, Tool, load, text};
 
 pub struct Scene {
@@ -36,6 +37,26 @@ impl Scene {
             lab,
             only_innodb,
         })
+    }
+
+    /// With scratch space that every user can come to, as /var/tmp.
+    pub fn with_scratch(flavour: Flavour) -> Option<(Scene, PathBuf)> {
+        use std::os::unix::fs::PermissionsExt;
+        let program = match flavour {
+            Flavour::MariaDb => String::new(),
+            // The running program is the loader; its wrapper has to be named, and has the tools' wrappers beside it.
+            Flavour::MySql => format!("  mysqld: {}\n", text(&mysql_prefix().join("bin/mysqld97"))),
+        };
+        let scene = Scene::new(flavour, &[], false, "")?;
+        let scratch = scene.lab.path("scratch");
+        std::fs::create_dir(&scratch).unwrap();
+        for directory in [&scratch, scene.lab.dir.path()] {
+            std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let yaml = std::fs::read_to_string(&scene.tool.config).unwrap();
+        let yaml = format!("{yaml}scratch:\n  dir: {}\n{program}", text(&scratch));
+        std::fs::write(&scene.tool.config, yaml).unwrap();
+        Some((scene, scratch))
     }
 
     pub fn mariadb(&self) -> bool {
