@@ -2,7 +2,10 @@
 # shellcheck shell=bash
 
 export SNAPBACK_CACHE="${SNAPBACK_CACHE:-/var/cache/snapback-lab}"
-export PATH="$SNAPBACK_CACHE/bin:/root/.cargo/bin:${HOME:-/root}/.cargo/bin:$PATH:/usr/sbin:/sbin"
+# What `packages` installs where the distribution's Rust is too old comes first.
+# shellcheck disable=SC2034
+RUST=1.95.0
+export PATH="$SNAPBACK_CACHE/rust/toolchain/bin:$SNAPBACK_CACHE/bin:/root/.cargo/bin:${HOME:-/root}/.cargo/bin:$PATH:/usr/sbin:/sbin"
 export HOME="${HOME:-/root}"
 
 say() { printf '\n\033[1m== %s\033[0m\n' "$*" >&2; }
