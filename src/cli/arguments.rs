@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{Config, Server};
+use crate::config::{Checksums, Config, Server};
 use crate::units::Bytes;
 use crate::{Error, Result};
 
@@ -105,7 +105,7 @@ pub(super) enum Command {
     Check(Examine),
     /// Take one backup
     #[command(
-        after_help = "Examples:\n  snapback backup\n  snapback backup --lock ftwrl --on-busy fail --tag why=nightly\n  snapback backup --bandwidth 100MB --json | jq .lock.held_us"
+        after_help = "Examples:\n  snapback backup\n  snapback backup --lock ftwrl --on-busy fail --tag why=nightly\n  snapback backup --bandwidth 100MB --json | jq .lock.held_us\n  snapback backup --checksums all"
     )]
     Backup(Backup),
     /// List the backups, oldest first
@@ -249,6 +249,9 @@ pub(super) struct Examine {
     /// What the backup promises
     #[arg(long, value_name = "LEVEL")]
     pub consistency: Option<ConsistencyArgument>,
+    /// Keep checksums of these tables (SCHEMA.TABLE,...), `all` or `none`, read by a private server on a clone of the snapshot
+    #[arg(long, value_name = "TABLES", value_parser = str::parse::<Checksums>)]
+    pub checksums: Option<Checksums>,
     /// How the server is quieted
     #[arg(long, value_name = "STRATEGY")]
     pub lock: Option<StrategyArgument>,
@@ -280,6 +283,9 @@ impl Examine {
         self.server.apply(config);
         if let Some(consistency) = self.consistency {
             config.consistency = consistency.into();
+        }
+        if let Some(checksums) = &self.checksums {
+            config.checksums.clone_from(checksums);
         }
         if let Some(strategy) = self.lock {
             config.lock.strategy = strategy.into();

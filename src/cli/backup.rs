@@ -68,6 +68,7 @@ pub(super) fn as_json(outcome: &Outcome) -> serde_json::Value {
         "position": record.position,
         "replica": record.replica,
         "recovery": record.recovery,
+        "checksums": record.checksums,
         "volumes": record.volumes,
         "roots": record.roots,
         "phases": record.phases,
