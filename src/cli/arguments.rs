@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{Checksums, Config, Server};
+use crate::config::{Config, Server};
 use crate::units::Bytes;
 use crate::{Error, Result};
 
 use super::absolute;
+use super::checksums::ChecksumArguments;
 use super::words::{ConsistencyArgument, FlavourArgument, LevelArgument, OnBusyArgument, StrategyArgument};
 
 const STATUSES: &str = "\
@@ -102,7 +103,7 @@ pub(super) enum Command {
     #[command(
         after_help = "Exit status 1 when something stands in the way, 5 when there are warnings.\n\nExamples:\n  snapback check\n  snapback check --lock lockless\n  snapback check --json | jq .findings"
     )]
-    Check(Examine),
+    Check(super::check::Check),
     /// Take one backup
     #[command(
         after_help = "Examples:\n  snapback backup\n  snapback backup --lock ftwrl --on-busy fail --tag why=nightly\n  snapback backup --bandwidth 100MB --json | jq .lock.held_us\n  snapback backup --checksums all"
@@ -249,9 +250,6 @@ pub(super) struct Examine {
     /// What the backup promises
     #[arg(long, value_name = "LEVEL")]
     pub consistency: Option<ConsistencyArgument>,
-    /// Keep checksums of these tables (SCHEMA.TABLE,...), `all` or `none`, read by a private server on a clone of the snapshot
-    #[arg(long, value_name = "TABLES", value_parser = str::parse::<Checksums>)]
-    pub checksums: Option<Checksums>,
     /// How the server is quieted
     #[arg(long, value_name = "STRATEGY")]
     pub lock: Option<StrategyArgument>,
@@ -284,9 +282,6 @@ impl Examine {
         if let Some(consistency) = self.consistency {
             config.consistency = consistency.into();
         }
-        if let Some(checksums) = &self.checksums {
-            config.checksums.clone_from(checksums);
-        }
         if let Some(strategy) = self.lock {
             config.lock.strategy = strategy.into();
         }
@@ -310,6 +305,8 @@ impl Examine {
 pub(super) struct Backup {
     #[command(flatten)]
     pub examine: Examine,
+    #[command(flatten)]
+    pub checksums: ChecksumArguments,
     /// A tag (may be repeated)
     #[arg(long, value_name = "KEY=VALUE", value_parser = tag)]
     pub tag: Vec<(String, String)>,
