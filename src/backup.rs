@@ -54,7 +54,7 @@ pub fn backup(config: &Config, request: &Request, monitor: &dyn Monitor, cancel:
     let repository = open_repository(config)?;
     let mut run = Run::begin(config, monitor, cancel)?;
     let result = run
-        .phase("detect", |_| examine::examine(config, cancel))
+        .phase("detect", |_| examine::of_backup(config, cancel))
         .and_then(|examined| with_host(&mut run, config, request, &repository, examined));
     ended(&run, result)
 }
@@ -120,9 +120,13 @@ fn with_host(
     let stored = quiet::take_apart(run, &examined, &mut taken)
         .and_then(|()| {
             crate::failpoint!("backup.readable");
-            let recovery = clean::make(run, config, database, &examined, &planned, &mut taken)?;
+            let made = clean::make(run, config, database, &examined, &planned, &mut taken)?;
             let facts = facts::facts(run, &examined, &planned, database, moment, &taken)?;
-            Ok(Record { recovery, ..facts })
+            Ok(Record {
+                recovery: made.recovery,
+                checksums: made.checksums,
+                ..facts
+            })
         })
         .and_then(|facts| {
             let work = store::Work {

@@ -67,7 +67,7 @@ pub struct RepositoryState {
 /// # Errors
 /// The server or the host cannot be examined. Blockers are findings in the plan, not errors.
 pub fn check(config: &Config, cancel: &Cancel) -> Result<Plan> {
-    let mut examined = examine::examine(config, cancel)?;
+    let mut examined = examine::of_backup(config, cancel)?;
     let repository = repository_state(config, &mut examined.findings);
     let kept = held::list(&config.state_dir)?;
     examined.findings.extend(kept.findings);

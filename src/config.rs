@@ -1,9 +1,11 @@
 //! The configuration file: one [`load`](Config::load), strict about keys, with line and column in every error.
 
+mod checksums;
 mod held;
 mod hooks;
 mod service;
 
+pub use checksums::Checksums;
 pub use service::Service;
 
 use std::path::{Path, PathBuf};
@@ -36,6 +38,8 @@ pub struct Config {
     pub server: Option<Server>,
     /// What a backup promises.
     pub consistency: Consistency,
+    /// Tables whose checksums go with a backup.
+    pub checksums: Checksums,
     /// The lock and its limits.
     pub lock: Lock,
     /// Trees beside the database: /etc/mysql, /var/www ...
@@ -187,6 +191,7 @@ impl Default for Config {
             host: None,
             server: Some(Server::default()),
             consistency: Consistency::default(),
+            checksums: Checksums::default(),
             lock: Lock::default(),
             files: Vec::new(),
             exclude: Vec::new(),

@@ -5,12 +5,14 @@
 mod checks;
 mod pick;
 pub(crate) mod space;
+mod sums;
 mod verdict;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::config::Config;
+use crate::database::mysql::scratch::check::Checked;
 use crate::database::mysql::scratch::{self, Binary, Place, Scratch, Wishes};
 use crate::database::{Position, ServerFacts, Strategy};
 use crate::error::Kind;
@@ -26,7 +28,7 @@ pub(crate) use space::Space;
 
 pub use pick::Pick;
 pub use space::remove as remove_space;
-pub use verdict::{BootedBy, Compared, Counts, Named, Outcome, Seconds, Step, Tables, Verdict};
+pub use verdict::{BootedBy, Checksums, Compared, Counts, Named, Outcome, Seconds, Step, Tables, Verdict};
 
 /// Chooses the backup to drill.
 ///
@@ -152,6 +154,7 @@ impl Running<'_> {
             bytes: 0,
             recovery: scratch::Recovery::default(),
             position: None,
+            checksums: None,
             tables: Tables::default(),
         }
     }
@@ -203,10 +206,11 @@ impl Running<'_> {
         self.compare_positions(&server, verdict);
 
         let begun = Instant::now();
-        let checked = self.check(&mut server, place, run);
+        let until = begun + self.config.scratch.check_limit.unsigned();
+        let checked = self.check(&mut server, place, run, until);
         self.monitor.end();
         match checked {
-            Ok(checked) => verdict.judge(checked),
+            Ok(checked) => self.judge(checked, &mut server, until, verdict)?,
             Err(error) if is_verdict(&error) => verdict.fail(Step::Check, error.to_string()),
             Err(error) => return Err(error),
         }
@@ -221,6 +225,24 @@ impl Running<'_> {
                 stopped => stopped?,
             }
             verdict.seconds.shutdown = begun.elapsed().as_secs_f64();
+        }
+        Ok(())
+    }
+
+    /// The tables by their checks and, where the backup has checksums, by those.
+    fn judge(
+        &self,
+        mut checked: Vec<Checked>,
+        server: &mut Scratch,
+        until: Instant,
+        verdict: &mut Verdict,
+    ) -> Result<()> {
+        if let Some(recorded) = &self.record.checksums {
+            let compared = self.compare(recorded, &mut checked, server, until)?;
+            verdict.judge(checked);
+            verdict.take(compared);
+        } else {
+            verdict.judge(checked);
         }
         Ok(())
     }

@@ -20,10 +20,10 @@ use crate::sys::command::{Command, Program};
 use crate::sys::signal::Cancel;
 use crate::units::Id;
 
+pub use crate::database::{TableName, table_name};
 use output::Output;
 pub use output::Target;
 pub(crate) use select::{Part, schema, table};
-pub use select::{TableName, table_name};
 
 /// How long the scratch server may be silent within a statement of ours.
 const PATIENCE: Duration = Duration::from_secs(300);

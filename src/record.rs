@@ -2,6 +2,7 @@
 //!
 //! The repository carries it without looking inside; `show`, `list`, `restore` and machines read it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,9 @@ pub struct Record {
     /// Level `clean`: how the copy was recovered, checked and shut down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<CleanRecord>,
+    /// Checksums of tables, where they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksums: Option<ChecksumRecord>,
     /// Snapshots taken.
     pub volumes: Vec<VolumeRecord>,
     /// Trees in the backup.
@@ -77,6 +81,29 @@ pub struct CleanRecord {
     pub check_seconds: f64,
     /// The slow shutdown, in seconds.
     pub shutdown_seconds: f64,
+}
+
+/// Checksums of tables (`CHECKSUM TABLE ... EXTENDED`), as a private server read them off the snapshot that the backup is of.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ChecksumRecord {
+    /// The server program.
+    pub program: PathBuf,
+    /// Its version, as it says it.
+    pub version: String,
+    /// By schema and table.
+    pub tables: BTreeMap<String, BTreeMap<String, u64>>,
+    /// `SCHEMA.TABLE`: why there is no checksum of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unread: BTreeMap<String, String>,
+    /// Reading them, in seconds.
+    pub seconds: f64,
+}
+
+impl ChecksumRecord {
+    /// How many tables have one.
+    pub fn count(&self) -> usize {
+        self.tables.values().map(BTreeMap::len).sum()
+    }
 }
 
 /// A snapshot that was taken.

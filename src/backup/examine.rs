@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::trees;
 use crate::Result;
-use crate::config::Config;
+use crate::config::{Checksums, Config};
 use crate::database::{self, Consistency, Database, LockLimits, QuiescePlan, Strategy, WrittenPath};
 use crate::detect::{Layout, Mounts, lay_out};
 use crate::finding::{Finding, Severity};
@@ -58,15 +58,21 @@ pub(crate) fn examine(config: &Config, cancel: &Cancel) -> Result<Examined> {
     };
     cancel.check()?;
     let mut examined = on_host(config, quiesce, paths, reason, findings)?;
-    let stand_in_the_way = super::clean::findings(
-        config,
-        database.as_deref(),
-        &examined.layout,
-        &examined.providers,
-        &examined.quiesce,
-    );
-    examined.findings.extend(stand_in_the_way);
+    if examined.quiesce.consistency == Consistency::Clean {
+        let found = super::clean::findings(config, database.as_deref(), &examined, "level `clean`");
+        examined.findings.extend(found);
+    }
     examined.database = database;
+    Ok(examined)
+}
+
+/// The same for a backup, which may be asked for checksums.
+pub(crate) fn of_backup(config: &Config, cancel: &Cancel) -> Result<Examined> {
+    let mut examined = examine(config, cancel)?;
+    if config.checksums != Checksums::None && examined.quiesce.consistency != Consistency::Clean {
+        let found = super::clean::findings(config, examined.database.as_deref(), &examined, "checksums");
+        examined.findings.extend(found);
+    }
     Ok(examined)
 }
 

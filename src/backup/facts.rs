@@ -47,6 +47,7 @@ pub(crate) fn facts(
         replica: moment.coordinates.replica,
         prepared_xa: moment.coordinates.prepared_xa,
         recovery: None,
+        checksums: None,
         volumes: volumes.collect(),
         roots: planned.iter().map(|tree| tree.record.clone()).collect(),
         phases: run.timeline.phases(),

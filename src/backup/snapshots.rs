@@ -268,13 +268,15 @@ pub(crate) struct Readable<'p> {
     pub snapshot: Snapshot,
     /// Where it is mounted, if its provider mounts.
     at: PathBuf,
-    /// The directory of its top.
+    /// The top of what is read: the snapshot's own, or its clone's.
     pub top: PathBuf,
+    /// The snapshot's own.
+    snapshot_top: PathBuf,
     /// The decisive call, in microseconds.
     pub create_us: u64,
     /// Whether it was taken under the lock.
     pub with_database: bool,
-    /// Its writable clone, from which it is read then.
+    /// Its writable clone; while there is one, that is read.
     clone: Option<Snapshot>,
     /// What its health gave to say was said.
     warned: AtomicBool,
@@ -326,6 +328,7 @@ impl<'p> Taken<'p> {
                 snapshot,
                 at: mount_point(run, self.all.len()),
                 top: PathBuf::new(),
+                snapshot_top: PathBuf::new(),
                 create_us,
                 with_database,
                 clone: None,
@@ -341,6 +344,7 @@ impl<'p> Taken<'p> {
             }
             crate::failpoint!("backup.mount", || Error::failed("failpoint"));
             readable.top = readable.provider.mount(&readable.snapshot, &readable.at)?;
+            readable.snapshot_top.clone_from(&readable.top);
         }
         Ok(())
     }
@@ -378,6 +382,21 @@ impl<'p> Taken<'p> {
             readable.clone = Some(planned.clone());
             crate::failpoint!("clean.clone", || Error::failed("failpoint"));
             readable.top = readable.provider.clone_writable(&readable.snapshot, &planned)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the clones; from then on the snapshots are what is read.
+    ///
+    /// # Errors
+    /// One is left; the journal has it.
+    pub fn drop_clones(&mut self, journal: &Journal) -> Result<()> {
+        for readable in &mut self.all {
+            let Some(clone) = readable.clone.clone() else { continue };
+            readable.top.clone_from(&readable.snapshot_top);
+            readable.provider.remove(&clone)?;
+            readable.clone = None;
+            journal.undone(&Made::Snapshot(clone))?;
         }
         Ok(())
     }

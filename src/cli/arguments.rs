@@ -9,6 +9,7 @@ use crate::units::Bytes;
 use crate::{Error, Result};
 
 use super::absolute;
+use super::checksums::ChecksumArguments;
 use super::words::{ConsistencyArgument, FlavourArgument, LevelArgument, OnBusyArgument, StrategyArgument};
 
 const STATUSES: &str = "\
@@ -102,10 +103,10 @@ pub(super) enum Command {
     #[command(
         after_help = "Exit status 1 when something stands in the way, 5 when there are warnings.\n\nExamples:\n  snapback check\n  snapback check --lock lockless\n  snapback check --json | jq .findings"
     )]
-    Check(Examine),
+    Check(super::check::Check),
     /// Take one backup
     #[command(
-        after_help = "Examples:\n  snapback backup\n  snapback backup --lock ftwrl --on-busy fail --tag why=nightly\n  snapback backup --bandwidth 100MB --json | jq .lock.held_us"
+        after_help = "Examples:\n  snapback backup\n  snapback backup --lock ftwrl --on-busy fail --tag why=nightly\n  snapback backup --bandwidth 100MB --json | jq .lock.held_us\n  snapback backup --checksums all"
     )]
     Backup(Backup),
     /// List the backups, oldest first
@@ -304,6 +305,8 @@ impl Examine {
 pub(super) struct Backup {
     #[command(flatten)]
     pub examine: Examine,
+    #[command(flatten)]
+    pub checksums: ChecksumArguments,
     /// A tag (may be repeated)
     #[arg(long, value_name = "KEY=VALUE", value_parser = tag)]
     pub tag: Vec<(String, String)>,

@@ -12,6 +12,7 @@ pub(super) fn run(arguments: &Backup, context: &Context<'_>) -> Result<Exit> {
     config.host = arguments.host.clone().or(config.host);
     config.copy.bandwidth = arguments.bandwidth.or(config.copy.bandwidth);
     config.copy.workers = arguments.workers.unwrap_or(config.copy.workers);
+    arguments.checksums.apply(&mut config);
     arguments.examine.apply(&mut config)?;
     let forgets = arguments.forget || config.retention.after_backup;
     if forgets && config.retention.is_empty() {
@@ -68,6 +69,7 @@ pub(super) fn as_json(outcome: &Outcome) -> serde_json::Value {
         "position": record.position,
         "replica": record.replica,
         "recovery": record.recovery,
+        "checksums": record.checksums,
         "volumes": record.volumes,
         "roots": record.roots,
         "phases": record.phases,

@@ -1,14 +1,27 @@
 //! `snapback check`.
 
+use clap::Args;
+
 use super::arguments::Examine;
+use super::checksums::ChecksumArguments;
 use super::{Context, Exit, output};
 use crate::Result;
 use crate::check::{Plan, check};
 use crate::finding::Severity;
 
-pub(super) fn run(arguments: &Examine, context: &Context<'_>) -> Result<Exit> {
+/// `check`'s flags.
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    #[command(flatten)]
+    examine: Examine,
+    #[command(flatten)]
+    checksums: ChecksumArguments,
+}
+
+pub(super) fn run(arguments: &Check, context: &Context<'_>) -> Result<Exit> {
     let mut config = context.config()?;
-    arguments.apply(&mut config)?;
+    arguments.checksums.apply(&mut config);
+    arguments.examine.apply(&mut config)?;
     let plan = check(&config, context.cancel)?;
     if context.global.json {
         output::json(&plan)?;

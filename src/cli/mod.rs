@@ -5,6 +5,7 @@ mod arguments;
 mod backup;
 mod binlog;
 mod check;
+mod checksums;
 mod cleanup;
 mod completions;
 mod drill;

@@ -10,7 +10,7 @@ use super::{Context, Exit, output, timeline};
 use crate::Result;
 use crate::backup::open_repository;
 use crate::database::Flavour;
-use crate::record::Record;
+use crate::record::{ChecksumRecord, Record};
 use crate::repository::{Backup, EntryKind, Manifest};
 use crate::restore::record_of;
 use crate::units::{Bytes, human_micros};
@@ -122,6 +122,18 @@ pub(super) fn summary(manifest: &Manifest, record: &Record) {
             ),
         );
     }
+    if let Some(set) = &record.checksums {
+        line(
+            "checksums",
+            format!(
+                "of {} tables, read by {} {} in {:.1} s",
+                set.count(),
+                set.program.display(),
+                set.version,
+                set.seconds
+            ),
+        );
+    }
     let copy = &record.copy;
     let rate = if copy.seconds > 0.0 {
         format!(" ({}/s)", Bytes::b((copy.bytes_read as f64 / copy.seconds) as u64))
@@ -162,7 +174,26 @@ pub(super) fn summary(manifest: &Manifest, record: &Record) {
     }
 }
 
+/// Tables whose checksums are printed; `--json` has all.
+const SUMS: usize = 20;
+
+fn checksums(set: &ChecksumRecord) {
+    output::line(output::bold("checksums"));
+    let all = set.tables.iter().flat_map(|(schema, tables)| {
+        let sums = tables.iter();
+        sums.map(move |(table, sum)| vec![format!("{schema}.{table}"), sum.to_string()])
+    });
+    output::line(output::table(&[], all.take(SUMS).collect()));
+    if set.count() > SUMS {
+        output::line(format_args!("and {} more tables", set.count() - SUMS));
+    }
+    for (table, reason) in &set.unread {
+        output::line(format_args!("none of {table}: {reason}"));
+    }
+}
+
 fn details(record: &Record) {
+    record.checksums.iter().for_each(checksums);
     let roots = record
         .roots
         .iter()

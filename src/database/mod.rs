@@ -1,6 +1,9 @@
 //! Databases: what they write where, how they are quieted, and which position they are at.
 
 pub mod mysql;
+mod table_name;
+
+pub use table_name::{TableName, is_own_schema, table_name, table_names};
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

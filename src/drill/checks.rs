@@ -18,9 +18,14 @@ const LISTING: Duration = Duration::from_secs(3600);
 
 impl Running<'_> {
     /// Checks all tables; where a check ends the server, finds out which one it was and goes on with the others on a new one.
-    pub(super) fn check(&self, server: &mut Scratch, place: &Place<'_>, run: &Path) -> Result<Vec<Checked>> {
+    pub(super) fn check(
+        &self,
+        server: &mut Scratch,
+        place: &Place<'_>,
+        run: &Path,
+        until: Instant,
+    ) -> Result<Vec<Checked>> {
         self.monitor.phase("check");
-        let until = Instant::now() + self.config.scratch.check_limit.unsigned();
         let mut session = server.session(LISTING).map_err(crate::Error::from)?;
         let all = check::tables(&mut session).map_err(crate::Error::from)?;
         drop(session);

@@ -66,9 +66,30 @@ pub struct Verdict {
     /// The recorded position and the one that was found, where both can be had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<Compared>,
+    /// How the tables compare with the checksums that the backup has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksums: Option<Checksums>,
     /// The tables.
     #[serde(default)]
     pub tables: Tables,
+}
+
+/// Tables against the checksums that were recorded with the backup. Those that do not agree are among the named tables.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checksums {
+    /// Tables that have a recorded one.
+    pub recorded: u64,
+    /// As recorded.
+    pub agree: u64,
+    /// Other rows than were recorded.
+    pub differ: u64,
+    /// Not there.
+    pub missing: u64,
+    /// Not read: damaged by their checks, or the time was over, or the server ended.
+    pub unread: u64,
+    /// The first few of all that do not agree, as `SCHEMA.TABLE: why`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub named: Vec<String>,
 }
 
 /// A server program.
@@ -221,6 +242,26 @@ impl Verdict {
         if warnings > 0 {
             self.warn(format!("{} with warnings", tables(warnings)));
         }
+    }
+
+    /// Takes what the checksums gave; the tables themselves are judged already.
+    pub fn take(&mut self, compared: Checksums) {
+        let wrong = compared.recorded - compared.agree;
+        if wrong > 0 {
+            let more = match wrong.saturating_sub(compared.named.len() as u64) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            self.fail(
+                Step::Check,
+                format!(
+                    "{} not as the backup's checksums say: {}{more}",
+                    tables(wrong),
+                    compared.named.join(", ")
+                ),
+            );
+        }
+        self.checksums = Some(compared);
     }
 }
 

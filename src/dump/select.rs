@@ -2,52 +2,8 @@
 
 use super::{Request, quoted};
 use crate::database::mysql::session::{Row, Session};
+use crate::database::{TableName, is_own_schema};
 use crate::{Error, Result};
-
-/// Schemas that belong to the server itself.
-pub(crate) const SYSTEM: [&str; 5] = ["mysql", "information_schema", "performance_schema", "sys", "ndbinfo"];
-
-/// A schema and a table in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TableName {
-    /// The schema.
-    pub schema: String,
-    /// The table.
-    pub table: String,
-}
-
-/// `db.table`; names that have dots in backticks.
-pub fn table_name(text: &str) -> std::result::Result<TableName, String> {
-    let wrong = || format!("`{text}` is no table: write SCHEMA.TABLE, with backticks around a name that has a dot");
-    let (schema, rest) = one_name(text).ok_or_else(wrong)?;
-    let (table, rest) = rest.strip_prefix('.').and_then(one_name).ok_or_else(wrong)?;
-    match rest {
-        "" => Ok(TableName { schema, table }),
-        _ => Err(wrong()),
-    }
-}
-
-fn one_name(text: &str) -> Option<(String, &str)> {
-    let Some(inner) = text.strip_prefix('`') else {
-        let end = text.find('.').unwrap_or(text.len());
-        return (end > 0).then(|| (text[..end].to_owned(), &text[end..]));
-    };
-    let mut name = String::new();
-    let mut rest = inner;
-    loop {
-        let end = rest.find('`')?;
-        name.push_str(&rest[..end]);
-        rest = &rest[end + 1..];
-        // Doubled, it is a part of the name.
-        match rest.strip_prefix('`') {
-            Some(more) => {
-                name.push('`');
-                rest = more;
-            }
-            None => return (!name.is_empty()).then_some((name, rest)),
-        }
-    }
-}
 
 /// One call of the dump tool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,20 +22,19 @@ pub(crate) struct Part {
 /// Something is named that is not there, or belongs to the server itself.
 pub(super) fn parts(session: &mut Session, request: &Request) -> Result<Vec<Part>> {
     let there = first_column(session.rows("SELECT schema_name FROM information_schema.schemata ORDER BY schema_name")?);
-    let is_own = |schema: &str| SYSTEM.iter().any(|own| own.eq_ignore_ascii_case(schema));
     let mut parts: Vec<Part> = Vec::new();
     let everything = request.databases.is_empty() && request.tables.is_empty();
-    for schema in there.iter().filter(|schema| everything && !is_own(schema)) {
+    for schema in there.iter().filter(|schema| everything && !is_own_schema(schema)) {
         parts.push(part(session, schema, None)?);
     }
     for schema in &request.databases {
-        refuse(schema, is_own(schema), there.contains(schema), &there)?;
+        refuse(schema, is_own_schema(schema), there.contains(schema), &there)?;
         if !parts.iter().any(|part| part.schema == *schema) {
             parts.push(part(session, schema, None)?);
         }
     }
     for TableName { schema, table } in &request.tables {
-        refuse(schema, is_own(schema), there.contains(schema), &there)?;
+        refuse(schema, is_own_schema(schema), there.contains(schema), &there)?;
         let tables = first_column(session.rows(&format!("SHOW TABLES FROM {}", quoted(schema)))?);
         if !tables.contains(table) {
             return Err(Error::usage(format!("the backup has no table `{table}` in `{schema}`")));
@@ -148,7 +103,7 @@ fn refuse(schema: &str, is_own: bool, is_there: bool, there: &[String]) -> Resul
         let others: Vec<&str> = there
             .iter()
             .map(String::as_str)
-            .filter(|one| !SYSTEM.contains(one))
+            .filter(|one| !is_own_schema(one))
             .collect();
         return Err(Error::usage(format!(
             "the backup has no schema `{schema}`; it has {}",
@@ -160,21 +115,4 @@ fn refuse(schema: &str, is_own: bool, is_there: bool, there: &[String]) -> Resul
 
 fn first_column(rows: Vec<Row>) -> Vec<String> {
     rows.iter().filter_map(|row| row.first().map(str::to_owned)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_tables_are_read_as_sql_does() {
-        let of = |text: &str| table_name(text).map(|name| (name.schema, name.table));
-        let is = |schema: &str, table: &str| Ok((schema.to_owned(), table.to_owned()));
-        assert_eq!(of("shop.orders"), is("shop", "orders"));
-        assert_eq!(of("`a.b`.`c``d`"), is("a.b", "c`d"));
-        assert_eq!(of("shop.`x y`"), is("shop", "x y"));
-        for wrong in ["shop", "shop.", ".orders", "a.b.c", "`a.b", "`a`b.c", ""] {
-            assert!(of(wrong).is_err(), "{wrong}");
-        }
-    }
 }

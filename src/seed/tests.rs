@@ -23,6 +23,7 @@ fn record(flavour: Flavour, gtid: Option<&str>, replica: Vec<ReplicaChannel>) ->
         replica,
         prepared_xa: Vec::new(),
         recovery: None,
+        checksums: None,
         volumes: Vec::new(),
         roots: Vec::new(),
         phases: Vec::new(),

@@ -6,6 +6,7 @@
 mod common;
 
 mod brink;
+mod checksums;
 mod clean;
 mod drill;
 mod dump;

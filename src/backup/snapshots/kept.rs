@@ -67,6 +67,7 @@ impl<'p> Taken<'p> {
             snapshot: one.snapshot.clone(),
             clone: None,
             at,
+            snapshot_top: top.clone(),
             top,
             create_us: 0,
             with_database: one.with_database,

@@ -69,6 +69,9 @@ pub(super) fn details(verdict: &Verdict) {
         );
     }
     tables(verdict);
+    if let Some(sums) = &verdict.checksums {
+        line("checksums", format!("{} of {} as recorded", sums.agree, sums.recorded));
+    }
     for reason in &verdict.reasons {
         let reason = match verdict.result {
             Outcome::Failed => output::red(reason),

@@ -16,6 +16,7 @@ fn record() -> Record {
         replica: Vec::new(),
         prepared_xa: Vec::new(),
         recovery: None,
+        checksums: None,
         volumes: Vec::new(),
         roots: Vec::new(),
         phases: Vec::new(),

@@ -1,14 +1,10 @@
 //! Checks of every table on a scratch server, several at a time. A table whose check ends the server is found out, and the rest is still checked by the next one.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::Scratch;
-use crate::database::mysql::connect::ConnectOptions;
+use super::{Scratch, each, sums};
 use crate::database::mysql::session::{Row, Session};
 use crate::database::{Error, Flavour, Result};
 use crate::monitor::Monitor;
@@ -16,6 +12,9 @@ use crate::sys::signal::Cancel;
 
 /// Engines whose rows lie on other hosts: the scratch server has no network, and they are not in the backup.
 const ELSEWHERE: [&str; 5] = ["FEDERATED", "FEDERATEDX", "SPIDER", "CONNECT", "S3"];
+
+/// What is said of their tables.
+pub(super) const ITS_ROWS_ELSEWHERE: &str = "its rows are on another host, not in the backup";
 
 /// What has no rows of its own. When it does not fit its tables, it does not on the live server either.
 const WITHOUT_ROWS: [&str; 2] = ["VIEW", "MRG_MYISAM"];
@@ -81,7 +80,18 @@ impl Table {
         format!("{}.{}", self.schema, self.name)
     }
 
-    fn quoted(&self) -> String {
+    /// Whether its rows are on another host.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        ELSEWHERE.contains(&self.engine.to_ascii_uppercase().as_str())
+    }
+
+    /// Whether its rows are gone with the live server. Such a table is never opened: the server would write to its binary log, whatever the session says, that it is
+    /// empty, and on MySQL count a transaction that the live one never had.
+    pub fn is_in_memory(&self) -> bool {
+        self.engine.eq_ignore_ascii_case("MEMORY")
+    }
+
+    pub(super) fn quoted(&self) -> String {
         let quote = |name: &str| format!("`{}`", name.replace('`', "``"));
         format!("{}.{}", quote(&self.schema), quote(&self.name))
     }
@@ -119,99 +129,30 @@ pub fn run(
     monitor: &dyn Monitor,
     cancel: &Cancel,
 ) -> crate::Result<Round> {
-    let shared = Shared {
-        queue: Mutex::new(tables.into()),
-        found: Mutex::default(),
-        stop: AtomicBool::new(false),
-        working: AtomicUsize::new(connections.max(1)),
-        flavour: scratch.flavour,
-        limit: until
-            .saturating_duration_since(Instant::now())
-            .max(Duration::from_secs(1)),
-        monitor,
+    let flavour = scratch.flavour;
+    let work = |session: &mut Session, table: &Table| check(session, table, flavour);
+    let round = each::run(scratch, tables, connections, until, (monitor, cancel), work)?;
+    let checked = |(table, (verdict, messages))| Checked {
+        table,
+        verdict,
+        messages,
     };
-    let address = scratch.address().clone();
-    let late = std::thread::scope(|scope| {
-        for _ in 0..connections.max(1) {
-            scope.spawn(|| shared.work(&address));
-        }
-        while shared.working.load(Ordering::SeqCst) > 0 {
-            std::thread::sleep(Duration::from_millis(5));
-            let late = Instant::now() > until;
-            if late || cancel.asked().is_some() {
-                shared.stop.store(true, Ordering::SeqCst);
-                // The checks that run end with it.
-                scratch.kill();
-                return late;
-            }
-        }
-        false
-    });
-    cancel.check()?;
-    let (mut round, queue) = (shared.found(), shared.queue());
-    let mut round = std::mem::take(&mut *round);
-    round.left.extend(queue.iter().cloned());
-    round.late = late;
-    if late {
-        // They are not to blame.
-        round.left.append(&mut round.suspects);
-    }
-    Ok(round)
-}
-
-/// What the connections share.
-struct Shared<'s> {
-    queue: Mutex<VecDeque<Table>>,
-    found: Mutex<Round>,
-    stop: AtomicBool,
-    working: AtomicUsize,
-    flavour: Flavour,
-    limit: Duration,
-    monitor: &'s dyn Monitor,
-}
-
-impl Shared<'_> {
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Table>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn found(&self) -> MutexGuard<'_, Round> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// One connection's work: until the queue is empty, or the server does not answer.
-    fn work(&self, address: &ConnectOptions) {
-        if let Ok(mut session) = super::session(address, self.limit) {
-            while !self.stop.load(Ordering::SeqCst) {
-                let Some(table) = self.queue().pop_front() else { break };
-                match check(&mut session, &table, self.flavour) {
-                    Ok((verdict, messages)) => {
-                        self.found().checked.push(Checked {
-                            table,
-                            verdict,
-                            messages,
-                        });
-                        self.monitor.advance(0, 1);
-                    }
-                    Err(_) => {
-                        self.found().suspects.push(table);
-                        break;
-                    }
-                }
-            }
-        }
-        self.working.fetch_sub(1, Ordering::SeqCst);
-    }
+    Ok(Round {
+        checked: round.done.into_iter().map(checked).collect(),
+        suspects: round.suspects,
+        left: round.left,
+        late: round.late,
+    })
 }
 
 /// Checks one table. An error here means that the connection broke; what the server says is in the verdict.
 fn check(session: &mut Session, table: &Table, flavour: Flavour) -> Result<(Verdict, Vec<String>)> {
     let engine = table.engine.to_ascii_uppercase();
-    if ELSEWHERE.contains(&engine.as_str()) {
-        return Ok((
-            Verdict::Unsupported,
-            vec!["its rows are on another host, not in the backup".to_owned()],
-        ));
+    if table.is_in_memory() {
+        return Ok((Verdict::Unsupported, Vec::new()));
+    }
+    if table.is_elsewhere() {
+        return Ok((Verdict::Unsupported, vec![ITS_ROWS_ELSEWHERE.to_owned()]));
     }
     // MariaDB's InnoDB compares every secondary index with the rows only when asked; MySQL's does what it can anyway. The others check rows, links and keys by default;
     // EXTENDED looks every row up in every index, which takes days on large tables.
@@ -230,18 +171,16 @@ fn check(session: &mut Session, table: &Table, flavour: Flavour) -> Result<(Verd
         .collect();
     let (verdict, messages) = judge(&engine, &said);
     if verdict == Verdict::Unsupported {
-        return Ok(
-            match answer(session.run(&format!("CHECKSUM TABLE {}", table.quoted())))? {
-                Ok(()) => (verdict, messages),
-                Err(said) => (Verdict::Errors, vec![said]),
-            },
-        );
+        return Ok(match sums::sum(session, table)? {
+            Ok(_) => (verdict, messages),
+            Err(said) => (Verdict::Errors, vec![said]),
+        });
     }
     Ok((verdict, messages))
 }
 
 /// The server's own errors are answers; a broken connection is an error.
-fn answer<T>(result: Result<T>) -> Result<std::result::Result<T, String>> {
+pub(super) fn answer<T>(result: Result<T>) -> Result<std::result::Result<T, String>> {
     match result {
         Ok(value) => Ok(Ok(value)),
         Err(Error::Statement { code, reason, .. }) if code != 0 => Ok(Err(reason)),

@@ -10,10 +10,12 @@
 mod binary;
 pub mod check;
 mod client;
+mod each;
 mod links;
 mod log;
 mod options;
 mod prepare;
+pub mod sums;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;

@@ -1,0 +1,175 @@
+//! A private server of the live one's own program, on writable clones of the snapshots. It sees the clones under the names of the originals, and can write nowhere else.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::super::examine::Examined;
+use super::super::run::Run;
+use super::super::snapshots::Taken;
+use super::super::trees::PlannedTree;
+use crate::config::Config;
+use crate::database::ServerFacts;
+use crate::database::mysql::scratch::{self, Binary, Place, Scratch, Wishes};
+use crate::drill::space::Space;
+use crate::record::RootRole;
+use crate::restore::Needs;
+use crate::units::Id;
+use crate::{Error, Result};
+
+/// The server before it is started: its program, and where the clones are.
+pub(super) struct Private<'p> {
+    pub config: &'p Config,
+    facts: &'p ServerFacts,
+    examined: &'p Examined,
+    pub binary: Binary,
+    /// Originals, and where their clones are; the datadir first.
+    clones: Vec<(PathBuf, PathBuf)>,
+    /// The originals under their own names, as the server sees them.
+    named: Vec<(PathBuf, PathBuf)>,
+}
+
+impl<'p> Private<'p> {
+    /// Finds the program and the clones that were made.
+    ///
+    /// # Errors
+    /// There is no such program any more, or something of the server is not on a snapshot.
+    pub fn new(
+        config: &'p Config,
+        facts: &'p ServerFacts,
+        examined: &'p Examined,
+        planned: &[PlannedTree],
+        taken: &Taken<'_>,
+    ) -> Result<Private<'p>> {
+        let clones = clones(planned, examined, taken)?;
+        if clones.is_empty() {
+            return Err(Error::failed(
+                "the datadir is not on a snapshot: there is nothing to recover",
+            ));
+        }
+        let originals = clones.iter().map(|(original, _)| original);
+        let named = originals.map(|original| (original.clone(), original.clone())).collect();
+        Ok(Private {
+            config,
+            facts,
+            examined,
+            binary: same_binary(config, facts)?,
+            clones,
+            named,
+        })
+    }
+
+    /// The clones as a place of their own: where each live path is now.
+    pub fn at_clones(&self) -> Place<'_> {
+        self.place(&self.clones)
+    }
+
+    fn place<'s>(&'s self, trees: &'s [(PathBuf, PathBuf)]) -> Place<'s> {
+        Place {
+            facts: self.facts,
+            paths: &self.examined.paths,
+            datadir: &self.named[0].0,
+            trees,
+        }
+    }
+
+    /// Does some work with a directory for the server's own files, which goes whatever came of it.
+    pub fn with_space<T>(&self, work: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+        let top = &self.clones[0].1;
+        let owner = std::fs::metadata(top).map_err(|error| crate::sys::Error::path("look at", top, error))?;
+        let needs = Needs {
+            bytes: 0,
+            owner: Some((owner.uid(), owner.gid())),
+        };
+        let space = Space::make(self.config, Id::random(), needs)?;
+        let done = work(space.at());
+        let removed = space.remove();
+        match (done, removed) {
+            (Ok(done), removed) => removed.map(|()| done),
+            (Err(error), removed) => Err(error.and_rollback(removed)),
+        }
+    }
+
+    /// Starts it; it has recovered when this returns, and the seconds that it took are returned with it. `kept`: its end writes everything back.
+    pub fn start(&self, run: &mut Run<'_>, space: &Path, kept: bool) -> Result<(Scratch, f64)> {
+        let limits = &self.config.scratch;
+        let wishes = Wishes {
+            memory: limits.memory.as_u64(),
+            connections: self.connections(),
+            boot_limit: limits.boot_limit.unsigned(),
+            options: limits.options.clone(),
+            clean: kept,
+        };
+        let begun = Instant::now();
+        let server = run.phase("recover", |run| {
+            scratch::start_instead(
+                &self.binary,
+                &self.place(&self.named),
+                &self.clones,
+                &space.join("run"),
+                &wishes,
+                run.monitor,
+                run.cancel,
+            )
+        })?;
+        crate::failpoint!("clean.booted");
+        Ok((server, begun.elapsed().as_secs_f64()))
+    }
+
+    /// How many tables are read at the same time.
+    pub fn connections(&self) -> usize {
+        match self.config.scratch.connections {
+            0 => crate::sys::host::processors().min(4),
+            connections => connections,
+        }
+    }
+}
+
+/// The live server's own program, else the one that is configured or found; of the very same version, as the data go back to that server.
+pub(super) fn same_binary(config: &Config, facts: &ServerFacts) -> Result<Binary> {
+    let own = running_program(facts).and_then(|program| scratch::find(Some(&program), facts).ok());
+    let binary = match (&config.scratch.mysqld, own) {
+        (None, Some(own)) => own,
+        (named, _) => scratch::find(named.as_deref(), facts)?,
+    };
+    if binary.version == facts.version_number {
+        return Ok(binary);
+    }
+    Err(Error::failed(format!(
+        "the server runs as {}, and {} is {}: name its program as `scratch.mysqld` (a server that was upgraded must be restarted first)",
+        facts.version,
+        binary.program.path().display(),
+        binary.version_text
+    )))
+}
+
+fn running_program(facts: &ServerFacts) -> Option<PathBuf> {
+    let pid = std::fs::read_to_string(facts.datadir.join(facts.variables.get("pid_file")?)).ok()?;
+    let pid: u32 = pid.trim().parse().ok()?;
+    std::fs::read_link(format!("/proc/{pid}/exe"))
+        .ok()
+        .filter(|program| program.is_file())
+}
+
+/// The server's trees and where their clones are; the datadir first.
+fn clones(planned: &[PlannedTree], examined: &Examined, taken: &Taken<'_>) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let mut clones = Vec::new();
+    for tree in planned.iter().filter(|tree| tree.record.role != RootRole::Files) {
+        // Keys and certificates are read where they are.
+        let Some(volume) = tree.volume.and_then(|volume| examined.layout.volumes.get(volume)) else {
+            continue;
+        };
+        let top = taken.top_of(volume).ok_or_else(|| {
+            Error::failed(format!(
+                "{} is not on a snapshot: there is nothing to recover",
+                tree.record.path.display()
+            ))
+        })?;
+        let at = match tree.relative.as_os_str().is_empty() {
+            true => top,
+            false => top.join(&tree.relative),
+        };
+        clones.push((tree.record.path.clone(), at));
+    }
+    Ok(clones)
+}
