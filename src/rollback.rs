@@ -41,6 +41,8 @@ pub struct Request {
     pub stop_server: bool,
     /// Files on the volumes that do not belong to the set go back as well.
     pub with_files: bool,
+    /// What is live may be given up where there is no room to keep it.
+    pub without_way_back: bool,
 }
 
 /// What was done.
@@ -50,7 +52,7 @@ pub struct Outcome {
     pub plan: Plan,
     /// False for a dry run, or when the person said no.
     pub done: bool,
-    /// The held set with what was live before; its id is the rollback's.
+    /// The held set with what was live before; its id is the rollback's. `None` where nothing was done, or it was not kept.
     pub kept: Option<Id>,
     /// The server's version, if it was started.
     pub server: Option<String>,
@@ -80,7 +82,14 @@ pub fn rollback(
     let mut run = Run::begin(config, monitor, cancel)?;
     let result = begun(config, request, &mut run, confirm);
     match result {
-        Ok(outcome) => {
+        Ok(mut outcome) => {
+            if outcome.done && outcome.plan.uses_up {
+                // What it held is live now.
+                let gone = crate::snapshot::delete(config, outcome.plan.set);
+                let said =
+                    |error| Finding::warning("held", format!("the set that is used up is not removed yet: {error}"));
+                outcome.findings.extend(gone.err().map(said));
+            }
             run.end()?;
             Ok(outcome)
         }
@@ -131,17 +140,18 @@ fn begun(
 /// What is recorded from here on is finished or undone.
 fn exchange(config: &Config, request: &Request, run: &mut Run<'_>, record: Record, plan: Plan) -> Result<Outcome> {
     let id = record.id;
+    let kept = record.swaps.iter().any(|swap| swap.keep);
     record.write(&config.state_dir)?;
     crate::failpoint!("rollback.planned");
     let begun = std::time::Instant::now();
-    let providers = volume::providers(config);
+    let providers = providers(config);
     let mut steps = Steps::new(config, &providers, record, run.monitor);
     let result = forward(config, request, &mut steps, run);
     match result {
         Ok(server) => Ok(Outcome {
             plan,
             done: true,
-            kept: Some(id),
+            kept: kept.then_some(id),
             server,
             down_us: crate::units::micros(begun.elapsed()),
             findings: steps.findings,
@@ -149,7 +159,7 @@ fn exchange(config: &Config, request: &Request, run: &mut Run<'_>, record: Recor
         // From here on only what is finished is whole: the record stays, cleanup goes on.
         Err(error) if steps.is_past_return() => Err(Error::Rollback {
             cause: Box::new(Error::failed(
-                "the volumes are back at the held set, but not all is done".to_owned(),
+                "the volumes go back to the held set, but not all is done".to_owned(),
             )),
             rollback: Box::new(error),
         }),
@@ -194,6 +204,13 @@ fn alone(config: &Config) -> Result<()> {
         ))),
         None => Ok(()),
     }
+}
+
+/// Snapshots that keep what was live are held, and have the size of held ones.
+fn providers(config: &Config) -> Vec<Box<dyn volume::Provider>> {
+    let mut config = config.clone();
+    config.lvm.cow_size = config.lvm.held_cow_size;
+    volume::providers(&config)
 }
 
 /// How the server of a set is seen to run.

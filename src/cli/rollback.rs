@@ -9,8 +9,8 @@ use crate::units::human_micros;
 use crate::{Error, Result};
 
 pub(super) const EXAMPLES: &str = "\
-Shows what will be lost, and asks. What is live now is kept as a held set of its own, so that a rollback can be rolled back. All volumes of the
-set or none: what a killed rollback left is finished or undone by `snapback cleanup`.
+Shows what will be lost, and asks. What is live now is kept as a held set of its own, so that a rollback can be rolled back. On thick LVM the set
+that comes back is used up. All volumes of the set or none: what a killed rollback left is finished or undone by `snapback cleanup`.
 
 Examples:
   snapback snapshot rollback latest --dry-run
@@ -33,6 +33,9 @@ pub(super) struct Rollback {
     /// Files on the volumes that are no part of the set go back as well
     #[arg(long)]
     pub with_files: bool,
+    /// Where there is no room to keep what is live now (thick LVM), give it up: this cannot be rolled back then
+    #[arg(long)]
+    pub without_way_back: bool,
 }
 
 pub(super) fn run(arguments: &Rollback, context: &Context<'_>) -> Result<Exit> {
@@ -47,6 +50,7 @@ pub(super) fn run(arguments: &Rollback, context: &Context<'_>) -> Result<Exit> {
         dry_run: arguments.dry_run,
         stop_server: arguments.stop_server,
         with_files: arguments.with_files,
+        without_way_back: arguments.without_way_back,
     };
     let confirm = |plan: &Plan| {
         if !context.global.json {
@@ -89,7 +93,10 @@ fn show(plan: &Plan) {
     }
     for volume in &plan.volumes {
         output::line(format_args!("  {} <- {}", volume.source, volume.snapshot));
-        output::line(output::dim(format_args!("    what is live is kept as {}", volume.kept)));
+        output::line(output::dim(match &volume.kept {
+            Some(kept) => format!("    what is live is kept as {kept}"),
+            None => "    what is live is not kept: this cannot be rolled back".to_owned(),
+        }));
     }
     output::line(output::bold("what is lost to the server"));
     output::line(match plan.transactions {
@@ -103,6 +110,9 @@ fn show(plan: &Plan) {
         plan.others
             .iter()
             .for_each(|path| output::line(format_args!("    {}", path.display())));
+    }
+    if plan.uses_up {
+        output::line("  the held set itself: its snapshots are merged, and it is gone");
     }
     if !plan.newer.is_empty() {
         let names: Vec<String> = plan.newer.iter().map(|id| id.short()).collect();

@@ -13,9 +13,9 @@ use crate::detect::Mounts;
 use crate::finding::Finding;
 use crate::held::{self, Held};
 use crate::units::Id;
-use crate::volume::Health;
 use crate::volume::rollback::Swap;
-use crate::{Result, sys, volume};
+use crate::volume::{Health, Provider};
+use crate::{Result, sys};
 
 /// The longest list of directories that is shown.
 const SHOWN: usize = 20;
@@ -33,6 +33,8 @@ pub struct Plan {
     pub level: &'static str,
     /// Where its data ends.
     pub position: Option<Position>,
+    /// Whether it is gone afterwards: its snapshots become what is live.
+    pub uses_up: bool,
     /// The volumes that go back.
     pub volumes: Vec<PlannedVolume>,
     /// Transactions in the binary log since; `None` when that cannot be known.
@@ -54,15 +56,15 @@ pub struct PlannedVolume {
     pub source: String,
     /// The held snapshot.
     pub snapshot: String,
-    /// Where its present state is kept.
-    pub kept: String,
+    /// Where its present state is kept; `None` where it is given up.
+    pub kept: Option<String>,
     /// Where it is unmounted and mounted again.
     pub mounts: Vec<PathBuf>,
 }
 
 /// The plan, and the exchanges that it consists of, the datadir's first.
 pub fn plan(config: &Config, request: &Request, set: &Held, run: Id) -> Result<(Plan, Vec<Swap>)> {
-    let providers = volume::providers(config);
+    let providers = super::providers(config);
     let mounts = Mounts::read()?;
     let mut findings = Vec::new();
     if set.deleting {
@@ -104,6 +106,7 @@ pub fn plan(config: &Config, request: &Request, set: &Held, run: Id) -> Result<(
         .iter()
         .find(|placed| placed.role == crate::database::PathRole::Datadir);
     swaps.sort_by_key(|(index, _)| datadir.is_none_or(|datadir| datadir.volume != *index));
+    let uses_up = arrange(request, &providers, &mut swaps, &mut findings)?;
     findings.extend(own_places(config, set, &swaps, &mounts));
     findings.extend(mounted_inside(&swaps, &mounts));
     let server = server_of(set);
@@ -130,6 +133,7 @@ pub fn plan(config: &Config, request: &Request, set: &Held, run: Id) -> Result<(
         label: set.label.clone(),
         time: set.time,
         level: set.level(),
+        uses_up,
         position: set.record.position.clone(),
         volumes: swaps.iter().map(|(_, swap)| planned(swap)).collect(),
         transactions: since(set),
@@ -146,11 +150,52 @@ fn goes_back(set: &Held, with_database: bool) -> bool {
     with_database || set.placed.is_empty()
 }
 
+/// What only all volumes together show: whether what is live can be kept, and whom else that may cost something. Whether the set is used up.
+fn arrange(
+    request: &Request,
+    providers: &[Box<dyn Provider>],
+    swaps: &mut [(usize, Swap)],
+    findings: &mut Vec<Finding>,
+) -> Result<bool> {
+    let mut uses_up = false;
+    let all = swaps.len();
+    for provider in providers {
+        let Some(way) = provider.go_back() else { continue };
+        let mut of_kind: Vec<&mut Swap> = swaps
+            .iter_mut()
+            .map(|(_, swap)| swap)
+            .filter(|swap| swap.held.volume.provider == provider.kind())
+            .collect();
+        if of_kind.is_empty() {
+            continue;
+        }
+        uses_up |= way.uses_up();
+        for swap in &of_kind {
+            let said = way.strains(swap)?.into_iter();
+            findings.extend(said.map(|said| Finding::warning("strains", said)));
+        }
+        let Some(reason) = way.arrange(&mut of_kind)? else {
+            continue;
+        };
+        let said = format!("what is live cannot be kept, so that this could not be rolled back: {reason}");
+        // A part of it would be no way back.
+        if request.without_way_back && of_kind.len() == all {
+            of_kind.iter_mut().for_each(|swap| swap.keep = false);
+            findings.push(Finding::warning("no-way-back", said));
+        } else {
+            let remedy =
+                "make room (`vgextend`, or delete another held set), or give up what is live: --without-way-back";
+            findings.push(Finding::blocker("no-way-back", said).remedy(remedy));
+        }
+    }
+    Ok(uses_up)
+}
+
 fn planned(swap: &Swap) -> PlannedVolume {
     PlannedVolume {
         source: swap.held.volume.source.clone(),
         snapshot: swap.held.name.clone(),
-        kept: swap.kept.name.clone(),
+        kept: swap.keep.then(|| swap.kept.name.clone()),
         mounts: swap.mounts.iter().map(|mount| mount.at.clone()).collect(),
     }
 }

@@ -6,11 +6,11 @@ use serde::Serialize;
 
 use super::record::{self, Record};
 use super::steps::Steps;
+use crate::Result;
 use crate::backup::run;
 use crate::config::Config;
 use crate::monitor::Monitor;
 use crate::units::Id;
-use crate::{Result, volume};
 
 /// What became of a rollback that had died.
 #[derive(Debug, Clone, Serialize)]
@@ -55,7 +55,7 @@ pub fn resume_all(config: &Config, dry_run: bool, monitor: &dyn Monitor) -> Resu
         let done = match (Record::read(&config.state_dir, id), dry_run) {
             (Ok(record), true) => Ok(record.goes_forward()),
             (Ok(record), false) => {
-                let providers = volume::providers(config);
+                let providers = super::providers(config);
                 Steps::new(config, &providers, record, monitor).resume()
             }
             (Err(error), _) => Err(error),

@@ -12,7 +12,7 @@ use crate::finding::Finding;
 use crate::held::{self, Held, HeldVolume, ServerState};
 use crate::monitor::Monitor;
 use crate::volume::Provider;
-use crate::volume::rollback::{GoBack, Stand, Swap};
+use crate::volume::rollback::{GoBack, Swap};
 use crate::{Error, Result, service, sys};
 
 /// A rollback on its way.
@@ -104,36 +104,49 @@ impl<'c> Steps<'c> {
         Ok(())
     }
 
-    /// The datadir's volume leaves first and its copy enters last: in between no server finds its data.
+    /// The datadir's volume leaves first, and its copy enters in [`settle`](Steps::settle), last: in between no server finds its data.
     pub fn exchange(&mut self) -> Result<()> {
         self.enter(Phase::Exchanging)?;
         let Some((first, rest)) = self.record.swaps.split_first() else {
             return Ok(());
         };
-        if self.way(first)?.stand(first)? != Stand::New {
-            self.way(first)?.away(first)?;
-            crate::failpoint!("rollback.away", || Error::failed("failpoint"));
-            for swap in rest {
-                self.way(swap)?.away(swap)?;
-                crate::failpoint!("rollback.other-away", || Error::failed("failpoint"));
-                self.way(swap)?.enter(swap)?;
-                crate::failpoint!("rollback.other-entered", || Error::failed("failpoint"));
-            }
-            self.way(first)?.enter(first)?;
+        self.way(first)?.away(first)?;
+        crate::failpoint!("rollback.away", || Error::failed("failpoint"));
+        for swap in rest {
+            self.way(swap)?.away(swap)?;
+            crate::failpoint!("rollback.other-away", || Error::failed("failpoint"));
+            self.way(swap)?.enter(swap)?;
+            crate::failpoint!("rollback.other-entered", || Error::failed("failpoint"));
         }
-        crate::failpoint!("rollback.entered");
         Ok(())
+    }
+
+    /// From here on only forward: what cannot be taken back is done while the datadir has no name, which it gets when all others are whole.
+    fn enter_last(&self) -> Result<()> {
+        let Some((first, rest)) = self.record.swaps.split_first() else {
+            return Ok(());
+        };
+        for swap in rest {
+            self.way(swap)?.commit(swap)?;
+            crate::failpoint!("rollback.other-committed");
+        }
+        self.way(first)?.enter(first)?;
+        crate::failpoint!("rollback.entered");
+        Ok(self.way(first)?.commit(first)?)
     }
 
     /// Mounts all again, and makes a held set of what was live.
     pub fn settle(&mut self) -> Result<()> {
         self.enter(Phase::Settling)?;
         crate::failpoint!("rollback.settling", || Error::failed("failpoint"));
+        self.enter_last()?;
         self.mount_again()?;
         crate::failpoint!("rollback.mounted");
         let mut kept = Vec::new();
         for swap in &self.record.swaps {
-            let snapshot = self.way(swap)?.settle(swap)?;
+            let Some(snapshot) = self.way(swap)?.settle(swap)? else {
+                continue;
+            };
             let known = self
                 .record
                 .set
@@ -147,12 +160,37 @@ impl<'c> Steps<'c> {
             crate::failpoint!("rollback.settled");
         }
         let already = held::list(&self.config.state_dir)?.of(self.record.id).is_some();
-        if !already {
+        if !already && !kept.is_empty() {
             held::write(&self.config.state_dir, &self.kept_set(kept))?;
         }
         self.rename_held()?;
+        self.give_up_what_is_used_up()?;
         crate::failpoint!("rollback.kept");
         Ok(())
+    }
+
+    /// A set of which a snapshot became what is live is none any more: whoever ends this removes it ([`used_up`](Steps::used_up)), else `cleanup`.
+    fn give_up_what_is_used_up(&self) -> Result<()> {
+        if !self.uses_up()? {
+            return Ok(());
+        }
+        match held::list(&self.config.state_dir)?.of(self.record.set.id) {
+            Some(set) if !set.deleting => {
+                let doomed = Held {
+                    deleting: true,
+                    ..set.clone()
+                };
+                held::replace(&self.config.state_dir, &doomed)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn uses_up(&self) -> Result<bool> {
+        self.record
+            .swaps
+            .iter()
+            .try_fold(false, |any, swap| Ok(any || self.way(swap)?.uses_up()))
     }
 
     /// On ZFS, snapshots that are newer than the set went along with what was live: their records get the names that they have now.

@@ -5,6 +5,7 @@
 
 mod cow_size;
 mod locate;
+mod merge;
 mod own;
 mod prepared;
 mod report;
@@ -40,6 +41,8 @@ pub struct Lvm {
     bandwidth: Option<u64>,
     /// The size in bytes of a volume's (by id) thick snapshot, as [`Provider::room`] planned it: those of one group fit together.
     sizes: Mutex<BTreeMap<String, u64>>,
+    /// How thick volumes go back.
+    merge: merge::Merge,
     /// How full each thin pool was when its health was first asked for, in hundredths.
     pools: Mutex<BTreeMap<String, f64>>,
 }
@@ -53,6 +56,7 @@ impl Lvm {
             cow_limit,
             bandwidth: None,
             sizes: Mutex::default(),
+            merge: merge::Merge { cow_size },
             pools: Mutex::default(),
         }
     }
@@ -65,6 +69,9 @@ impl Lvm {
             cow_limit: None,
             bandwidth: None,
             sizes: Mutex::default(),
+            merge: merge::Merge {
+                cow_size: CowSize::Auto,
+            },
             pools: Mutex::default(),
         }
     }
@@ -143,6 +150,7 @@ impl Provider for Lvm {
                 findings.extend(report::one(&of)?.and_then(|pool| room::judge_pool(&pool, expected)));
                 continue;
             }
+            findings.extend(volumes.iter().filter_map(|(origin, _)| room::judge_merging(origin)));
             let shares = room::shares(&volumes, self.cow_size);
             findings.extend(room::judge(&volumes, &shares));
             let named = volumes.iter().map(|(origin, _)| origin.full_name());
@@ -205,7 +213,10 @@ impl Provider for Lvm {
     }
 
     fn go_back(&self) -> Option<&dyn super::rollback::GoBack> {
-        (self.kind == ProviderKind::LvmThin).then_some(self)
+        match self.kind {
+            ProviderKind::LvmThin => Some(self),
+            _ => Some(&self.merge),
+        }
     }
 
     fn list_own(&self, _mounts: &Mounts) -> Result<Vec<Snapshot>> {

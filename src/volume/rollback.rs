@@ -19,6 +19,9 @@ pub struct Swap {
     pub held: Snapshot,
     /// What is live now, afterwards: a held snapshot of ours.
     pub kept: Snapshot,
+    /// False where what is live is given up.
+    #[serde(default = "kept")]
+    pub keep: bool,
     /// The live volume's name: Btrfs path from the filesystem's top, LVM `VG/LV`, ZFS dataset.
     pub live: String,
     /// Tells the live volume that is there now from the one that takes its name (Btrfs and LVM: UUID, ZFS: GUID).
@@ -34,6 +37,10 @@ pub struct Swap {
     pub details: BTreeMap<String, String>,
     /// Where the live volume is mounted; unmounted in reverse, mounted again in this order.
     pub mounts: Vec<Remount>,
+}
+
+fn kept() -> bool {
+    true
 }
 
 /// A mount that is undone and made again.
@@ -56,7 +63,7 @@ pub enum Stand {
     Old,
     /// Nothing has the live name: nothing can be mounted, no server can start.
     Away,
-    /// The copy of the held snapshot has the name.
+    /// The copy of the held snapshot has the name, or [`commit`](GoBack::commit) gives it.
     New,
 }
 
@@ -67,6 +74,27 @@ pub trait GoBack {
     /// # Errors
     /// It cannot be done; why, and what to do.
     fn plan(&self, run: Id, held: &Snapshot, mounts: &Mounts) -> Result<Swap>;
+
+    /// Whether the held snapshot is used up, so that its set is gone afterwards.
+    fn uses_up(&self) -> bool {
+        false
+    }
+
+    /// What only all volumes of a rollback together show: `Some` says why what is live cannot be kept.
+    ///
+    /// # Errors
+    /// It cannot be found out.
+    fn arrange(&self, _swaps: &mut [&mut Swap]) -> Result<Option<String>> {
+        Ok(None)
+    }
+
+    /// What may go wrong for others.
+    ///
+    /// # Errors
+    /// It cannot be found out.
+    fn strains(&self, _swap: &Swap) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
 
     /// Makes the writable copy; the live volume is untouched.
     ///
@@ -104,11 +132,19 @@ pub trait GoBack {
     /// What was live is not there.
     fn back(&self, swap: &Swap) -> Result<()>;
 
-    /// After [`Stand::New`]: what was live becomes a held snapshot of ours, which is returned as it can be found from now on.
+    /// After [`Stand::New`]: what cannot be taken back, and gives the volume its name, where that is not done.
+    ///
+    /// # Errors
+    /// It is tried again by whoever goes on.
+    fn commit(&self, _swap: &Swap) -> Result<()> {
+        Ok(())
+    }
+
+    /// After [`commit`](GoBack::commit): what was live becomes a held snapshot of ours, which is returned as it can be found from now on. `None` when it was not kept.
     ///
     /// # Errors
     /// It could not be marked or moved; it is still there.
-    fn settle(&self, swap: &Swap) -> Result<Snapshot>;
+    fn settle(&self, swap: &Swap) -> Result<Option<Snapshot>>;
 
     /// At [`Stand::Old`]: removes the copy.
     ///

@@ -216,6 +216,22 @@ impl Storage {
         listed.into_iter().filter(ours).collect()
     }
 
+    /// Whether a rollback uses the set up that it goes back to.
+    pub fn uses_up(&self) -> bool {
+        matches!(self.kind, Kind::Lvm(_))
+    }
+
+    /// Waits until LVM has merged what a rollback brought back; elsewhere there is nothing to wait for.
+    pub fn wait_until_merged(&self) {
+        let merging = || {
+            let attributes = run("lvs", &["--noheadings", "-a", "-o", "lv_attr", &self.group]);
+            lines(&attributes).iter().any(|one| one.starts_with(['O', 'S']))
+        };
+        while self.uses_up() && merging() {
+            std::thread::sleep(std::time::Duration::from_millis(500));
+        }
+    }
+
     /// Destroys a snapshot behind the tool's back.
     pub fn destroy(&self, name: &str) {
         match self.kind {

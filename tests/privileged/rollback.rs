@@ -155,6 +155,12 @@ impl Rehearsal {
         self.server().try_connect().is_ok()
     }
 
+    /// As soon as LVM has merged what the last one brought back.
+    fn rollback_again(&self, set: &str) -> Value {
+        self.scene.lab.storage.wait_until_merged();
+        self.rollback(set)
+    }
+
     fn sets(&self) -> usize {
         self.tool().json(&["snapshot", "list"]).as_array().unwrap().len()
     }
@@ -238,12 +244,19 @@ fn back_to_the_held_set_and_forth_again() {
 
     // And the rollback itself is rolled back.
     let kept = done["kept"].as_str().unwrap();
-    lab.rollback(kept);
+    let uses_up = lab.scene.lab.storage.uses_up();
+    let again = lab.rollback_again(kept);
+    assert_eq!(again["plan"]["uses_up"], uses_up, "{again}");
     assert_eq!(lab.sums(), destroyed);
-    // And once more to the first set.
-    lab.rollback("before");
+    // And once more to the first set, or to what was kept of it.
+    let first = if uses_up {
+        again["kept"].as_str().unwrap()
+    } else {
+        "before"
+    };
+    lab.rollback_again(first);
     assert_ne!(lab.sums(), destroyed);
-    assert_eq!((lab.sets(), lab.unfinished()), (4, 0));
+    assert_eq!((lab.sets(), lab.unfinished()), (if uses_up { 1 } else { 4 }, 0));
     lab.stop_server();
 }
 
@@ -290,7 +303,7 @@ fn refusals_touch_nothing() {
 }
 
 /// In their order; whether `cleanup` goes on (true) or back.
-const POINTS: [(&str, bool); 12] = [
+const POINTS: [(&str, bool); 14] = [
     ("rollback.planned", false),
     ("rollback.made", false),
     ("rollback.stopped", false),
@@ -298,8 +311,10 @@ const POINTS: [(&str, bool); 12] = [
     ("rollback.away", true),
     ("rollback.other-away", true),
     ("rollback.other-entered", true),
-    ("rollback.entered", true),
     ("rollback.settling", true),
+    ("lvm.merging", true),
+    ("rollback.other-committed", true),
+    ("rollback.entered", true),
     ("rollback.mounted", true),
     ("rollback.settled", true),
     ("rollback.kept", true),
@@ -312,12 +327,15 @@ fn death_at_every_step_leaves_the_old_or_the_new_whole() {
     let Some(lab) = Rehearsal::new(true) else { return };
     // Each stops and starts a server: CI has one of each kind of step, scripts/test all (`all`), or those that are named.
     let chosen = std::env::var("SNAPBACK_TEST_POINTS").unwrap_or_else(|_| USUAL.to_owned());
-    let (set, _) = lab.hold("set");
+    let (mut set, _) = lab.hold("set");
     lab.join_volumes(&set);
-    let held = lab.state();
+    let mut held = lab.state();
     lab.destroy();
     let mut live = lab.state();
-    let named = |point: &str| chosen == "all" || chosen.split(',').any(|one| point.ends_with(one));
+    let uses_up = lab.scene.lab.storage.uses_up();
+    let elsewhere = |point: &str| point.starts_with("lvm.") && !uses_up;
+    let named =
+        |point: &str| !elsewhere(point) && (chosen == "all" || chosen.split(',').any(|one| point.ends_with(one)));
     for (point, forward) in POINTS.iter().filter(|(point, _)| named(point)) {
         let sets = lab.sets();
         let output = lab.tool().with_failpoint(
@@ -352,7 +370,7 @@ fn death_at_every_step_leaves_the_old_or_the_new_whole() {
         assert_eq!(lab.unfinished(), 0, "{point}");
         assert_eq!(
             lab.sets(),
-            sets + usize::from(*forward),
+            sets + usize::from(*forward && !uses_up),
             "{point}: what was live is kept once"
         );
         assert_eq!(
@@ -367,6 +385,13 @@ fn death_at_every_step_leaves_the_old_or_the_new_whole() {
             "{point}: {:?}",
             lab.scene.lab.storage.snapshots()
         );
+        if *forward && uses_up {
+            lab.scene.lab.storage.wait_until_merged();
+            lab.tool().ok(&["snapshot", "delete", "latest"]);
+            set = lab.hold("set").0;
+            lab.join_volumes(&set);
+            held = lab.state();
+        }
         if *forward {
             lab.destroy();
             live = lab.state();
@@ -385,7 +410,12 @@ fn expected_names(lab: &Rehearsal) -> usize {
 }
 
 fn between(point: &str) -> bool {
-    ["rollback.away", "rollback.other-away", "rollback.other-entered"].contains(&point)
+    let first = POINTS.iter().position(|(one, _)| *one == "rollback.away").unwrap();
+    let last = POINTS
+        .iter()
+        .position(|(one, _)| *one == "rollback.other-committed")
+        .unwrap();
+    POINTS[first..=last].iter().any(|(one, _)| *one == point)
 }
 
 #[test]
@@ -396,12 +426,16 @@ fn a_step_that_fails_is_undone_at_once() {
     let held = lab.state();
     lab.destroy();
     let live = lab.state();
-    for point in [
+    let mut points = vec![
         "rollback.record",
         "rollback.away",
         "rollback.other-away",
         "rollback.other-entered",
-    ] {
+    ];
+    if lab.scene.lab.storage.uses_up() {
+        points.push("lvm.kept");
+    }
+    for point in points {
         let output: Output = lab.tool().with_failpoint(
             &format!("{point}=error@1"),
             &["snapshot", "rollback", &set, "--yes", "--stop-server"],

@@ -79,6 +79,7 @@ impl GoBack for Btrfs {
                 identity: Some(live.uuid.to_string()),
             },
             held: held.clone(),
+            keep: true,
             live: text(&from_top)?,
             live_identity: live.uuid.to_string(),
             fresh: beside("fresh")?,
@@ -134,7 +135,7 @@ impl GoBack for Btrfs {
         self.step(swap, Stand::Away, &swap.away, &swap.live)
     }
 
-    fn settle(&self, swap: &Swap) -> Result<Snapshot> {
+    fn settle(&self, swap: &Swap) -> Result<Option<Snapshot>> {
         let top = Top::of(swap)?;
         let live = top.subvolume(&swap.live)?.map(|found| found.id);
         if top.subvolume(&swap.away)?.is_some() {
@@ -165,10 +166,10 @@ impl GoBack for Btrfs {
             ),
             ..swap.held.volume.clone()
         };
-        Ok(Snapshot {
+        Ok(Some(Snapshot {
             volume,
             ..swap.kept.clone()
-        })
+        }))
     }
 
     fn discard(&self, swap: &Swap) -> Result<()> {

@@ -101,6 +101,11 @@ impl Lv {
         self.attributes.get(4..5) == Some("s")
     }
 
+    /// An origin that a snapshot is being merged into, or will be at its next activation.
+    pub fn is_merging(&self) -> bool {
+        self.attributes.starts_with('O')
+    }
+
     /// Whether it is the block device with this number.
     pub fn device_is(&self, number: (u32, u32)) -> bool {
         let found = rustix::fs::stat(&*self.device);
@@ -194,6 +199,8 @@ mod tests {
         assert_eq!(found[1].data_percent(), Some(100.0));
         assert!(!found[0].is_suspended() && found[0].is_active());
         assert!(!parse(ANSWER.replace("owi-aos", "owi---s").as_bytes()).unwrap()[0].is_active());
+        assert!(!found[0].is_merging());
+        assert!(parse(ANSWER.replace("owi-aos", "Owi-aos").as_bytes()).unwrap()[0].is_merging());
         assert!(parse(ANSWER.replace("owi-aos", "owi-sos").as_bytes()).unwrap()[0].is_suspended());
     }
 

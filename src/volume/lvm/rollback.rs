@@ -4,7 +4,7 @@
 //! UUID finds the wrong one.
 
 use super::super::rollback::{GoBack, Own, Stand, Swap, mount_missing, remounts};
-use super::super::{Error, ProviderKind, Result, Snapshot, mark};
+use super::super::{Error, Result, Snapshot, mark};
 use super::report::{self, Lv, changing};
 use super::{Lvm, locate, own};
 use crate::detect::Mounts;
@@ -14,7 +14,7 @@ impl GoBack for Lvm {
     fn plan(&self, run: Id, held: &Snapshot, mounts: &Mounts) -> Result<Swap> {
         let fail = |reason: String| Error::failed("roll back", &held.volume.source, reason);
         let live = there(&held.volume.id)?;
-        if self.kind != ProviderKind::LvmThin || live.kind != "thin" {
+        if live.kind != "thin" {
             return Err(fail("it is not a thin volume".to_owned()));
         }
         let snapshot = there(&held.name)?;
@@ -44,6 +44,7 @@ impl GoBack for Lvm {
                 identity: Some(live.uuid.clone()),
             },
             held: held.clone(),
+            keep: true,
             live: live.full_name(),
             live_identity: live.uuid.clone(),
             fresh: name(format!("snapback_fresh_{run}_{}", device.1)),
@@ -121,7 +122,7 @@ impl GoBack for Lvm {
         Ok(())
     }
 
-    fn settle(&self, swap: &Swap) -> Result<Snapshot> {
+    fn settle(&self, swap: &Swap) -> Result<Option<Snapshot>> {
         changing("lvchange")?
             .args([
                 "--addtag",
@@ -132,7 +133,7 @@ impl GoBack for Lvm {
             ])
             .run()?;
         changing("lvchange")?.args(["--deltag", &tag(swap), &swap.live]).run()?;
-        Ok(swap.kept.clone())
+        Ok(Some(swap.kept.clone()))
     }
 
     fn discard(&self, swap: &Swap) -> Result<()> {
@@ -152,7 +153,7 @@ impl GoBack for Lvm {
 }
 
 /// The copy carries it until all is done.
-fn tag(swap: &Swap) -> String {
+pub fn tag(swap: &Swap) -> String {
     format!("{}-fresh={}", own::TAG, swap.kept.run)
 }
 
@@ -160,15 +161,15 @@ fn is_fresh(swap: &Swap, found: Option<&Lv>) -> bool {
     found.is_some_and(|lv| lv.has_tag(&tag(swap)))
 }
 
-fn there(name: &str) -> Result<Lv> {
+pub fn there(name: &str) -> Result<Lv> {
     report::one(name)?.ok_or_else(|| Error::failed("roll back", name, "the logical volume is not there any more"))
 }
 
-fn split(name: &str) -> (&str, &str) {
+pub fn split(name: &str) -> (&str, &str) {
     name.split_once('/').unwrap_or(("", name))
 }
 
-fn rename(old: &str, new: &str) -> Result<()> {
+pub fn rename(old: &str, new: &str) -> Result<()> {
     let ((vg, old), (_, new)) = (split(old), split(new));
     changing("lvrename")?.args([vg, old, new]).run()?;
     Ok(())

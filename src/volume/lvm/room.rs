@@ -128,6 +128,18 @@ pub fn judge(volumes: &[(Lv, u64)], shares: &[u64]) -> Vec<Finding> {
     shares.iter().zip(volumes).filter_map(tight).collect()
 }
 
+/// LVM makes no snapshot of a volume while another one is merged into it (after a rollback).
+pub fn judge_merging(origin: &Lv) -> Option<Finding> {
+    origin.is_merging().then(|| {
+        let message = format!(
+            "a snapshot is being merged into {} ({:.0} % to go): LVM makes no other one until that has ended",
+            origin.full_name(),
+            origin.data_percent().unwrap_or(0.0)
+        );
+        Finding::blocker("merging", message).remedy("wait for its end: `lvs` shows it")
+    })
+}
+
 /// A pool that fills up freezes its volumes, production first (trap 24). `expected`: bytes that will change on its volumes while their snapshots exist.
 pub fn judge_pool(pool: &Lv, expected: u64) -> Option<Finding> {
     let (data, metadata) = (

@@ -70,6 +70,7 @@ impl GoBack for Zfs {
                 identity: None,
             },
             held: held.clone(),
+            keep: true,
             live: live.clone(),
             live_identity: found.guid,
             fresh: format!("{parent}/snapback_fresh_{run}_{number}"),
@@ -134,7 +135,7 @@ impl GoBack for Zfs {
         Ok(())
     }
 
-    fn settle(&self, swap: &Swap) -> Result<Snapshot> {
+    fn settle(&self, swap: &Swap) -> Result<Option<Snapshot>> {
         let run = swap.kept.run.to_string();
         zfs("set")?.args([&format!("{PROPERTY}={run}"), &swap.away]).run()?;
         if report::one(&swap.kept.name)?.is_none() {
@@ -148,10 +149,10 @@ impl GoBack for Zfs {
         let _ = zfs("hold")?.args([own::HOLD, &swap.kept.name]).run();
         let found = report::one(&swap.kept.name)?
             .ok_or_else(|| Error::failed("keep", &swap.kept.name, "it is not there after it was made"))?;
-        Ok(Snapshot {
+        Ok(Some(Snapshot {
             identity: Some(found.guid),
             ..swap.kept.clone()
-        })
+        }))
     }
 
     fn discard(&self, swap: &Swap) -> Result<()> {
