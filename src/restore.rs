@@ -205,6 +205,11 @@ pub fn server_on(datadir: &Path) -> Option<String> {
     running::server_on(datadir)
 }
 
+/// Whether a process of this name is a server.
+pub fn is_server(name: &str) -> bool {
+    running::is_server(name)
+}
+
 /// What a manifest's record says.
 ///
 /// # Errors

@@ -10,6 +10,11 @@ const LOCKED: [&str; 2] = ["ibdata1", "aria_log_control"];
 /// What servers call themselves.
 const SERVERS: [&str; 3] = ["mariadbd", "mysqld", "mysqld_safe"];
 
+/// Whether a process of this name (comm) is a server.
+pub(super) fn is_server(name: &str) -> bool {
+    SERVERS.contains(&name)
+}
+
 /// How a server was seen to run on this directory; `None` when none was seen.
 pub(super) fn server_on(directory: &Path) -> Option<String> {
     let directory = directory.canonicalize().ok()?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{Request, server_of};
+use crate::Result;
 use crate::backup::examine::provider_of;
 use crate::config::Config;
 use crate::database::Position;
@@ -15,7 +16,6 @@ use crate::held::{self, Held};
 use crate::units::Id;
 use crate::volume::rollback::Swap;
 use crate::volume::{Health, Provider};
-use crate::{Result, sys};
 
 /// The longest list of directories that is shown.
 const SHOWN: usize = 20;
@@ -321,13 +321,6 @@ pub fn binary_log(set: &Held) -> Option<(PathBuf, PathBuf)> {
     let variable = |name: &str| Some(PathBuf::from(set.record.server.as_ref()?.variables.get(name)?));
     let directory = variable("log_bin_basename")?.parent()?.to_owned();
     Some((variable("log_bin_index")?, directory))
-}
-
-/// Whoever still uses a volume that cannot be unmounted because it is not mounted by itself.
-pub fn users(swap: &Swap) -> Vec<(i32, String)> {
-    use std::os::unix::fs::MetadataExt;
-    let device = std::fs::metadata(&swap.held.volume.top).map(|found| found.dev());
-    device.map(sys::host::users_of).unwrap_or_default()
 }
 
 #[cfg(test)]

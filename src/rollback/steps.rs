@@ -1,8 +1,9 @@
 //! The steps of a rollback, forward and back. Each asks the storage first, so that it can be made again after any death.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use super::plan::{binary_log, users};
+use super::plan::binary_log;
 use super::record::{Phase, Record};
 use super::{past_return, server_of};
 use crate::backup::examine::provider_of;
@@ -11,9 +12,14 @@ use crate::database::mysql::binlog;
 use crate::finding::Finding;
 use crate::held::{self, Held, HeldVolume, ServerState};
 use crate::monitor::Monitor;
+use crate::restore::is_server;
 use crate::volume::Provider;
 use crate::volume::rollback::{GoBack, Swap};
 use crate::{Error, Result, service, sys};
+
+/// So many users of a volume are named.
+const SHOWN: usize = 5;
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A rollback on its way.
 pub struct Steps<'c> {
@@ -21,6 +27,8 @@ pub struct Steps<'c> {
     providers: &'c [Box<dyn Provider>],
     record: Record,
     monitor: &'c dyn Monitor,
+    /// Servers (process numbers) on the volumes when the server was told to stop: one that has given up its locks may not have ended.
+    ending: Vec<i32>,
     /// What a person must read.
     pub findings: Vec<Finding>,
 }
@@ -37,6 +45,7 @@ impl<'c> Steps<'c> {
             providers,
             record,
             monitor,
+            ending: Vec::new(),
             findings: Vec::new(),
         }
     }
@@ -73,6 +82,7 @@ impl<'c> Steps<'c> {
             Some(_) if may => {
                 self.record.server_stopped = true;
                 self.record.write(&self.config.state_dir)?;
+                self.ending = self.servers()?;
                 self.monitor.message("stopping the server");
                 service::stop(&self.config.service, || server_of(&set))?;
             }
@@ -85,11 +95,13 @@ impl<'c> Steps<'c> {
 
     /// Takes the volumes out of everybody's sight, the deepest mounts first.
     pub fn unmount(&self) -> Result<()> {
+        let until = Instant::now() + self.config.service.limit.unsigned();
         for swap in &self.record.swaps {
-            let busy = users(swap);
-            if !busy.is_empty() {
-                return Err(in_use(swap, &busy));
+            let ending = |busy: &[(i32, String)]| busy.iter().any(|(number, _)| self.ending.contains(number));
+            while ending(&self.users(swap)?) && Instant::now() < until {
+                std::thread::sleep(LOOK_EVERY);
             }
+            self.unused(swap)?;
         }
         let mut mounts: Vec<&Path> = self
             .record
@@ -104,16 +116,46 @@ impl<'c> Steps<'c> {
         Ok(())
     }
 
+    /// Whoever uses what is live, or was.
+    fn users(&self, swap: &Swap) -> Result<Vec<(i32, String)>> {
+        let device = self.way(swap)?.seen_as(swap)?;
+        Ok(device.map(sys::host::users_of).unwrap_or_default())
+    }
+
+    fn servers(&self) -> Result<Vec<i32>> {
+        let mut found = Vec::new();
+        for swap in &self.record.swaps {
+            let servers = self.users(swap)?.into_iter().filter(|(_, name)| is_server(name));
+            found.extend(servers.map(|(number, _)| number));
+        }
+        Ok(found)
+    }
+
+    fn unused(&self, swap: &Swap) -> Result<()> {
+        let busy = self.users(swap)?;
+        match busy.is_empty() {
+            true => Ok(()),
+            false => Err(in_use(swap, &busy)),
+        }
+    }
+
+    /// The volume gives up its name. Whoever came since it was looked at, where no unmounting would have failed, came by that name, and is seen now;
+    /// nobody comes any more.
+    fn away(&self, swap: &Swap) -> Result<()> {
+        self.way(swap)?.away(swap)?;
+        self.unused(swap)
+    }
+
     /// The datadir's volume leaves first, and its copy enters in [`settle`](Steps::settle), last: in between no server finds its data.
     pub fn exchange(&mut self) -> Result<()> {
         self.enter(Phase::Exchanging)?;
         let Some((first, rest)) = self.record.swaps.split_first() else {
             return Ok(());
         };
-        self.way(first)?.away(first)?;
+        self.away(first)?;
         crate::failpoint!("rollback.away", || Error::failed("failpoint"));
         for swap in rest {
-            self.way(swap)?.away(swap)?;
+            self.away(swap)?;
             crate::failpoint!("rollback.other-away", || Error::failed("failpoint"));
             self.way(swap)?.enter(swap)?;
             crate::failpoint!("rollback.other-entered", || Error::failed("failpoint"));
@@ -169,7 +211,7 @@ impl<'c> Steps<'c> {
         Ok(())
     }
 
-    /// A set of which a snapshot became what is live is none any more: whoever ends this removes it ([`used_up`](Steps::used_up)), else `cleanup`.
+    /// A set of which a snapshot became what is live is none any more: the rollback removes it at its end, else `cleanup` does.
     fn give_up_what_is_used_up(&self) -> Result<()> {
         if !self.uses_up()? {
             return Ok(());
@@ -357,7 +399,11 @@ impl<'c> Steps<'c> {
 }
 
 fn in_use(swap: &Swap, busy: &[(i32, String)]) -> Error {
-    let who: Vec<String> = busy.iter().map(|(number, name)| format!("{name} ({number})")).collect();
+    let who: Vec<String> = busy
+        .iter()
+        .take(SHOWN)
+        .map(|(number, name)| format!("{name} ({number})"))
+        .collect();
     Error::failed(format!(
         "{} is in use by {}: end that first",
         swap.held.volume.source,

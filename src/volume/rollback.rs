@@ -160,6 +160,18 @@ pub trait GoBack {
         mount_missing(&swap.mounts)
     }
 
+    /// The number (st_dev) of what is live, or was, as processes that use it see it; `None` where none can, because it is not mounted.
+    ///
+    /// # Errors
+    /// The storage cannot be looked at.
+    fn seen_as(&self, swap: &Swap) -> Result<Option<u64>> {
+        use std::os::unix::fs::MetadataExt;
+        let mounts = read_mounts()?;
+        // Where it is not mounted, the directory is the host's own filesystem, which everybody uses.
+        let shown = swap.mounts.iter().find(|one| is_made(one, &mounts));
+        Ok(shown.and_then(|one| Some(std::fs::metadata(&one.at).ok()?.dev())))
+    }
+
     /// Names that snapshots of ours, known by their identities, have now, where an exchange changed them.
     ///
     /// # Errors
@@ -173,15 +185,16 @@ pub trait GoBack {
 pub(super) fn mount_missing(wanted: &[Remount]) -> Result<()> {
     let mounts = read_mounts()?;
     for one in wanted {
-        let there = mounts
-            .0
-            .iter()
-            .any(|mount| mount.mount_point == one.at && mount.fs_type == one.fs_type);
-        if !there {
+        if !is_made(one, &mounts) {
             sys::mount::mount_live(&one.source, &one.at, &one.fs_type, &one.options)?;
         }
     }
     Ok(())
+}
+
+fn is_made(wanted: &Remount, mounts: &Mounts) -> bool {
+    let same = |mount: &Mount| mount.mount_point == wanted.at && mount.fs_type == wanted.fs_type;
+    mounts.0.iter().any(same)
 }
 
 /// Every mount of a volume, in the order of their making, with the options that make it again. `own` says which mounts are of the volume.

@@ -302,6 +302,65 @@ fn refusals_touch_nothing() {
     lab.stop_server();
 }
 
+#[test]
+fn a_server_that_takes_long_to_end_is_waited_for() {
+    let Some(lab) = Rehearsal::new(false) else { return };
+    let (_, held) = lab.hold("set");
+    lab.destroy();
+    // It has given up its locks and still has its directory.
+    let program = lab.scene.lab.path("mariadbd");
+    std::fs::copy("/bin/sleep", &program).unwrap();
+    let volume = lab.scene.lab.storage.mount_point().join("db");
+    let mut ending = std::process::Command::new(&program)
+        .arg("8")
+        .current_dir(&volume)
+        .spawn()
+        .unwrap();
+    let reaper = std::thread::spawn(move || ending.wait().unwrap());
+    lab.rollback("set");
+    reaper.join().unwrap();
+    assert_eq!(lab.sums(), held);
+    lab.stop_server();
+}
+
+/// A subvolume that is no mount by itself can be renamed under whoever uses it.
+#[test]
+fn whoever_comes_after_the_last_look_is_seen_and_all_is_as_it_was() {
+    let Some(lab) = Rehearsal::new(false) else { return };
+    if lab.scene.lab.storage.kind != Kind::Btrfs {
+        return lab.stop_server();
+    }
+    lab.hold("set");
+    lab.destroy();
+    let live = lab.sums();
+    let gate = lab.scene.lab.path("gate");
+    let tool = lab.tool().spawn(
+        &format!("rollback.unmounted=pause:{}", gate.display()),
+        &["snapshot", "rollback", "set", "--yes", "--stop-server"],
+    );
+    let reached = gate.with_extension("reached");
+    while !reached.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let volume = lab.scene.lab.storage.mount_point().join("db");
+    let mut other = std::process::Command::new("sleep")
+        .arg("300")
+        .current_dir(&volume)
+        .spawn()
+        .unwrap();
+    std::fs::write(&gate, "").unwrap();
+    let output = tool.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    assert!(both(&output).contains("is in use by sleep"), "{}", both(&output));
+    assert!(lab.runs());
+    assert_eq!(lab.sums(), live);
+    assert_eq!((lab.sets(), lab.unfinished()), (1, 0));
+    other.kill().unwrap();
+    other.wait().unwrap();
+    lab.rollback("set");
+    lab.stop_server();
+}
+
 /// In their order; whether `cleanup` goes on (true) or back.
 const POINTS: [(&str, bool); 14] = [
     ("rollback.planned", false),

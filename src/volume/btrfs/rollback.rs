@@ -172,6 +172,20 @@ impl GoBack for Btrfs {
         }))
     }
 
+    /// It may be seen without a mount of its own, and under its new name as under its old one.
+    fn seen_as(&self, swap: &Swap) -> Result<Option<u64>> {
+        let top = Top::of(swap)?;
+        let name = match top.subvolume(&swap.away)? {
+            Some(_) => &swap.away,
+            None => &swap.live,
+        };
+        match rustix::fs::statat(&top.0, name.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => Ok(Some(found.st_dev)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(sys::Error::path("look at", name.as_str(), error).into()),
+        }
+    }
+
     fn discard(&self, swap: &Swap) -> Result<()> {
         let top = Top::of(swap)?;
         let Some(found) = top.subvolume(&swap.fresh)? else {
