@@ -118,10 +118,10 @@ fn a_lock_that_is_lost_leaves_no_raised_setting_and_no_journal() {
             .one::<u64>("SELECT @@global.innodb_flush_log_at_trx_commit")
     };
     let gate = scene.lab.path("gate");
-    let spawn = || {
+    let spawn = |limit: &str| {
         scene.tool.spawn(
             &format!("backup.locked=pause:{}", gate.display()),
-            &["backup", "--hold-limit", "1s"],
+            &["backup", "--hold-limit", limit],
         )
     };
     let reached = scene.lab.path("gate.reached");
@@ -132,10 +132,11 @@ fn a_lock_that_is_lost_leaves_no_raised_setting_and_no_journal() {
             std::thread::sleep(Duration::from_millis(5));
         }
     };
-    let child = spawn();
+    // Long enough for a busy machine to look at the setting in it.
+    let child = spawn("4s");
     wait();
     assert_eq!(setting(), 1);
-    std::thread::sleep(Duration::from_millis(2500));
+    std::thread::sleep(Duration::from_millis(5500));
     std::fs::write(&gate, "").unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", both(&output));
@@ -146,7 +147,7 @@ fn a_lock_that_is_lost_leaves_no_raised_setting_and_no_journal() {
     // A run that is killed leaves it raised: the next one says that this is not the administrator's setting.
     std::fs::remove_file(&gate).unwrap();
     let _ = std::fs::remove_file(&reached);
-    let mut child = spawn();
+    let mut child = spawn("10m");
     wait();
     child.kill().unwrap();
     child.wait().unwrap();
