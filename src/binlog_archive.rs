@@ -198,6 +198,10 @@ impl<'a> Archive<'a> {
         };
         let begin = last.end().max(MAGIC.len() as u64);
         match files.iter().position(|(name, _)| *name == last.file) {
+            // Longer or not, a file that was begun anew is seen at its begin (see `Round::stream`); the server sends none from behind its end.
+            Some(index) if files[index].1 < begin && self.created(&last.file)? != Some(last.created) => {
+                Ok(Some((last.file.clone(), MAGIC.len() as u64, Some(last.created))))
+            }
             Some(index) if files[index].1 < begin => {
                 report
                     .warnings
@@ -216,6 +220,17 @@ impl<'a> Archive<'a> {
                 Ok(from_oldest)
             }
         }
+    }
+
+    /// When the server began the file that it has of this name.
+    fn created(&self, file: &str) -> Result<Option<u32>> {
+        let mut stream = Stream::open(&self.options, self.flavour, self.replica_id, file, MAGIC.len() as u64)?;
+        while let Some(item) = stream.read()? {
+            if let Item::Created(created) = item {
+                return Ok(Some(created));
+            }
+        }
+        Ok(None)
     }
 
     fn measure(&self, report: &mut Report) -> Result<()> {

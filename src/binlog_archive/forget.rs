@@ -1,8 +1,11 @@
 //! Forgetting logs that no backup needs: those before the oldest position that a kept backup of their server has.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::{logs, server_name};
+use crate::record::Record;
 use crate::repository::Repository;
 use crate::restore::record_of;
 use crate::{Error, Result};
@@ -23,24 +26,23 @@ pub struct Forgotten {
 /// # Errors
 /// A manifest cannot be read: nobody knows what it needs.
 pub fn forget(repository: &Repository, host: &str, dry_run: bool) -> Result<Vec<Forgotten>> {
-    let mut needed: std::collections::BTreeMap<String, Vec<(String, i64)>> = std::collections::BTreeMap::new();
+    let mut needed: BTreeMap<String, Vec<(Record, jiff::Timestamp)>> = BTreeMap::new();
     for listed in repository.list()? {
         let manifest = listed.manifest.map_err(Error::from)?;
         let record = record_of(&manifest)?;
-        if let (true, Some(server), Some(position)) = (manifest.host == host, &record.server, &record.position) {
-            let of = needed.entry(server_name(server)).or_default();
-            of.push((position.file.clone(), manifest.time.as_second()));
+        if let (true, Some(server), true) = (manifest.host == host, &record.server, record.position.is_some()) {
+            needed
+                .entry(server_name(server))
+                .or_default()
+                .push((record, manifest.time));
         }
     }
     let mut forgotten = Vec::new();
-    for (server, positions) in needed {
+    for (server, backups) in needed {
         let all = logs::of_server(repository, host, &server)?;
         // A position whose log is not archived needs all: the archive may be about to get there.
-        let first = |(file, time): &(String, i64)| {
-            let fits = |log: &logs::Log| log.file == *file && i64::from(log.created) <= time + 3600;
-            all.iter().rposition(fits).unwrap_or(0)
-        };
-        let keep = positions.iter().map(first).min().unwrap_or(0);
+        let first = |(record, time): &(Record, jiff::Timestamp)| logs::of_position(&all, record, *time).unwrap_or(0);
+        let keep = backups.iter().map(first).min().unwrap_or(0);
         for log in &all[..keep] {
             forgotten.push(Forgotten {
                 server: server.clone(),

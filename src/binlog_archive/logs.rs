@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use crate::database::Strategy;
+use crate::record::Record;
 use crate::repository::{Repository, Segment};
 use crate::{Error, Result};
 
@@ -81,6 +83,24 @@ fn grouped(segments: impl Iterator<Item = Segment>) -> Vec<Log> {
     // Several files may be begun in one second.
     logs.sort_by_key(|log| (log.created, number(&log.file)));
     logs
+}
+
+/// Which of a server's logs a backup's position is in: the newest of that name that was begun when the position was read (`time`, by the same host's clock). After RESET
+/// a name is used again: a log of it that was begun later is another one.
+pub fn of_position(all: &[Log], record: &Record, time: jiff::Timestamp) -> Option<usize> {
+    let file = &record.position.as_ref()?.file;
+    // Under a lock the position stays as it is from then on; else the log may go on in another file until the snapshots are there.
+    let locked = record
+        .lock
+        .as_ref()
+        .is_some_and(|lock| !matches!(lock.strategy, Strategy::Lockless | Strategy::None));
+    let snapshots = record.phases.iter().filter(|phase| phase.name == "snapshot");
+    let until = match locked {
+        true => time.as_second(),
+        false => time.as_second() + 1 + (snapshots.map(|phase| phase.us).sum::<u64>() / 1_000_000).cast_signed(),
+    };
+    all.iter()
+        .rposition(|log| log.file == *file && i64::from(log.created) <= until)
 }
 
 /// The number at the end of a log's name.

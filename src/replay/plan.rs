@@ -164,10 +164,12 @@ fn from(
         return Ok(Err(format!("it was taken later ({time})")));
     }
     let mut all = logs::of_server(repository, host, &server_name(&facts))?;
-    // A name may have been used before; the newest of it that the backup can mean.
-    let fits = |log: &logs::Log| log.file == position.file && i64::from(log.created) <= time.as_second() + 3600;
-    let Some(first) = all.iter().rposition(fits) else {
-        return Ok(Err(format!("{} is not archived", position.file)));
+    let Some(first) = logs::of_position(&all, &record, time) else {
+        let said = match all.iter().any(|log| log.file == position.file) {
+            true => "as it was then is not archived: the archived log of that name was begun after the backup (RESET)",
+            false => "is not archived",
+        };
+        return Ok(Err(format!("{} {said}", position.file)));
     };
     all.drain(..first);
     if all[0].end() < position.position {

@@ -202,6 +202,80 @@ fn a_follower_goes_on_over_a_killed_server_and_the_archive_is_the_servers_files(
     assert_eq!(follower.wait().unwrap().code(), Some(0));
 }
 
+/// A name is used again: neither the restore nor `binlog forget` takes the log of after for that of before.
+fn logs_begun_anew(flavour: Flavour, reset: &str) {
+    let Some(scene) = Scene::new(flavour, &[], true, "") else {
+        return;
+    };
+    // When a log was begun is known to the second.
+    let a_second = || std::thread::sleep(Duration::from_millis(1100));
+    let create = |table: &str| {
+        scene
+            .server
+            .exec(&format!("CREATE TABLE ledger.{table} (a INT) ENGINE=InnoDB"))
+    };
+    scene.server.exec(reset);
+    create("before");
+    let backup = scene.tool.json(&["backup"]);
+    let log = backup["position"]["file"].as_str().unwrap().to_owned();
+    for table in ["between", "between_too", "between_as_well"] {
+        create(table);
+    }
+    archive(&scene);
+    a_second();
+    scene.server.exec(reset);
+    // The new one is shorter than the archived one, and is not passed over.
+    let anew = archive(&scene);
+    assert_eq!(anew["warnings"][0]["code"], "binlog-reset", "{anew}");
+    let of_that_name = || {
+        let listed = scene.tool.json(&["binlog", "list"]);
+        let all = listed.as_array().unwrap().iter();
+        all.filter(|archived| archived["file"] == log).count()
+    };
+    assert_eq!(of_that_name(), 2);
+    // Longer than the backup's position.
+    for number in 0..60 {
+        create(&format!("beyond_{number}"));
+    }
+    let longer = archive(&scene);
+    assert_eq!(
+        (&longer["file"], &longer["behind"]),
+        (&log.clone().into(), &0.into()),
+        "{longer}"
+    );
+    assert!(longer["position"].as_u64().unwrap() > backup["position"]["position"].as_u64().unwrap());
+
+    let mysqld = text(&mysql_prefix().join("bin/mysqld97"));
+    let datadir = text(&scene.lab.path("end"));
+    let mut arguments = vec!["restore", "latest", "--datadir", &datadir, "--until", "end"];
+    if flavour == Flavour::MySql {
+        arguments.extend(["--mysqld", &mysqld]);
+    }
+    let report = scene.tool.json_with(&arguments, &[0, 5]);
+    assert!(report.to_string().contains("binlog-gap"), "{report}");
+    let end = Server::on(flavour, &scene.lab.path("end"), &scene.lab.path("end-run"), &[]);
+    let has = |like: &str| {
+        end.one::<u64>(&format!(
+            "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'ledger' AND TABLE_NAME LIKE '{like}'"
+        ))
+    };
+    assert_eq!((has("before"), has("between%"), has("beyond%")), (1, 3, 0));
+    drop_server(end);
+    let kept = scene.tool.json(&["binlog", "forget"]);
+    assert_eq!(kept["forgotten"].as_array().unwrap().len(), 0, "{kept}");
+    assert_eq!(of_that_name(), 2);
+}
+
+#[test]
+fn mariadb_logs_that_are_begun_anew_are_others() {
+    logs_begun_anew(Flavour::MariaDb, "RESET MASTER");
+}
+
+#[test]
+fn mysql_logs_that_are_begun_anew_are_others() {
+    logs_begun_anew(Flavour::MySql, "RESET BINARY LOGS AND GTIDS");
+}
+
 #[test]
 fn mariadb_a_dropped_table_comes_back_to_the_transaction() {
     prove(Flavour::MariaDb, &[]);
