@@ -35,6 +35,11 @@ const PACKET: &str = "1073741824";
 /// The client's account, on the copy and for the replay only.
 const ACCOUNT: &str = "snapback-replay";
 
+/// A file in the datadir for as long as its replay is not done: whoever finds it has half a replay, of a tool that was killed.
+const UNFINISHED: &str = "SNAPBACK-REPLAY-UNFINISHED";
+const UNFINISHED_TEXT: &[u8] =
+    b"snapback was replaying binary logs over this datadir and did not come to the end. It is no state that ever was: remove it, and restore again.\n";
+
 /// What is replayed over which backup.
 pub struct Plan {
     /// The backup.
@@ -129,6 +134,8 @@ impl Plan {
             .ok_or_else(|| Error::failed("the datadir was not restored"))?
             .1
             .clone();
+        let mark = datadir.join(UNFINISHED);
+        crate::sys::fs::create_durably(&mark, UNFINISHED_TEXT, 0o644)?;
         let binary = scratch::find(config.scratch.mysqld.as_deref(), facts).map_err(Error::from)?;
         let printer = programs::find(&binary, programs::Kind::Printer)?;
         let client = programs::find(&binary, programs::Kind::Client)?;
@@ -160,6 +167,8 @@ impl Plan {
         let gtid = self.apply(&server, &printer, &client, &run, cancel)?;
         monitor.phase("shutdown");
         server.stop(cancel)?;
+        crate::failpoint!("replay.applied");
+        std::fs::remove_file(&mark).map_err(|error| crate::sys::Error::path("remove", &mark, error))?;
         for (_, at) in &trees {
             let failed = |error| crate::sys::Error::path("open", at, error);
             crate::sys::fs::syncfs(&std::fs::File::open(at).map_err(failed)?, at)?;

@@ -1,8 +1,6 @@
 //! Checksums that travel with a backup: read off the snapshot by a private server, compared by a drill, which names each table that is not as it was.
 
 use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -35,24 +33,6 @@ fn recorded(backup: &Value, schema: &str, table: &str) -> Option<u64> {
 fn drilled(scene: &Scene, statuses: &[i32]) -> Value {
     let drilled = scene.tool.json_with(&["verify", "--boot"], statuses);
     drilled["drills"][0]["verdict"].clone()
-}
-
-/// The clone of the datadir, once a run stands at its gate.
-fn clone_at(scene: &Scene, gate: &Path) -> std::path::PathBuf {
-    let begun = Instant::now();
-    while !gate.with_extension("reached").exists() {
-        assert!(
-            begun.elapsed() < Duration::from_secs(240),
-            "the run does not come so far"
-        );
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let names = scene.lab.storage.snapshots();
-    let clone = names
-        .iter()
-        .find(|name| name.rsplit('-').next().unwrap().starts_with('0'));
-    let clone = clone.unwrap_or_else(|| panic!("no clone among {names:?}"));
-    scene.lab.storage.mount_point().join(clone).join("data")
 }
 
 fn travel(flavour: Flavour) {
@@ -117,7 +97,7 @@ fn travel(flavour: Flavour) {
     let tool = scene
         .tool
         .spawn(&format!("clean.done=pause:{}", gate.display()), &clean);
-    let clone = clone_at(&scene, &gate).join("kinds");
+    let clone = scene.clone_of(&gate).join("kinds");
     let rows = std::fs::read(clone.join("plain.MYD")).unwrap();
     let at = rows.iter().position(|byte| *byte == b'y').unwrap() as u64 + 20;
     let file = std::fs::File::options()

@@ -1,7 +1,7 @@
 //! Level `clean`: what is copied was recovered, checked and shut down by a private server; it starts without any recovery, and is exact.
 
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::common::{Flavour, Server, both, run, text};
@@ -135,24 +135,6 @@ fn a_clean_mysql_backup_needs_no_recovery_and_is_exact() {
     clean(Flavour::MySql);
 }
 
-/// The clone of the datadir, once a run stands at a failpoint.
-fn clone_of(scene: &Scene, gate: &Path) -> PathBuf {
-    let begun = Instant::now();
-    while !gate.with_extension("reached").exists() {
-        assert!(
-            begun.elapsed() < Duration::from_secs(240),
-            "the run does not come to its clone"
-        );
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let names = scene.lab.storage.snapshots();
-    let clone = names
-        .iter()
-        .find(|name| name.rsplit('-').next().unwrap().starts_with('0'));
-    let clone = clone.unwrap_or_else(|| panic!("no clone among {names:?}"));
-    scene.lab.storage.mount_point().join(clone).join("data")
-}
-
 #[test]
 fn a_snapshot_that_does_not_recover_or_has_a_damaged_table_becomes_no_backup() {
     let Some((scene, _)) = scene(Flavour::MariaDb) else {
@@ -164,7 +146,7 @@ fn a_snapshot_that_does_not_recover_or_has_a_damaged_table_becomes_no_backup() {
         let tool = scene
             .tool
             .spawn(&format!("clean.cloned=pause:{}", gate.display()), &CLEAN);
-        let clone = clone_of(&scene, &gate);
+        let clone = scene.clone_of(&gate);
         let file = std::fs::File::options().write(true).open(clone.join(file)).unwrap();
         file.write_all_at(&[0xf5; 12_288], at).unwrap();
         std::fs::write(&gate, "").unwrap();
@@ -193,7 +175,7 @@ fn a_clean_run_that_dies_leaves_no_server_and_cleanup_removes_its_clones() {
     let mut tool = scene
         .tool
         .spawn(&format!("clean.booted=pause:{}", gate.display()), &CLEAN);
-    clone_of(&scene, &gate);
+    scene.clone_of(&gate);
     let scratch = scene.lab.path("scratch");
     let space = std::fs::read_dir(&scratch).unwrap().next().unwrap().unwrap().path();
     let pid: u32 = std::fs::read_to_string(space.join("run/pid"))

@@ -251,7 +251,15 @@ fn logs_begun_anew(flavour: Flavour, reset: &str) {
     if flavour == Flavour::MySql {
         arguments.extend(["--mysqld", &mysqld]);
     }
+    // Half a replay says that it is one.
+    let killed = scene.tool.with_failpoint("replay.applied=kill", &arguments);
+    assert_eq!(killed.status.code(), None, "{}", both(&killed));
+    let mark = scene.lab.path("end/SNAPBACK-REPLAY-UNFINISHED");
+    assert!(mark.exists());
+    std::fs::remove_dir_all(scene.lab.path("end")).unwrap();
+    scene.cleanup();
     let report = scene.tool.json_with(&arguments, &[0, 5]);
+    assert!(!mark.exists());
     assert!(report.to_string().contains("binlog-gap"), "{report}");
     let end = Server::on(flavour, &scene.lab.path("end"), &scene.lab.path("end-run"), &[]);
     let has = |like: &str| {
@@ -264,6 +272,7 @@ fn logs_begun_anew(flavour: Flavour, reset: &str) {
     let kept = scene.tool.json(&["binlog", "forget"]);
     assert_eq!(kept["forgotten"].as_array().unwrap().len(), 0, "{kept}");
     assert_eq!(of_that_name(), 2);
+    scene.assert_nothing_left();
 }
 
 #[test]

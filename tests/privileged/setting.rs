@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -144,6 +144,24 @@ impl Scene {
             );
             std::thread::sleep(Duration::from_millis(200));
         }
+    }
+
+    /// The clone of the datadir, once a run stands at a failpoint.
+    pub fn clone_of(&self, gate: &Path) -> PathBuf {
+        let begun = Instant::now();
+        while !gate.with_extension("reached").exists() {
+            assert!(
+                begun.elapsed() < Duration::from_secs(240),
+                "the run does not come to its clone"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let names = self.lab.storage.snapshots();
+        let clone = names
+            .iter()
+            .find(|name| name.rsplit('-').next().unwrap().starts_with('0'));
+        let clone = clone.unwrap_or_else(|| panic!("no clone among {names:?}"));
+        self.lab.storage.mount_point().join(clone).join("data")
     }
 
     /// Nothing of ours is on the host: no snapshot, no journal.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::super::rollback::{GoBack, Own, Stand, Swap, mount_missing, remounts};
 use super::super::{Error, Result, Snapshot, mark};
 use super::report::{self, Lv, changing};
-use super::rollback::{rename, split, tag, there};
+use super::rollback::{put_away, rename, split, tag, there};
 use super::{CowSize, locate, own, room};
 use crate::detect::Mounts;
 use crate::units::{Bytes, Id};
@@ -171,11 +171,7 @@ impl GoBack for Merge {
                 .run()?;
             crate::failpoint!("lvm.kept", || Error::failed("keep", "the volume", "failpoint"));
         }
-        changing("lvchange")?
-            .args(["--setactivationskip", "y", &swap.live])
-            .run()?;
-        changing("lvchange")?.args(["--activate", "n", &swap.live]).run()?;
-        rename(&swap.live, &swap.away)
+        put_away(swap)
     }
 
     fn enter(&self, swap: &Swap) -> Result<()> {

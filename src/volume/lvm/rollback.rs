@@ -93,11 +93,7 @@ impl GoBack for Lvm {
         if self.stand(swap)? != Stand::Old {
             return Ok(());
         }
-        changing("lvchange")?
-            .args(["--setactivationskip", "y", &swap.live])
-            .run()?;
-        changing("lvchange")?.args(["--activate", "n", &swap.live]).run()?;
-        rename(&swap.live, &swap.away)
+        put_away(swap)
     }
 
     fn enter(&self, swap: &Swap) -> Result<()> {
@@ -159,6 +155,15 @@ pub fn tag(swap: &Swap) -> String {
 
 fn is_fresh(swap: &Swap, found: Option<&Lv>) -> bool {
     found.is_some_and(|lv| lv.has_tag(&tag(swap)))
+}
+
+/// The live volume gives up its name; nothing activates it, a restart neither.
+pub fn put_away(swap: &Swap) -> Result<()> {
+    changing("lvchange")?
+        .args(["--setactivationskip", "y", &swap.live])
+        .run()?;
+    changing("lvchange")?.args(["--activate", "n", &swap.live]).run()?;
+    rename(&swap.live, &swap.away)
 }
 
 pub fn there(name: &str) -> Result<Lv> {
