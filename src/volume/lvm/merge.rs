@@ -5,6 +5,7 @@
 //! content. It goes on by itself, also over a restart of the host. It cannot be taken back, so it is asked for after all that can fail.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use super::super::rollback::{GoBack, Own, Stand, Swap, mount_missing, remounts};
 use super::super::{Error, Result, Snapshot, mark};
@@ -22,6 +23,10 @@ const LEAST: &str = "least";
 const MARGIN: u64 = 32 << 20;
 /// Copy-on-write space has an entry of 16 bytes for each chunk of 4 KiB at least: more than a hundredth is not needed.
 const ENTRIES: u64 = 100;
+
+/// How long mounting is tried, and how often.
+const MOUNT_LIMIT: Duration = Duration::from_secs(20);
+const MOUNT_EVERY: Duration = Duration::from_millis(200);
 
 /// Rollback of thick volumes.
 #[derive(Debug)]
@@ -237,7 +242,17 @@ impl GoBack for Merge {
             .args(["--setactivationskip", "n", &swap.live])
             .run()?;
         changing("lvchange")?.args(["--activate", "y", &swap.live]).run()?;
-        mount_missing(&swap.mounts)
+        // LVM suspends the origin when a merge ends, and the kernel mounts no device that is frozen (EBUSY of get_tree_bdev, fs/super.c): a short merge may end right now.
+        let until = Instant::now() + MOUNT_LIMIT;
+        loop {
+            match mount_missing(&swap.mounts) {
+                Err(error) if Instant::now() < until => {
+                    tracing::debug!(%error, "mounting again");
+                    std::thread::sleep(MOUNT_EVERY);
+                }
+                answer => return answer,
+            }
+        }
     }
 }
 
