@@ -5,8 +5,11 @@
 
 pub mod forget;
 pub mod logs;
+mod merge;
+pub mod stored;
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -25,6 +28,9 @@ use crate::{Error, Result};
 
 /// A segment is stored once it has so many bytes.
 const SEGMENT: usize = 8 << 20;
+
+/// A follower says so often why it gets nothing.
+const REMIND: Duration = Duration::from_secs(300);
 
 /// What one round did, and how far behind it left the archive.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -47,6 +53,8 @@ pub struct Report {
     pub stored: u64,
     /// Segments that it wrote.
     pub segments: u64,
+    /// Segments of complete logs that went into larger ones.
+    pub merged: u64,
     /// Gaps, and whatever else a person must read.
     pub warnings: Vec<Finding>,
 }
@@ -68,6 +76,8 @@ pub struct Archive<'a> {
     host: String,
     server: String,
     replica_id: u32,
+    /// This process has looked at what there is to merge.
+    merged: AtomicBool,
 }
 
 impl std::fmt::Debug for Archive<'_> {
@@ -107,6 +117,7 @@ impl<'a> Archive<'a> {
             server: server_name(facts),
             // A replica with the id of another would end that one's connection.
             replica_id: u32::from_le_bytes([random[0], random[1], random[2], random[3]]) | 1 << 31,
+            merged: AtomicBool::new(false),
         })
     }
 
@@ -131,16 +142,39 @@ impl<'a> Archive<'a> {
         }
         round.flush(false)?;
         let (last, position) = (round.file.clone(), round.at);
+        let rotated = round.rotated;
         self.repository.store().sync().map_err(crate::repository::Error::from)?;
         (report.file, report.position) = (last, position);
         self.measure(&mut report)?;
+        // The first round of a process looks at all: one before it may have died.
+        if rotated || !self.merged.swap(true, Ordering::Relaxed) {
+            self.merge(&mut report)?;
+        }
         Ok(report)
     }
 
-    /// A round every `interval`, until a signal; `heard` is told of each. A server that cannot be reached is asked again.
+    /// A log that cannot be merged stays as it is, and is told of.
+    fn merge(&self, report: &mut Report) -> Result<()> {
+        for log in logs::of_server(self.repository, &self.host, &self.server)? {
+            match merge::merge(self.repository, &log) {
+                Ok(count) => report.merged += count as u64,
+                Err(error) => report.warnings.push(
+                    Finding::warning(
+                        "binlog-not-merged",
+                        format!("the segments of {} cannot be merged: {error}", log.file),
+                    )
+                    .remedy("`snapback verify --all --level data` says what is damaged"),
+                ),
+            }
+        }
+        Ok(())
+    }
+
+    /// A round every `interval`, until a signal; `heard` is told of each. A server that cannot be reached is asked again; why is said whenever it changes,
+    /// and every [`REMIND`].
     ///
     /// # Errors
-    /// The repository cannot be written.
+    /// The repository cannot be written, or the server says what will not pass by itself (no access).
     pub fn follow(
         &self,
         interval: Duration,
@@ -148,22 +182,23 @@ impl<'a> Archive<'a> {
         cancel: &Cancel,
         heard: &mut dyn FnMut(&Report),
     ) -> Result<()> {
-        let mut silent = false;
+        let mut silent: Option<(String, Instant)> = None;
         while cancel.asked().is_none() {
             match self.once(cancel) {
                 Ok(report) => {
-                    if silent {
+                    if silent.take().is_some() {
                         monitor.message("the server answers again");
                     }
-                    silent = false;
                     heard(&report);
                 }
                 Err(Error::Interrupted(_)) => break,
-                Err(Error::Database(error)) => {
-                    if !silent {
-                        monitor.message(&format!("{error}; asking again every {interval:?}"));
+                Err(Error::Database(error)) if error.may_pass() => {
+                    let reason = error.to_string();
+                    let said = |(before, at): &(String, Instant)| *before == reason && at.elapsed() < REMIND;
+                    if !silent.as_ref().is_some_and(said) {
+                        monitor.message(&format!("{reason}; asking again every {interval:?}"));
+                        silent = Some((reason, Instant::now()));
                     }
-                    silent = true;
                 }
                 Err(error) => return Err(error),
             }
@@ -176,7 +211,15 @@ impl<'a> Archive<'a> {
 
     /// The server's files with their lengths, oldest first.
     fn server_files(&self) -> Result<Vec<(String, u64)>> {
-        let rows = Session::admin(&self.options)?.rows("SHOW BINARY LOGS")?;
+        let mut session = Session::admin(&self.options)?;
+        let name = session.value(self.dialect.archive_name())?.unwrap_or_default();
+        if name != self.server {
+            return Err(Error::failed(format!(
+                "another server answers now: {name}, and not {}; begin again, and its logs are archived as its own",
+                self.server
+            )));
+        }
+        let rows = session.rows("SHOW BINARY LOGS")?;
         let file = |row: &crate::database::mysql::session::Row| Some((row.text("Log_name"), row.number("File_size")?));
         Ok(rows.iter().filter_map(file).collect())
     }
@@ -276,6 +319,8 @@ struct Round<'r> {
     from: u64,
     at: u64,
     buffer: Vec<u8>,
+    /// A log came to its end.
+    rotated: bool,
 }
 
 impl<'r> Round<'r> {
@@ -288,6 +333,7 @@ impl<'r> Round<'r> {
             from: 0,
             at: 0,
             buffer: Vec::new(),
+            rotated: false,
         }
     }
 
@@ -301,6 +347,7 @@ impl<'r> Round<'r> {
             match item {
                 Item::File(next) => {
                     self.flush(true)?;
+                    self.rotated = true;
                     self.begin(next, MAGIC.len() as u64);
                     self.created = None;
                 }

@@ -1,5 +1,7 @@
 //! Checking what is stored: structure, or every byte.
 
+mod binlogs;
+
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -39,6 +41,10 @@ pub struct Report {
     pub packs: u64,
     /// Bytes read.
     pub bytes: u64,
+    /// Segments of archived binary logs, of all hosts; 0 when one backup was asked for.
+    pub binlog_segments: u64,
+    /// Bytes of them that were read.
+    pub binlog_bytes: u64,
     /// Wall time.
     pub seconds: f64,
     /// Packs that no backup needs.
@@ -48,7 +54,7 @@ pub struct Report {
 }
 
 /// A damaged object of the repository.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Damage {
     /// Its key.
     pub object: String,
@@ -86,7 +92,7 @@ pub struct DamagedFile {
     pub path: PathBuf,
 }
 
-/// Checks backups. Damage is in the report, not an error.
+/// Checks backups; with all of them the archived binary logs as well. Damage is in the report, not an error.
 ///
 /// # Errors
 /// There is no such backup, the repository cannot be listed, or a signal asked to end.
@@ -104,6 +110,10 @@ pub fn verify(
         Which::All => None,
     };
     let found = repository.verify(one, level, workers, monitor, cancel)?;
+    let logs = match which {
+        Which::One(_) => binlogs::Found::default(),
+        Which::All => binlogs::check(repository, level, monitor, cancel)?,
+    };
     let roots = if found.damage.is_empty() {
         Vec::new()
     } else {
@@ -136,16 +146,19 @@ pub fn verify(
         unreadable: damage.unreadable,
         more_files: damage.more_paths,
     };
+    let good = found.damage.is_empty() && logs.damage.is_empty();
     Ok(Report {
         level,
-        good: found.damage.is_empty(),
+        good,
         backups: found.backups,
         entries: found.entries,
         packs: found.packs,
         bytes: found.bytes,
+        binlog_segments: logs.segments,
+        binlog_bytes: logs.bytes,
         seconds: begun.elapsed().as_secs_f64(),
         unreferenced_packs: found.unreferenced,
-        damage: found.damage.into_iter().map(named).collect(),
+        damage: found.damage.into_iter().map(named).chain(logs.damage).collect(),
     })
 }
 

@@ -22,19 +22,36 @@ pub struct Log {
 impl Log {
     /// The offset up to which it is archived without a hole.
     pub fn end(&self) -> u64 {
-        let mut end = 0;
-        for segment in &self.segments {
-            if segment.from <= end {
-                end = end.max(segment.to);
+        self.cover().last().map_or(0, |segment| segment.to)
+    }
+
+    /// The fewest segments that together are all of it up to its first hole, in order; each begins in the one before it or at its end.
+    pub fn cover(&self) -> Vec<&Segment> {
+        let (mut cover, mut at) = (Vec::new(), 0);
+        let mut coming = self.segments.iter().peekable();
+        loop {
+            let mut furthest: Option<&Segment> = None;
+            while let Some(segment) = coming.next_if(|segment| segment.from <= at) {
+                if furthest.is_none_or(|other| (segment.to, segment.closed) > (other.to, other.closed)) {
+                    furthest = Some(segment);
+                }
+            }
+            // One that is empty says that the file ends there.
+            let Some(next) = furthest.filter(|next| next.to > at || next.to == at && next.closed) else {
+                break;
+            };
+            cover.push(next);
+            at = next.to;
+            if next.closed {
+                break;
             }
         }
-        end
+        cover
     }
 
     /// Whether it is archived to the end that it has on the server.
     pub fn closed(&self) -> bool {
-        let end = self.end();
-        self.segments.iter().any(|segment| segment.closed && segment.to == end)
+        self.cover().last().is_some_and(|segment| segment.closed)
     }
 
     /// Writes the file into a directory.
@@ -43,19 +60,34 @@ impl Log {
     /// A segment is damaged, or the directory cannot be written.
     pub fn write_into(&self, repository: &Repository, directory: &Path) -> Result<PathBuf> {
         let path = directory.join(&self.file);
-        let failed = |error| Error::from(crate::sys::Error::path("write", &path, error));
-        let mut file = std::fs::File::create(&path).map_err(failed)?;
+        let written = self.write(repository, &path);
+        if !matches!(&written, Err(Error::Repository(error)) if error.is_absent()) {
+            return written.map(|()| path);
+        }
+        // Its segments were merged meanwhile.
+        let one = |segment: &Segment| repository.binlogs(&segment.host);
+        let now = grouped(self.segments.first().map(one).transpose()?.into_iter().flatten());
+        let same = |log: &&Log| {
+            let server = |log: &Log| log.segments.first().map(|segment| segment.server.clone());
+            (log.created, &log.file, server(log)) == (self.created, &self.file, server(self))
+        };
+        match now.iter().find(same) {
+            Some(log) => log.write(repository, &path).map(|()| path),
+            None => written.map(|()| path),
+        }
+    }
+
+    fn write(&self, repository: &Repository, path: &Path) -> Result<()> {
+        let failed = |error| Error::from(crate::sys::Error::path("write", path, error));
+        let mut file = std::fs::File::create(path).map_err(failed)?;
         let mut at = 0;
-        for segment in &self.segments {
-            if segment.to <= at || segment.from > at {
-                continue;
-            }
+        for segment in self.cover() {
             let bytes = repository.read_binlog(segment)?;
             let skip = usize::try_from(at - segment.from).unwrap_or(usize::MAX);
             file.write_all(&bytes[skip..]).map_err(failed)?;
             at = segment.to;
         }
-        Ok(path)
+        Ok(())
     }
 }
 
@@ -85,26 +117,32 @@ fn grouped(segments: impl Iterator<Item = Segment>) -> Vec<Log> {
     logs
 }
 
-/// Which of a server's logs a backup's position is in: the newest of that name that was begun when the position was read (`time`, by the same host's clock). After RESET
-/// a name is used again: a log of it that was begun later is another one.
-pub fn of_position(all: &[Log], record: &Record, time: jiff::Timestamp) -> Option<usize> {
-    let file = &record.position.as_ref()?.file;
-    // Under a lock the position stays as it is from then on; else the log may go on in another file until the snapshots are there.
+/// Nothing in a backup was committed later than this, by its host's clock; `time` is its manifest's.
+pub fn settled_by(record: &Record, time: jiff::Timestamp) -> jiff::Timestamp {
+    // Under a lock the position stays as it is from then on; else commits go on until the snapshots are there.
     let locked = record
         .lock
         .as_ref()
         .is_some_and(|lock| !matches!(lock.strategy, Strategy::Lockless | Strategy::None));
     let snapshots = record.phases.iter().filter(|phase| phase.name == "snapshot");
-    let until = match locked {
-        true => time.as_second(),
-        false => time.as_second() + 1 + (snapshots.map(|phase| phase.us).sum::<u64>() / 1_000_000).cast_signed(),
-    };
+    let passed = std::time::Duration::from_micros(snapshots.map(|phase| phase.us).sum());
+    match locked {
+        true => time,
+        false => time.checked_add(passed).unwrap_or(jiff::Timestamp::MAX),
+    }
+}
+
+/// Which of a server's logs a backup's position is in: the newest of that name that was begun when the position was read (`time`, by the same host's clock). After RESET
+/// a name is used again: a log of it that was begun later is another one.
+pub fn of_position(all: &[Log], record: &Record, time: jiff::Timestamp) -> Option<usize> {
+    let file = &record.position.as_ref()?.file;
+    let until = settled_by(record, time).as_second();
     all.iter()
         .rposition(|log| log.file == *file && i64::from(log.created) <= until)
 }
 
 /// The number at the end of a log's name.
-fn number(file: &str) -> u64 {
+pub fn number(file: &str) -> u64 {
     file.rsplit('.')
         .next()
         .and_then(|digits| digits.parse().ok())

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::arguments::ServerArguments;
 use super::{Context, Exit, output};
 use crate::backup::open_repository;
-use crate::binlog_archive::{Archive, Report, forget, logs};
+use crate::binlog_archive::{Archive, Report, forget, logs, stored};
 use crate::database::Flavour;
 use crate::database::mysql::binlog::history::{self, Change};
 use crate::replay::{self, Until};
@@ -23,7 +23,7 @@ pub(super) struct Binlog {
 pub(super) enum Command {
     /// Store what the server's binary logs have and the repository has not
     #[command(
-        after_help = "The account needs REPLICATION SLAVE (to read) and REPLICATION CLIENT or BINLOG MONITOR (to list).\nEnds with status 5 when the archive has got a gap: take a backup then.\n\nExamples:\n  snapback binlog archive --once\n  snapback binlog archive --follow --interval 5s"
+        after_help = "The account needs REPLICATION SLAVE (to read) and REPLICATION CLIENT or BINLOG MONITOR (to list).\nEnds with status 5 when the archive has got a gap: take a backup then.\n\nExamples:\n  snapback binlog archive --once\n  snapback binlog archive --follow --interval 5s\n  snapback binlog archive --from latest    # logs that the server has no longer"
     )]
     Archive(Archiving),
     /// Which logs are archived, how far, and where there are gaps
@@ -45,6 +45,12 @@ pub(super) struct Archiving {
     /// Again and again, until a signal
     #[arg(long)]
     pub follow: bool,
+    /// The logs that this backup has among its files (an id, or `latest`), instead of the server's
+    #[arg(long, value_name = "BACKUP", conflicts_with_all = ["follow", "once"])]
+    pub from: Option<String>,
+    /// With --from: whose backup [default: this host's]
+    #[arg(long, value_name = "NAME", requires = "from")]
+    pub host: Option<String>,
     /// With --follow: the pause between two rounds, which is what a lost host may cost
     #[arg(long, value_name = "SPAN", default_value = "10s", requires = "follow")]
     pub interval: jiff::SignedDuration,
@@ -61,7 +67,7 @@ pub(super) struct Listing {
 
 #[derive(Debug, Args)]
 pub(super) struct Showing {
-    /// Only what changes this table (`db.table`, or a part of it), or has its name in a statement
+    /// Only what changes this table (`db.table`), or has its name in a statement; without a dot: whose name has this in it
     #[arg(long, value_name = "TABLE")]
     pub table: Option<String>,
     /// Only statements with this text in their first 200 bytes, in any case
@@ -101,6 +107,9 @@ fn archive(arguments: &Archiving, context: &Context<'_>) -> Result<Exit> {
     let mut config = context.config()?;
     arguments.server.apply(&mut config);
     let repository = open_repository(&config)?;
+    if let Some(id) = &arguments.from {
+        return from_backup(id, arguments.host.as_ref(), &config, &repository, context);
+    }
     let archive = Archive::open(&repository, &config)?;
     if !arguments.follow {
         let report = archive.once(context.cancel)?;
@@ -136,6 +145,36 @@ fn archive(arguments: &Archiving, context: &Context<'_>) -> Result<Exit> {
         &mut heard,
     )?;
     Ok(if warned { Exit::Warnings } else { Exit::Done })
+}
+
+fn from_backup(
+    id: &str,
+    host: Option<&String>,
+    config: &crate::config::Config,
+    repository: &crate::repository::Repository,
+    context: &Context<'_>,
+) -> Result<Exit> {
+    let backup = repository.choose(id, &context.whose(config, host))?;
+    let workers = super::restore::workers(None);
+    let report = replay::in_space(config, 0, |work| {
+        stored::from_backup(repository, &backup, work, workers, &context.progress, context.cancel)
+    })?;
+    if context.global.json {
+        output::json(&report)?;
+    } else {
+        output::line(format_args!(
+            "backup {} has {} logs; {} of them were not archived, or not as far: {}",
+            backup.manifest().id.short(),
+            report.logs,
+            report.added.len(),
+            Bytes::b(report.bytes)
+        ));
+        report
+            .added
+            .iter()
+            .for_each(|file| output::line(format_args!("  {file}")));
+    }
+    Ok(Exit::Done)
 }
 
 /// The servers of a host's archive, each with its logs.
@@ -243,9 +282,16 @@ fn show(arguments: &Showing, context: &Context<'_>) -> Result<Exit> {
 fn matches(change: &Change, arguments: &Showing, since: Option<i64>, until: Option<i64>) -> bool {
     let time = i64::from(change.time);
     let has = |text: &str, part: &str| text.to_lowercase().contains(&part.to_lowercase());
-    let table = |name: &String| {
-        let bare = name.rsplit('.').next().unwrap_or(name);
-        change.tables.iter().any(|table| has(table, name)) || change.statements.iter().any(|text| has(text, bare))
+    let table = |name: &String| match name.split_once('.') {
+        Some((_, bare)) => {
+            change.tables.iter().any(|table| table.eq_ignore_ascii_case(name))
+                || change.statements.iter().any(|text| has_word(text, bare))
+        }
+        None => change
+            .tables
+            .iter()
+            .chain(&change.statements)
+            .any(|text| has(text, name)),
     };
     since.is_none_or(|since| time >= since)
         && until.is_none_or(|until| time <= until)
@@ -254,6 +300,16 @@ fn matches(change: &Change, arguments: &Showing, since: Option<i64>, until: Opti
             .grep
             .as_ref()
             .is_none_or(|part| change.statements.iter().any(|text| has(text, part)))
+}
+
+/// Whether a statement has this name, and not as a part of a longer one.
+fn has_word(text: &str, name: &str) -> bool {
+    let (text, name) = (text.to_lowercase(), name.to_lowercase());
+    let inside = |character: Option<char>| character.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '$');
+    text.match_indices(&name).any(|(at, _)| {
+        let (before, after) = (&text[..at], &text[at + name.len()..]);
+        !inside(before.chars().next_back()) && !inside(after.chars().next())
+    })
 }
 
 fn print(change: &Change) {
@@ -291,4 +347,18 @@ fn forget_logs(arguments: &Forgetting, context: &Context<'_>) -> Result<Exit> {
             .for_each(|log| output::line(format_args!("  {} {}", log.server, log.file)));
     }
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_meant_and_not_one_with_a_longer_name() {
+        assert!(has_word("DROP TABLE `shop`.`Orders` /* generated */", "orders"));
+        assert!(has_word("alter table orders add x int", "orders"));
+        assert!(!has_word("DROP TABLE orders_old", "orders"));
+        assert!(!has_word("DROP TABLE old_orders", "orders"));
+        assert!(has_word("INSERT INTO orders_old SELECT * FROM orders", "orders"));
+    }
 }

@@ -5,7 +5,7 @@ use super::{Context, Exit, output};
 use crate::Result;
 use crate::backup::open_repository;
 use crate::units::Bytes;
-use crate::verify::{Damage, Report, Which, verify};
+use crate::verify::{Damage, Level, Report, Which, verify};
 
 pub(super) fn run(arguments: &Verify, context: &Context<'_>) -> Result<Exit> {
     if arguments.drill.boot {
@@ -51,6 +51,16 @@ fn print(report: &Report) {
         "verified {level} of {backups}: {} entries, {} packs{read} in {:.1} s",
         report.entries, report.packs, report.seconds
     ));
+    if report.binlog_segments > 0 {
+        let read = match report.level {
+            Level::Data => format!(", {} read", Bytes::b(report.binlog_bytes)),
+            Level::Structure => String::new(),
+        };
+        output::line(format_args!(
+            "verified {level} of archived binary logs: {} segments{read}",
+            report.binlog_segments
+        ));
+    }
     if report.unreferenced_packs > 0 {
         output::line(output::dim(format_args!(
             "{} packs are needed by no backup: left by runs that died",

@@ -365,6 +365,8 @@ pub enum Error {
     Connect {
         /// Where.
         address: String,
+        /// Server error number; 0 when it was not the server that said no.
+        code: u16,
         /// Why, without secrets.
         reason: String,
     },
@@ -435,6 +437,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the same may go well a little later, with nobody doing anything about it: the server is down, starts, ends, or has too much to do.
+    pub fn may_pass(&self) -> bool {
+        // 0: the connection broke. Error numbers: too many connections (1040, 1203), shutdown (1053), waited too long (1205), a quota (1226), the log is gone or
+        // ends (1236: the next look finds what there is), interrupted (1317), killed (1927).
+        const PASSING: [u16; 9] = [0, 1040, 1053, 1203, 1205, 1226, 1236, 1317, 1927];
+        match self {
+            Error::Connect { code, .. } | Error::Statement { code, .. } => PASSING.contains(code),
+            Error::Busy { .. } => true,
+            _ => false,
+        }
+    }
+
     /// What it means to the caller.
     pub fn kind(&self) -> Kind {
         match self {

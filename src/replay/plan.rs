@@ -33,14 +33,21 @@ pub struct Asked {
     pub before: bool,
 }
 
-/// `end`, a GTID, `FILE:POS`, or a time: RFC 3339, or `2026-11-25 14:03:00` by this host's clock.
+/// `end`, a GTID, `FILE:POS`, or a time: RFC 3339, or `2026-11-25 14:03:00` by this host's clock. With `gtid:` in front it is a GTID, whatever it looks like.
 ///
 /// # Errors
-/// It is none of these.
+/// It is none of these, or a time that this host's clock showed twice or never.
 pub fn parse(text: &str) -> Result<Until> {
+    parse_in(text, &jiff::tz::TimeZone::system())
+}
+
+fn parse_in(text: &str, zone: &jiff::tz::TimeZone) -> Result<Until> {
     let digits = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
     if text == "end" {
         return Ok(Until::End);
+    }
+    if let Some(gtid) = text.strip_prefix("gtid:") {
+        return Ok(Until::Gtid(gtid.to_ascii_lowercase()));
     }
     if let Some((file, position)) = text.rsplit_once(':') {
         let is_log = file
@@ -49,23 +56,37 @@ pub fn parse(text: &str) -> Result<Until> {
         if let (true, Ok(position)) = (is_log, position.parse()) {
             return Ok(Until::At(file.to_owned(), position));
         }
-        if file.len() == 36 && file.chars().all(|c| c.is_ascii_hexdigit() || c == '-') && digits(position) {
+        // `uuid:number`, or with a tag between them.
+        let uuid = file.split(':').next().unwrap_or(file);
+        if uuid.len() == 36 && uuid.chars().all(|c| c.is_ascii_hexdigit() || c == '-') && digits(position) {
             return Ok(Until::Gtid(text.to_ascii_lowercase()));
         }
     }
     let parts: Vec<&str> = text.split('-').collect();
-    if parts.len() == 3 && parts.iter().all(|part| digits(part)) && parts[0].len() != 4 {
+    let is_date = || parts.iter().map(|part| part.len()).eq([4, 2, 2]);
+    if parts.len() == 3 && parts.iter().all(|part| digits(part)) && !is_date() {
         return Ok(Until::Gtid(text.to_owned()));
     }
     if let Ok(time) = text.parse::<jiff::Timestamp>() {
         return Ok(Until::Time(time));
     }
-    let local = text.parse::<jiff::civil::DateTime>().ok();
-    let here = local.and_then(|time| jiff::tz::TimeZone::system().to_timestamp(time).ok());
-    here.map(Until::Time).ok_or_else(|| {
-        Error::usage(format!(
+    let Ok(local) = text.parse::<jiff::civil::DateTime>() else {
+        return Err(Error::usage(format!(
             "`{text}` is no point in time: a time (2026-11-25T14:03:00Z, '2026-11-25 14:03:00'), FILE:POS (binlog.000007:4711), a GTID, or `end`"
-        ))
+        )));
+    };
+    let here = zone.to_ambiguous_timestamp(local);
+    here.unambiguous().map(Until::Time).map_err(|error| {
+        let (earlier, later) = (here.earlier(), here.later());
+        Error::usage(match (here.offset(), earlier, later) {
+            (jiff::tz::AmbiguousOffset::Fold { .. }, Ok(first), Ok(second)) => {
+                format!("this host's clock showed {local} twice: say {first} or {second}")
+            }
+            (jiff::tz::AmbiguousOffset::Gap { .. }, ..) => {
+                format!("this host's clock never showed {local}: it was put forward over it; say a time in UTC, as 2026-11-25T14:03:00Z")
+            }
+            _ => format!("`{text}` is no time: {error}"),
+        })
     })
 }
 
@@ -87,6 +108,13 @@ pub fn plan(
         match from(repository, host, backup, record, asked, work, cancel)? {
             Ok(plan) => return Ok(plan),
             Err(reason) => reasons.push(format!("{short}: {reason}")),
+        }
+        // All that an older one leads to is earlier than the newest itself.
+        if asked.until == Until::End && id.is_none() {
+            reasons.push(format!(
+                "an older backup, replayed, ends before {short} begins: restore {short} as it is, or name an older one"
+            ));
+            break;
         }
     }
     if reasons.is_empty() {
@@ -158,12 +186,25 @@ fn from(
         return Ok(Err("it has no position".to_owned()));
     };
     let time = backup.manifest().time;
-    if let Until::Time(until) = asked.until
-        && time > until
-    {
-        return Ok(Err(format!("it was taken later ({time})")));
+    if let Until::Time(until) = asked.until {
+        let settled = logs::settled_by(&record, time);
+        // The log counts in seconds: before one of them means before its begin.
+        let limit = match asked.before {
+            true => jiff::Timestamp::from_second(until.as_second()).unwrap_or(until),
+            false => until,
+        };
+        if settled > limit {
+            return Ok(Err(format!(
+                "it may hold what was committed up to {settled}, which is later"
+            )));
+        }
     }
     let mut all = logs::of_server(repository, host, &server_name(&facts))?;
+    // After RESET a name is used again; who says one now means the newest.
+    let named = match &asked.until {
+        Until::At(file, _) => all.iter().rposition(|log| log.file == *file),
+        _ => None,
+    };
     let Some(first) = logs::of_position(&all, &record, time) else {
         let said = match all.iter().any(|log| log.file == position.file) {
             true => "as it was then is not archived: the archived log of that name was begun after the backup (RESET)",
@@ -181,13 +222,21 @@ fn from(
         )));
     }
     if let Until::At(file, at) = &asked.until {
-        match all.iter().position(|log| log.file == *file) {
-            None => return Ok(Err(format!("{file} is not among the logs from {} on", position.file))),
-            Some(0) if *at < position.position => return Ok(Err("it ends behind that point".to_owned())),
-            Some(index) if all[index].end() < *at => {
+        match named.map(|named| named.checked_sub(first)) {
+            None => return Ok(Err(format!("{file} is not archived"))),
+            Some(None) => return Ok(Err(format!("{file} was begun before its log, {}", position.file))),
+            Some(Some(0)) if *at < position.position => return Ok(Err("it ends behind that point".to_owned())),
+            Some(Some(index)) if all[index].end() < *at => {
                 return Ok(Err(format!("{file} is archived to {} only", all[index].end())));
             }
-            Some(index) => all.truncate(index + 1),
+            Some(Some(index)) => {
+                if all[..index].iter().any(|log| log.file == *file) {
+                    return Ok(Err(format!(
+                        "{file} was begun anew (RESET) since, and no log leads from this backup to the new one; for a point in the old one say a time or a GTID"
+                    )));
+                }
+                all.truncate(index + 1);
+            }
         }
     }
     let mut reading = Reading {
@@ -229,11 +278,17 @@ fn from(
             Finding::warning(
                 "archive-ends-earlier",
                 format!(
-                    "the archive ends at {}:{}, perhaps before that time: everything in it is replayed",
-                    reading.file, reading.position
+                    "nothing in the archive is later than that time: it ends at {}:{}{}, and everything in it is replayed. Whether the server did more until then, it cannot tell",
+                    reading.file,
+                    reading.position,
+                    reading
+                        .last
+                        .and_then(|last| jiff::Timestamp::from_second(i64::from(last)).ok())
+                        .map(|last| format!(", committed at {last}"))
+                        .unwrap_or_default()
                 ),
             )
-            .remedy("`snapback binlog archive --once` takes what the server still has"),
+            .remedy("if the server, or its logs, can still be reached: `snapback binlog archive --once`, then again"),
         ),
         _ => {}
     }
@@ -270,8 +325,30 @@ mod tests {
             of("2026-11-25T14:03:00Z"),
             Until::Time("2026-11-25T14:03:00Z".parse().unwrap())
         );
+        let tagged = "3e11fa47-71ca-11e1-9e33-c80aa9429562:blue:23";
+        assert_eq!(of(tagged), Until::Gtid(tagged.to_owned()));
         assert!(matches!(of("2026-11-25 14:03:00"), Until::Time(_)));
+        assert!(matches!(of("2026-11-25"), Until::Time(_)));
+        assert_eq!(of("2026-1-5"), Until::Gtid("2026-1-5".to_owned()));
+        assert_eq!(of("gtid:2026-11-25"), Until::Gtid("2026-11-25".to_owned()));
         assert!(parse("yesterday").is_err());
+    }
+
+    #[test]
+    fn a_time_that_a_clock_showed_twice_or_never_is_asked_for_again() {
+        // As in central Europe, without a database of zones.
+        let zone = jiff::tz::TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        let of = |text: &str| parse_in(text, &zone).map_err(|error| error.to_string());
+        assert_eq!(
+            of("2026-11-25 14:03:00"),
+            Ok(Until::Time("2026-11-25T13:03:00Z".parse().unwrap()))
+        );
+        let twice = of("2026-10-25 02:30:00").unwrap_err();
+        assert!(
+            twice.contains("2026-10-25T00:30:00Z or 2026-10-25T01:30:00Z"),
+            "{twice}"
+        );
+        assert!(of("2026-03-29 02:30:00").unwrap_err().contains("never showed"));
     }
 
     fn change(file: &str, start: u64, end: u64, time: u32, gtid: &str) -> Change {

@@ -12,6 +12,8 @@ const MAGIC: &[u8; 8] = b"SNPBBL01";
 const DIGEST: usize = 32;
 /// No segment of ours is larger, in bytes; one event may be a GiB.
 const LARGEST: u64 = 2 << 30;
+/// No header of ours is longer, in bytes.
+const HEAD: u64 = 8 << 10;
 /// zstd's level: the archive must not slow the host down.
 const LEVEL: i32 = 1;
 
@@ -44,7 +46,11 @@ struct Header {
 }
 
 impl Segment {
-    fn key(&self) -> Result<String> {
+    /// The object that it is.
+    ///
+    /// # Errors
+    /// A name in it cannot be part of a key.
+    pub fn key(&self) -> Result<String> {
         let plain = |text: &str| is_valid_host(text);
         if !plain(&self.file) || !plain(&self.server) {
             return Err(Error::Unusable(format!(
@@ -110,10 +116,52 @@ impl Repository {
     /// # Errors
     /// The store cannot be listed.
     pub fn binlogs(&self, host: &str) -> Result<Vec<Segment>> {
-        let keys = self.store.list(&format!("{BINLOGS}{host}/"))?;
+        self.binlogs_below(&format!("{BINLOGS}{host}/"))
+    }
+
+    /// All segments of all hosts, in the same order.
+    ///
+    /// # Errors
+    /// The store cannot be listed.
+    pub fn all_binlogs(&self) -> Result<Vec<Segment>> {
+        self.binlogs_below(BINLOGS)
+    }
+
+    fn binlogs_below(&self, prefix: &str) -> Result<Vec<Segment>> {
+        let keys = self.store.list(prefix)?;
         let mut segments: Vec<Segment> = keys.iter().filter_map(|key| Segment::of_key(key)).collect();
         segments.sort();
         Ok(segments)
+    }
+
+    /// Whether a segment is there, ours, and says what its name says; its content is not read.
+    ///
+    /// # Errors
+    /// It is damaged or gone.
+    pub fn look_at_binlog(&self, segment: &Segment) -> Result<()> {
+        let key = segment.key()?;
+        let size = self.store.size(&key)?;
+        let mut head = vec![0; size.min(HEAD) as usize];
+        sealed::read_exactly(&*self.store, &key, 0, &mut head)?;
+        self.content(&key, segment, &head).map(drop)
+    }
+
+    /// What comes behind the header, when that fits.
+    fn content<'b>(&self, key: &str, segment: &Segment, object: &'b [u8]) -> Result<&'b [u8]> {
+        let damaged = |reason: &str| Error::damaged(key, reason);
+        let rest = object
+            .strip_prefix(MAGIC)
+            .ok_or_else(|| damaged("it is no segment of a binary log"))?;
+        let (length, rest) = rest
+            .split_first_chunk::<4>()
+            .ok_or_else(|| damaged("it is too short"))?;
+        let length = u32::from_le_bytes(*length) as usize;
+        let json = rest.get(..length).ok_or_else(|| damaged("its header is cut off"))?;
+        let header: Header = sealed::parse(key, json)?;
+        if header.segment != *segment || header.repository != self.id {
+            return Err(damaged("it belongs to another repository or another name"));
+        }
+        Ok(&rest[length..])
     }
 
     /// A segment's bytes.
@@ -137,20 +185,9 @@ impl Repository {
         if self.keys.binlog(content) != digest {
             return Err(damaged("its digest does not fit its content"));
         }
-        let rest = content
-            .strip_prefix(MAGIC)
-            .ok_or_else(|| damaged("it is no segment of a binary log"))?;
-        let (length, rest) = rest
-            .split_first_chunk::<4>()
-            .ok_or_else(|| damaged("it is too short"))?;
-        let length = u32::from_le_bytes(*length) as usize;
-        let json = rest.get(..length).ok_or_else(|| damaged("its header is cut off"))?;
-        let header: Header = sealed::parse(&key, json)?;
-        if header.segment != *segment || header.repository != self.id {
-            return Err(damaged("it belongs to another repository or another name"));
-        }
+        let packed = self.content(&key, segment, content)?;
         let wanted = usize::try_from(segment.to - segment.from).unwrap_or(usize::MAX);
-        let bytes = zstd::bulk::decompress(&rest[length..], wanted).map_err(|error| damaged(&error.to_string()))?;
+        let bytes = zstd::bulk::decompress(packed, wanted).map_err(|error| damaged(&error.to_string()))?;
         if bytes.len() != wanted {
             return Err(damaged("it has fewer bytes than its name says"));
         }
@@ -188,6 +225,7 @@ mod tests {
         };
         repository.put_binlog(&segment, b"hello").unwrap();
         repository.put_binlog(&segment, b"other").unwrap();
+        repository.look_at_binlog(&segment).unwrap();
         assert_eq!(repository.read_binlog(&segment).unwrap(), b"hello", "overwritten");
         assert_eq!(repository.binlogs("h").unwrap(), std::slice::from_ref(&segment));
         let key = segment.key().unwrap();
@@ -204,7 +242,9 @@ mod tests {
             closed: true,
             ..segment.clone()
         };
+        assert!(repository.look_at_binlog(&moved).unwrap_err().is_absent());
         store.tamper(&moved.key().unwrap(), bytes);
+        assert!(repository.look_at_binlog(&moved).is_err());
         assert!(repository.read_binlog(&moved).is_err());
         assert!(
             repository

@@ -90,6 +90,11 @@ impl Error {
         }
     }
 
+    /// Whether an object is not there.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Error::Store(crate::store::Error::Absent { .. }))
+    }
+
     /// The object that it is about, and what is wrong with it.
     pub fn object_and_reason(&self) -> (String, String) {
         verify::describe(self)

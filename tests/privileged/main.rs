@@ -21,6 +21,7 @@ mod lock_safety;
 mod lvm;
 mod measure;
 mod point_in_time;
+mod points;
 mod replicas;
 mod restore_elsewhere;
 mod rollback;

@@ -316,9 +316,10 @@ fn tls_mode(entry: &Entry, text: &str) -> Result<TlsMode> {
 }
 
 /// An error about a target, with what the driver said.
-pub(super) fn unreachable(options: &ConnectOptions, reason: impl fmt::Display) -> Error {
+pub(super) fn unreachable(options: &ConnectOptions, code: u16, reason: impl fmt::Display) -> Error {
     Error::Connect {
         address: format!("{} as `{}`", options.target, options.user),
+        code,
         reason: reason.to_string(),
     }
 }

@@ -64,6 +64,14 @@ impl Dialect {
         }
     }
 
+    /// The query for the name under which a server's logs are archived: MySQL's `server_uuid`, or `id-<server_id>`.
+    pub fn archive_name(self) -> &'static str {
+        match self.is_mariadb() {
+            true => "SELECT CONCAT('id-', @@GLOBAL.server_id)",
+            false => "SELECT @@GLOBAL.server_uuid",
+        }
+    }
+
     /// The statement that tells every channel's state. MySQL renamed it in 8.0.22 and removed the old name in 8.4.
     pub fn show_replicas(self) -> &'static str {
         match self.is_mariadb() {

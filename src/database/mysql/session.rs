@@ -100,11 +100,11 @@ impl Session {
         thread::Builder::new()
             .name("connect".into())
             .spawn(move || drop(send.send(connect(&attempt, builder))))
-            .map_err(|error| unreachable(options, error))?;
+            .map_err(|error| unreachable(options, 0, error))?;
         let conn = receive
             .recv_timeout(options.connect_timeout)
-            .map_err(|_| unreachable(options, format!("no answer within {:?}", options.connect_timeout)))?
-            .map_err(|error| unreachable(options, reason(&error)))?;
+            .map_err(|_| unreachable(options, 0, format!("no answer within {:?}", options.connect_timeout)))?
+            .map_err(|error| unreachable(options, code(&error), reason(&error)))?;
         let mut session = Session {
             conn,
             id: 0,
@@ -114,7 +114,7 @@ impl Session {
         let id = session.value("SELECT CONNECTION_ID()")?;
         session.id = id
             .and_then(|id| id.parse().ok())
-            .ok_or_else(|| unreachable(options, "the server gave no connection id"))?;
+            .ok_or_else(|| unreachable(options, 0, "the server gave no connection id"))?;
         Ok(session)
     }
 
@@ -271,14 +271,18 @@ fn connect(options: &ConnectOptions, builder: OptsBuilder) -> mysql::Result<Conn
 }
 
 pub(super) fn failure(statement: &str, error: &mysql::Error) -> Error {
-    let code = match error {
-        mysql::Error::MySqlError(error) => error.code,
-        _ => 0,
-    };
     Error::Statement {
         statement: shortened(statement),
-        code,
+        code: code(error),
         reason: reason(error),
+    }
+}
+
+/// The server's error number; 0 when it was not the server that said no.
+fn code(error: &mysql::Error) -> u16 {
+    match error {
+        mysql::Error::MySqlError(error) => error.code,
+        _ => 0,
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Log {
     at: u64,
     checksums: bool,
     passes_over_rows: bool,
+    /// When the server began it, in seconds since 1970 by its clock.
+    pub created: u32,
 }
 
 /// An event, or why there is none.
@@ -87,10 +89,14 @@ impl Log {
             at: 4,
             checksums: false,
             passes_over_rows: false,
+            created: 0,
         };
         match log.read()? {
             Found::Torn(_) => Ok(None),
-            Found::Event(event) if event.kind == FORMAT_DESCRIPTION => Ok(Some(log)),
+            Found::Event(event) if event.kind == FORMAT_DESCRIPTION => {
+                log.created = event.time;
+                Ok(Some(log))
+            }
             Found::Event(_) => Err(wrong(path, "it does not begin with a format description")),
         }
     }

@@ -1,13 +1,13 @@
 //! What a log says was done: its groups of events (transactions, statements) with their places, times, GTIDs and tables.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::event::{Event, Log};
 use super::group::{Groups, kind, query_text, start_of_query};
+use super::gtid::Gtids;
 use super::wrong;
 use crate::database::{Flavour, Result};
 
@@ -66,7 +66,7 @@ pub fn read(path: &Path, flavour: Flavour, each: &mut dyn FnMut(Change) -> bool)
             start: event.at,
             ..Change::default()
         });
-        add(change, &event);
+        add(change, &event, flavour);
         if groups.end == event.end
             && let Some(change) = open.take()
             && !each(change)
@@ -92,13 +92,12 @@ fn is_between(event: &Event) -> bool {
     )
 }
 
-fn add(change: &mut Change, event: &Event) {
+fn add(change: &mut Change, event: &Event, flavour: Flavour) {
     change.end = event.end;
     change.time = event.time;
     let body = &event.body;
     match event.kind {
-        kind::MARIADB_GTID => change.gtid = mariadb_gtid(event),
-        kind::GTID => change.gtid = mysql_gtid(body),
+        kind::MARIADB_GTID | kind::GTID | kind::GTID_TAGGED => change.gtid = gtid(flavour, event),
         kind::TRANSACTION_PAYLOAD | kind::MARIADB_QUERY_COMPRESSED => drop(change.kinds.insert("compressed")),
         // Table_map: table id (6 bytes), flags (2), then both names with their lengths before and a zero behind.
         19 => drop(table(body).map(|name| change.tables.insert(name))),
@@ -131,23 +130,9 @@ fn table(body: &[u8]) -> Option<String> {
     ))
 }
 
-/// `domain-server-sequence`.
-fn mariadb_gtid(event: &Event) -> Option<String> {
-    let sequence = u64::from_le_bytes(*event.body.first_chunk()?);
-    let domain = u32::from_le_bytes(*event.body.get(8..)?.first_chunk()?);
-    Some(format!("{domain}-{}-{sequence}", event.server_id))
-}
-
-/// `uuid:number`.
-fn mysql_gtid(body: &[u8]) -> Option<String> {
-    let uuid = body.get(1..17)?;
-    let number = u64::from_le_bytes(*body.get(17..)?.first_chunk()?);
-    let mut text = String::new();
-    for (at, byte) in uuid.iter().enumerate() {
-        if [4, 6, 8, 10].contains(&at) {
-            text.push('-');
-        }
-        let _ = write!(text, "{byte:02x}");
-    }
-    Some(format!("{text}:{number}"))
+/// The GTID of an event that has one: `domain-server-sequence`, `uuid:number`, or `uuid:tag:number`.
+fn gtid(flavour: Flavour, event: &Event) -> Option<String> {
+    let mut one = Gtids::new(flavour);
+    one.take_event(event).ok()?;
+    one.to_text()
 }

@@ -54,6 +54,35 @@ pub fn since(flavour: Flavour, index: &Path, dir: &Path, position: &Position) ->
     Ok(Some(count))
 }
 
+/// What a log file has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// When the server began it, in seconds since 1970 by its clock.
+    pub created: u32,
+    /// Where its last complete event ends.
+    pub end: u64,
+}
+
+/// Looks at a log file; `None` when it has no complete header.
+///
+/// # Errors
+/// It cannot be read, is encrypted, or is damaged before its end.
+pub fn extent(path: &Path) -> Result<Option<Extent>> {
+    let Some(log) = event::Log::open(path)? else {
+        return Ok(None);
+    };
+    let mut log = log.passing_over_rows();
+    while let Some(event) = log.next()? {
+        if event.kind == group::kind::MARIADB_START_ENCRYPTION {
+            return Err(wrong(path, "it is encrypted"));
+        }
+    }
+    Ok(Some(Extent {
+        created: log.created,
+        end: log.at(),
+    }))
+}
+
 /// The checksum of an event.
 pub(crate) fn checksum(event: &[u8]) -> u32 {
     let mut crc = crc32::Crc32::new();

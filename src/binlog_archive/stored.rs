@@ -1,0 +1,168 @@
+//! The binary logs that a backup has among its files go into the archive: for what the server threw away before it was archived.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::logs::{self, Log};
+use super::server_name;
+use crate::database::mysql::binlog;
+use crate::database::{PathRole, ServerFacts};
+use crate::monitor::Monitor;
+use crate::record::Record;
+use crate::repository::{Backup, EntryKind, Repository, Segment};
+use crate::restore::{Destination, Request, record_of, restore};
+use crate::sys::signal::Cancel;
+use crate::{Error, Result};
+
+/// A segment has so many bytes at most.
+const SEGMENT: u64 = 32 << 20;
+
+/// What came out of a backup.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct Report {
+    /// The server, as the archive names it.
+    pub server: String,
+    /// Logs that the backup has.
+    pub logs: u64,
+    /// Those of them that were not archived, or not as far.
+    pub added: Vec<String>,
+    /// Bytes of logs that are archived now and were not before.
+    pub bytes: u64,
+}
+
+/// Archives the logs of a backup that the archive has not, or not as far. They are restored into `work` for it.
+///
+/// # Errors
+/// The backup has no logs, or they are encrypted or damaged; the repository cannot be written.
+pub fn from_backup(
+    repository: &Repository,
+    backup: &Backup,
+    work: &Path,
+    workers: usize,
+    monitor: &dyn Monitor,
+    cancel: &Cancel,
+) -> Result<Report> {
+    let manifest = backup.manifest();
+    let record = record_of(manifest)?;
+    let Some(facts) = &record.server else {
+        return Err(Error::usage(format!(
+            "backup {} holds no database",
+            manifest.id.short()
+        )));
+    };
+    let paths = paths(backup, &record, facts, cancel)?;
+    if paths.is_empty() {
+        return Err(Error::usage(format!(
+            "backup {} holds no binary logs: they were left out, or the server wrote none",
+            manifest.id.short()
+        )));
+    }
+    let request = Request {
+        destination: Destination::Target(work.join("logs")),
+        include: paths.clone(),
+        ..Request::to_datadir(work.to_owned(), workers)
+    };
+    restore(repository, &manifest.id.to_string(), &request, monitor, cancel)?;
+    let mut report = Report {
+        server: server_name(facts),
+        ..Report::default()
+    };
+    let archived = logs::of_server(repository, &manifest.host, &report.server)?;
+    for (index, path) in paths.iter().enumerate() {
+        cancel.check()?;
+        let restored = work.join("logs").join(path.strip_prefix("/").unwrap_or(path));
+        // Its header may not have been written yet.
+        let Some(extent) = binlog::extent(&restored)? else {
+            continue;
+        };
+        report.logs += 1;
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let next = paths.get(index + 1).and_then(|next| next.file_name());
+        let log = Segment {
+            host: manifest.host.clone(),
+            server: report.server.clone(),
+            created: extent.created,
+            // The server had gone on to the next one.
+            closed: next.is_some_and(|next| logs::follows(&file, &next.to_string_lossy())),
+            file,
+            from: 0,
+            to: extent.end,
+        };
+        let same = |known: &&Log| known.file == log.file && known.created == log.created;
+        let known = archived.iter().find(same);
+        let (from, closed) = known.map_or((0, false), |known| (known.end(), known.closed()));
+        if closed || from >= log.to && !log.closed {
+            continue;
+        }
+        store(repository, &restored, &Segment { from, ..log.clone() })?;
+        report.bytes += log.to.saturating_sub(from);
+        report.added.push(log.file);
+    }
+    repository.store().sync().map_err(crate::repository::Error::from)?;
+    Ok(report)
+}
+
+/// Stores a part of a file, in segments.
+fn store(repository: &Repository, file: &Path, part: &Segment) -> Result<()> {
+    use std::os::unix::fs::FileExt;
+    let failed = |error| crate::sys::Error::path("read", file, error);
+    let open = std::fs::File::open(file).map_err(failed)?;
+    let mut from = part.from;
+    loop {
+        let to = part.to.min(from.saturating_add(SEGMENT)).max(from);
+        let mut bytes = vec![0; usize::try_from(to - from).unwrap_or(usize::MAX)];
+        open.read_exact_at(&mut bytes, from).map_err(failed)?;
+        let last = to >= part.to;
+        let segment = Segment {
+            from,
+            to,
+            closed: part.closed && last,
+            ..part.clone()
+        };
+        repository.put_binlog(&segment, &bytes)?;
+        if last {
+            return Ok(());
+        }
+        from = to;
+    }
+}
+
+/// Original paths of a backup's binary logs, in the order of their numbers.
+fn paths(backup: &Backup, record: &Record, facts: &ServerFacts, cancel: &Cancel) -> Result<Vec<PathBuf>> {
+    let written: Vec<_> = record
+        .paths
+        .iter()
+        .filter(|path| path.role == PathRole::BinaryLog)
+        .collect();
+    let Some(position) = &record.position else {
+        return Err(Error::usage(
+            "the backup has no position, which names the server's logs",
+        ));
+    };
+    let Some((base, _)) = position.file.rsplit_once('.') else {
+        return Ok(Vec::new());
+    };
+    let is_log = |path: &Path| {
+        let directory = path.parent().unwrap_or(&facts.datadir);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        written.iter().any(|written| written.path == directory)
+            && name
+                .strip_prefix(base)
+                .and_then(|rest| rest.strip_prefix('.'))
+                .is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
+    };
+    let mut found = Vec::new();
+    for entry in backup.entries()? {
+        cancel.check()?;
+        let entry = entry?;
+        let Some(root) = record.roots.get(entry.root as usize) else {
+            continue;
+        };
+        let path = root.path.join(std::ffi::OsStr::from_bytes(&entry.path));
+        if matches!(entry.kind, EntryKind::File { .. }) && is_log(&path) {
+            found.push(path);
+        }
+    }
+    found.sort_by_key(|path| logs::number(&path.to_string_lossy()));
+    Ok(found)
+}

@@ -1,0 +1,63 @@
+//! Archived binary logs: every segment is there with its size, or every byte of it reads well.
+
+use super::{Damage, Level};
+use crate::Result;
+use crate::monitor::{Monitor, Work};
+use crate::repository::{Repository, Segment};
+use crate::sys::signal::Cancel;
+
+/// What a look at the archive of all hosts found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub segments: u64,
+    /// Bytes of logs that were read.
+    pub bytes: u64,
+    pub damage: Vec<Damage>,
+}
+
+/// Looks at all segments, one after the other: each is read whole, and is held in memory once.
+pub(super) fn check(repository: &Repository, level: Level, monitor: &dyn Monitor, cancel: &Cancel) -> Result<Found> {
+    let segments = repository.all_binlogs()?;
+    let mut found = Found {
+        segments: segments.len() as u64,
+        ..Found::default()
+    };
+    if level == Level::Data {
+        monitor.begin(Work {
+            name: "verifying binary logs",
+            bytes: segments.iter().map(|segment| segment.to - segment.from).sum(),
+            items: segments.len() as u64,
+        });
+    }
+    for segment in &segments {
+        cancel.check()?;
+        match look(repository, segment, level) {
+            Ok(read) => found.bytes += read,
+            // Merged or forgotten meanwhile.
+            Err(error) if error.is_absent() && !repository.all_binlogs()?.contains(segment) => {}
+            Err(error) => {
+                let (_, reason) = error.object_and_reason();
+                found.damage.push(Damage {
+                    object: segment.key()?,
+                    reason,
+                    ..Damage::default()
+                });
+            }
+        }
+        if level == Level::Data {
+            monitor.advance(segment.to - segment.from, 1);
+        }
+    }
+    if level == Level::Data {
+        monitor.end();
+    }
+    Ok(found)
+}
+
+/// Bytes of the log that were read.
+fn look(repository: &Repository, segment: &Segment, level: Level) -> crate::repository::Result<u64> {
+    match level {
+        Level::Structure => repository.look_at_binlog(segment).map(|()| 0),
+        Level::Data => Ok(repository.read_binlog(segment)?.len() as u64),
+    }
+}
