@@ -1,6 +1,7 @@
 //! Logical dumps: a backup is restored to scratch space, a private server boots on it, and the server's own dump tool reads that one. The live server has no part in it.
 
 mod accounts;
+mod mydumper;
 mod output;
 mod select;
 
@@ -39,6 +40,8 @@ pub struct Request {
     pub accounts: Option<bool>,
     /// The dump program; by default the server's own.
     pub program: Option<PathBuf>,
+    /// The dump program is mydumper; into a directory only.
+    pub mydumper: bool,
     /// Threads of the restore.
     pub workers: usize,
 }
@@ -154,7 +157,10 @@ impl<'d> Dump<'d> {
         monitor: &'d dyn Monitor,
         cancel: &'d Cancel,
     ) -> Result<Dump<'d>> {
-        let program = find_tool(Tool::Dump, request.program.as_deref(), booted.binary)?;
+        let program = match request.mydumper {
+            true => mydumper::find(request.program.as_ref())?,
+            false => find_tool(Tool::Dump, request.program.as_deref(), booted.binary)?,
+        };
         let client = booted.run.join("client.cnf");
         write_client_file(&client, booted.server.address())?;
         Ok(Dump {
@@ -178,22 +184,23 @@ impl<'d> Dump<'d> {
             items: 0,
         });
         let mut accounts = 0;
-        let written = parts
-            .iter()
-            .try_for_each(|part| {
+        let dumped = match request.mydumper {
+            true => self.by_mydumper(&parts, request.workers, output),
+            false => parts.iter().try_for_each(|part| {
                 output.begin(&part.schema)?;
                 self.part(part, &mut |bytes| output.write(bytes))
-            })
-            .and_then(|()| {
-                if request.accounts.unwrap_or(everything) {
-                    output.begin_accounts()?;
-                    // After the tables and routines that they are granted.
-                    let statements = accounts::statements(&mut session, self.flavour)?;
-                    accounts = statements.accounts;
-                    output.write(statements.text.as_bytes())?;
-                }
-                Ok(())
-            });
+            }),
+        };
+        let written = dumped.and_then(|()| {
+            if request.accounts.unwrap_or(everything) {
+                output.begin_accounts(request.mydumper)?;
+                // After the tables and routines that they are granted.
+                let statements = accounts::statements(&mut session, self.flavour)?;
+                accounts = statements.accounts;
+                output.write(statements.text.as_bytes())?;
+            }
+            Ok(())
+        });
         self.monitor.end();
         written?;
         Ok(Done {
@@ -203,6 +210,19 @@ impl<'d> Dump<'d> {
             accounts,
             seconds: begun.elapsed().as_secs_f64(),
         })
+    }
+
+    fn by_mydumper(&self, parts: &[Part], threads: usize, output: &mut Output<'_>) -> Result<()> {
+        let into = output.directory()?;
+        let call = mydumper::Call {
+            program: &self.program,
+            client: &self.client,
+            parts,
+            threads,
+            into: &into,
+        };
+        let bytes = mydumper::run(&call, self.monitor, self.cancel)?;
+        output.written_by_another(bytes)
     }
 
     /// One schema, or tables of one, for a server that uses the right schema already.

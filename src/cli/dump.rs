@@ -20,7 +20,8 @@ Examples:
   snapback dump latest --output /srv/dumps/all.sql
   snapback dump latest --databases shop | zstd > shop.sql.zst
   snapback dump 3f2a --tables shop.orders,shop.customers | mariadb test
-  snapback dump latest --output-dir /srv/dumps/by-schema --scratch /srv/scratch";
+  snapback dump latest --output-dir /srv/dumps/by-schema --scratch /srv/scratch
+  snapback dump latest --mydumper --output-dir /srv/dumps/for-myloader";
 
 #[derive(Debug, Args)]
 pub(super) struct Dump {
@@ -49,10 +50,13 @@ pub(super) struct Dump {
     pub no_accounts: bool,
     #[command(flatten)]
     pub scratch: ScratchArguments,
+    /// By mydumper, which has to be installed: several threads, files for each table, for `myloader`
+    #[arg(long, requires = "output_dir")]
+    pub mydumper: bool,
     /// The dump program [default: the server's own, or an installed one]
     #[arg(long, value_name = "PATH")]
     pub dump_program: Option<PathBuf>,
-    /// Threads of the restore [default: as many as processors, at most 8]
+    /// Threads of the restore, and of mydumper [default: as many as processors, at most 8]
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,
 }
@@ -111,6 +115,7 @@ pub(super) fn run(arguments: &Dump, context: &Context<'_>) -> Result<Exit> {
         tables: arguments.tables.clone(),
         accounts,
         program: arguments.dump_program.clone().map(|path| absolute(&path)).transpose()?,
+        mydumper: arguments.mydumper,
         workers: super::restore::workers(arguments.workers),
     };
     let report = dump(

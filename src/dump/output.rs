@@ -86,10 +86,26 @@ impl<'t> Output<'t> {
         self.next(&file_name(schema))
     }
 
-    /// The accounts begin.
-    pub fn begin_accounts(&mut self) -> Result<()> {
+    /// The accounts begin. Beside files that `myloader` reads the name does not end as its own do.
+    pub fn begin_accounts(&mut self, for_myloader: bool) -> Result<()> {
         // No schema's file has such a name: its `%` would be written otherwise.
-        self.next("%accounts.sql")
+        self.next(if for_myloader { "%accounts" } else { "%accounts.sql" })
+    }
+
+    /// Where another program may write what belongs to the dump.
+    pub fn directory(&self) -> Result<PathBuf> {
+        match &self.to {
+            To::Directory { path, .. } => Ok(partial(path)),
+            _ => Err(Error::usage(
+                "this dump program writes into a directory only: say --output-dir DIR",
+            )),
+        }
+    }
+
+    /// So many bytes came by other hands; where the backup comes from is written beside them.
+    pub fn written_by_another(&mut self, bytes: u64) -> Result<()> {
+        self.bytes += bytes;
+        self.next("%backup")
     }
 
     fn next(&mut self, name: &str) -> Result<()> {
@@ -275,7 +291,7 @@ mod tests {
             output.begin(schema).unwrap();
             output.write(schema.as_bytes()).unwrap();
         }
-        output.begin_accounts().unwrap();
+        output.begin_accounts(false).unwrap();
         assert!(!path.exists());
         output.finish(Id::random()).unwrap();
         drop(output);

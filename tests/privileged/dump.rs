@@ -346,3 +346,82 @@ fn a_dump_that_is_cut_does_not_look_whole() {
     let none = scene.tool.run(&["dump", "latest", "--tables", "ledger.nothing"]);
     assert_eq!(none.status.code(), Some(2), "{}", both(&none));
 }
+
+/// mydumper's files, read by its own loader into an empty server: the tables are the same; accounts are beside them.
+fn by_mydumper(flavour: Flavour) {
+    let Some((scene, scratch)) = scene(flavour) else { return };
+    scene.start_load().stop();
+    scene.server.exec("CREATE DATABASE `od$d-`");
+    scene
+        .server
+        .exec("CREATE TABLE `od$d-`.kept (a INT PRIMARY KEY) ENGINE=InnoDB");
+    scene.server.exec("INSERT INTO `od$d-`.kept VALUES (7)");
+    scene
+        .server
+        .exec("CREATE USER someone@localhost IDENTIFIED BY 'Se-cret 1'");
+    scene.tool.json(&["backup"]);
+    let directory = scene.lab.path("by-table");
+    let report = scene
+        .tool
+        .json(&["dump", "latest", "--mydumper", "--output-dir", &text(&directory)]);
+    eprintln!("{flavour:?}: {report}");
+    assert!(
+        std::fs::read_to_string(directory.join("%accounts"))
+            .unwrap()
+            .contains("someone")
+    );
+    assert!(
+        std::fs::read_to_string(directory.join("%backup"))
+            .unwrap()
+            .contains("-- snapback: position ")
+    );
+    let empty = Server::create(flavour, &scene.lab.path("empty"), &scene.lab.path("empty-run"), NAMES);
+    let loaded = std::process::Command::new("myloader")
+        .args([
+            "--user=root",
+            &format!("--socket={}", text(&empty.socket)),
+            &format!("--directory={}", text(&directory)),
+        ])
+        .output()
+        .unwrap();
+    assert!(loaded.status.success(), "{}", both(&loaded));
+    assert_eq!(empty.checksums(load::SCHEMA), scene.server.checksums(load::SCHEMA));
+    assert_eq!(empty.one::<u64>("SELECT a FROM `od$d-`.kept"), 7);
+    // One table, and not its neighbours.
+    let directory = scene.lab.path("one");
+    scene.tool.json(&[
+        "dump",
+        "latest",
+        "--mydumper",
+        "--tables",
+        "`od$d-`.kept",
+        "--output-dir",
+        &text(&directory),
+    ]);
+    let names: Vec<String> = std::fs::read_dir(&directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(names.iter().any(|name| name.contains("kept")), "{names:?}");
+    assert!(!names.iter().any(|name| name.contains("bulk")), "{names:?}");
+    // What its loader would not find again is refused.
+    scene.server.exec("CREATE DATABASE `do.t`");
+    scene.tool.json(&["backup"]);
+    let directory = scene.lab.path("dot");
+    let refused = scene
+        .tool
+        .run(&["dump", "latest", "--mydumper", "--output-dir", &text(&directory)]);
+    assert_eq!(refused.status.code(), Some(2), "{}", both(&refused));
+    assert!(!directory.exists() && !scene.lab.path("dot.partial").exists());
+    assert_nothing_left(&scene, &scratch);
+}
+
+#[test]
+fn mydumper_dumps_a_mariadb_backup_for_its_loader() {
+    by_mydumper(Flavour::MariaDb);
+}
+
+#[test]
+fn mydumper_dumps_a_mysql_backup_for_its_loader() {
+    by_mydumper(Flavour::MySql);
+}
