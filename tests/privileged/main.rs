@@ -10,6 +10,7 @@ mod checksums;
 mod clean;
 mod drill;
 mod dump;
+mod engines;
 mod exactness;
 mod failing;
 mod failures;
