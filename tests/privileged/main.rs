@@ -27,6 +27,7 @@ mod restore_elsewhere;
 mod rollback;
 mod rollback_steps;
 mod round_trip;
+mod runbooks;
 mod setting;
 mod several_volumes;
 mod zfs;
