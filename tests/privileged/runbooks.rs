@@ -14,6 +14,20 @@ const LAST_GOOD: &str = "3f2a";
 const FIRST_BAD: &str = "81c0";
 const PLACE: &str = "binlog.000042:1337";
 
+/// All blocks that the document marks, each of them run by a test below.
+const RUN: [&str; 10] = [
+    "set-up",
+    "lost-host",
+    "new-replica-source",
+    "new-replica",
+    "dropped-table",
+    "dropped-table-of-the-backup",
+    "silent-corruption-find",
+    "silent-corruption-mend",
+    "upgrade-in-place",
+    "upgrade-by-dump",
+];
+
 /// The lines of the block that is marked so.
 fn block(name: &str) -> Vec<&'static str> {
     let fence = format!("```sh runbook={name}");
@@ -30,6 +44,7 @@ fn status(line: &str) -> &str {
 
 /// Runs a runbook line by line; each has to end with 0, or with the status that its comment says.
 fn follow(host: &Host, name: &str, examples: &[(&str, &str)]) -> String {
+    assert!(RUN.contains(&name), "{name}");
     let mut script = String::from("set -uo pipefail\n");
     for line in block(name).into_iter().filter(|line| !line.starts_with('#')) {
         let mut meant = line.to_owned();
@@ -73,6 +88,12 @@ fn lab() -> Option<Lab> {
 
 fn sums(host: &Host) -> String {
     host.sql("CHECKSUM TABLE shop.orders, shop.customers, shop.invoices")
+}
+
+#[test]
+fn every_block_that_is_marked_is_run() {
+    let marked = DOCUMENT.lines().filter_map(|line| line.strip_prefix("```sh runbook="));
+    assert_eq!(marked.collect::<Vec<_>>(), RUN);
 }
 
 #[test]
