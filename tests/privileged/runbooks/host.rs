@@ -119,7 +119,9 @@ fn install(programs: &Path) {
         run("chmod", &["755", &crate::common::text(&programs.join(name))]);
     }
     // It may have been built below a directory that the host has of its own.
-    std::fs::copy(env!("CARGO_BIN_EXE_snapback"), programs.join("snapback")).unwrap();
+    let built = std::env::var("SNAPBACK_TEST_BINARY");
+    let built = built.as_deref().unwrap_or(env!("CARGO_BIN_EXE_snapback"));
+    std::fs::copy(built, programs.join("snapback")).unwrap();
 }
 
 /// The process that `unshare` forked, once it is there.
