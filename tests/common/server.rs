@@ -24,10 +24,23 @@ pub enum Flavour {
     MySql,
 }
 
+/// Where `scripts/lab/engines` puts a MariaDB with engines that the core package lacks; `None` where it is not there and skipping is allowed.
+pub fn engines_prefix() -> Option<PathBuf> {
+    let prefix = cache().join("mariadb-engines/usr");
+    if !prefix.join("lib/mysql/plugin/ha_rocksdb.so").exists() {
+        missing("MariaDB with every engine (scripts/lab/engines)");
+        return None;
+    }
+    Some(prefix)
+}
+
+fn cache() -> PathBuf {
+    std::env::var_os("SNAPBACK_CACHE").map_or_else(|| PathBuf::from("/var/cache/snapback-lab"), PathBuf::from)
+}
+
 /// Where `scripts/lab/mysql97` puts MySQL 9.7.
 pub fn mysql_prefix() -> PathBuf {
-    let cache = std::env::var("SNAPBACK_CACHE").unwrap_or_else(|_| "/var/cache/snapback-lab".to_owned());
-    Path::new(&cache).join("mysql-9.7")
+    cache().join("mysql-9.7")
 }
 
 impl Flavour {
@@ -72,6 +85,8 @@ pub struct Server {
     pub datadir: PathBuf,
     pub socket: PathBuf,
     pub port: u16,
+    /// Another program than the flavour's own.
+    program: Option<PathBuf>,
     work: PathBuf,
     options: BTreeMap<String, String>,
     child: Option<Child>,
@@ -95,6 +110,17 @@ impl Server {
 
     /// Starts a server on an existing datadir.
     pub fn on(flavour: Flavour, datadir: &Path, work: &Path, options: &[(&str, &str)]) -> Server {
+        Server::by(None, flavour, datadir, work, options)
+    }
+
+    /// The same with this program.
+    pub fn by(
+        program: Option<&Path>,
+        flavour: Flavour,
+        datadir: &Path,
+        work: &Path,
+        options: &[(&str, &str)],
+    ) -> Server {
         std::fs::create_dir_all(work).unwrap();
         let mut all: BTreeMap<String, String> = defaults(flavour);
         all.extend(
@@ -107,6 +133,7 @@ impl Server {
             datadir: datadir.to_owned(),
             socket: work.join("s"),
             port: free_port(),
+            program: program.map(Path::to_path_buf),
             work: work.to_owned(),
             options: all,
             child: None,
@@ -119,8 +146,12 @@ impl Server {
         let log = File::create(self.work.join("log")).unwrap();
         // setpriv lets the kernel end the server when this process dies; MySQL goes through a wrapper that execs.
         let inner = self.flavour.program("mysqld");
+        let program = self
+            .program
+            .as_ref()
+            .map_or(inner.get_program(), |program| program.as_os_str());
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL"]).arg(inner.get_program());
+        command.args(["--pdeathsig", "KILL"]).arg(program);
         command.args(["--no-defaults", "--user=root"]);
         command.arg(format!("--datadir={}", text(&self.datadir)));
         command.arg(format!("--socket={}", text(&self.socket)));
@@ -306,7 +337,8 @@ fn template(flavour: Flavour) -> Option<PathBuf> {
     Some(made.clone())
 }
 
-fn initialise(flavour: Flavour, datadir: &Path, options: &[String]) {
+/// Makes a datadir.
+pub fn initialise(flavour: Flavour, datadir: &Path, options: &[String]) {
     std::fs::create_dir_all(datadir).unwrap();
     let mut command = match flavour {
         Flavour::MariaDb => {

@@ -139,6 +139,45 @@ fn travel(flavour: Flavour) {
     scene.assert_nothing_left();
 }
 
+/// Read off the clone of a snapshot that nobody was locked for: they are those of what the server recovers from it, on the clone and in the drill alike.
+fn without_a_lock(flavour: Flavour) {
+    let Some((scene, _)) = Scene::with_scratch_and(flavour, true) else {
+        return;
+    };
+    let load = scene.start_load();
+    for how in [["--consistency", "crash"], ["--lock", "lockless"]] {
+        let level = if how[1] == "crash" { "crash" } else { "application" };
+        let backup = scene.tool.json(&[&["backup", "--checksums", "all"], &how[..]].concat());
+        assert_eq!(
+            (backup["consistency"].as_str(), &backup["recovery"]),
+            (Some(level), &Value::Null)
+        );
+        assert_eq!(backup["lock"]["held_us"].as_u64().unwrap_or(0), 0, "{how:?}");
+        let before = recorded(&backup, load::SCHEMA, "InnoDB_rows").unwrap();
+        let verdict = drilled(&scene, &[0, 5]);
+        let sums = &verdict["checksums"];
+        assert!(sums["recorded"].as_u64().unwrap() > 1, "{verdict}");
+        assert_eq!(sums["agree"], sums["recorded"], "{how:?}: {verdict}");
+        assert_eq!(verdict["recovery"]["crash_recovery"], true, "{verdict}");
+        // What was read is the snapshot, and not what the server has by now.
+        let restored = scene.restore(backup["id"].as_str().unwrap(), how[1]);
+        assert_eq!(restored.checksums(load::SCHEMA)["InnoDB_rows"], Some(before), "{how:?}");
+        assert_ne!(scene.server.checksums(load::SCHEMA)["InnoDB_rows"], Some(before));
+    }
+    load.stop();
+    scene.assert_nothing_left();
+}
+
+#[test]
+fn checksums_of_a_mariadb_backup_without_a_lock_travel() {
+    without_a_lock(Flavour::MariaDb);
+}
+
+#[test]
+fn checksums_of_a_mysql_backup_without_a_lock_travel() {
+    without_a_lock(Flavour::MySql);
+}
+
 #[test]
 fn checksums_of_a_mariadb_backup_travel_and_a_drill_names_what_differs() {
     travel(Flavour::MariaDb);

@@ -41,13 +41,18 @@ impl Scene {
 
     /// With scratch space that every user can come to, as /var/tmp.
     pub fn with_scratch(flavour: Flavour) -> Option<(Scene, PathBuf)> {
+        Scene::with_scratch_and(flavour, false)
+    }
+
+    /// The same; `only_innodb`: without tables that forbid to go without a lock.
+    pub fn with_scratch_and(flavour: Flavour, only_innodb: bool) -> Option<(Scene, PathBuf)> {
         use std::os::unix::fs::PermissionsExt;
         let program = match flavour {
             Flavour::MariaDb => String::new(),
             // The running program is the loader; its wrapper has to be named, and has the tools' wrappers beside it.
             Flavour::MySql => format!("  mysqld: {}\n", text(&mysql_prefix().join("bin/mysqld97"))),
         };
-        let scene = Scene::new(flavour, &[], false, "")?;
+        let scene = Scene::new(flavour, &[], only_innodb, "")?;
         let scratch = scene.lab.path("scratch");
         std::fs::create_dir(&scratch).unwrap();
         for directory in [&scratch, scene.lab.dir.path()] {

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::facts::Variables;
-use crate::database::{Error, Result};
+use crate::database::{Consistency, Error, Result};
 use crate::finding::Finding;
 use crate::sys;
 
@@ -52,6 +52,21 @@ pub fn scan(datadir: &Path) -> Result<Scan> {
         }
     }
     Ok(scan)
+}
+
+/// What a snapshot without a lock is not for.
+pub fn unflushed(consistency: Consistency, other_engines: &[PathBuf]) -> Option<Finding> {
+    let file = other_engines.first().filter(|_| consistency == Consistency::Crash)?;
+    let message = format!(
+        "{} table files are of engines that write back late and do not recover by themselves (MyISAM, Aria without transactions, CSV, ARCHIVE), such as {}: what is written \
+         to at the instant of the snapshot may need REPAIR TABLE after a restore, and lack rows",
+        other_engines.len(),
+        file.display()
+    );
+    Some(
+        Finding::warning("crash-unsafe-tables", message)
+            .remedy("use level `application`, or ALTER TABLE ... ENGINE = InnoDB"),
+    )
 }
 
 /// Sorted, so that what is found comes in the same order every time. A directory that vanished (DROP DATABASE) is empty.
@@ -213,6 +228,10 @@ mod tests {
             ]
         );
         assert_eq!(scan.other_engines.len(), 4, "{:?}", scan.other_engines);
+        assert!(unflushed(Consistency::Application, &scan.other_engines).is_none());
+        assert!(unflushed(Consistency::Crash, &[]).is_none());
+        let said = unflushed(Consistency::Crash, &scan.other_engines).unwrap();
+        assert!(said.message.starts_with("4 table files"), "{}", said.message);
         assert_eq!(scan.findings.len(), 1);
         assert!(scan.findings[0].message.contains("gone.MYD"));
     }

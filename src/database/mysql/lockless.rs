@@ -18,6 +18,27 @@ pub struct Unmet {
     remedy: &'static str,
 }
 
+/// Libraries of engines that keep no rows on this host, or in files that the datadir shows.
+const HARMLESS: [&str; 7] = [
+    "archive",
+    "blackhole",
+    "example",
+    "federated",
+    "spider",
+    "sphinx",
+    "mock",
+];
+
+/// The loaded engines whose tables the datadir does not tell, and which nobody has proved to agree with the binary log in a snapshot: RocksDB, Mroonga, CONNECT.
+fn unproved(facts: &ServerFacts) -> Vec<&str> {
+    let libraries = facts.variables.get("engine_libraries").map_or("", String::as_str);
+    let harmless = |library: &str| HARMLESS.iter().any(|word| library.contains(word));
+    libraries
+        .split(';')
+        .filter(|library| !library.is_empty() && !harmless(library))
+        .collect()
+}
+
 /// How many sequences there are: the tables that InnoDB never rolls back.
 ///
 /// # Errors
@@ -81,6 +102,15 @@ pub fn unmet(
             )
         }),
         "ALTER TABLE ... ENGINE = InnoDB",
+    );
+    let engines = unproved(facts);
+    need(
+        engines.is_empty(),
+        format!(
+            "the server has loaded {}: that its tables and the binary log agree in a snapshot without a lock is not proved",
+            engines.join(", ")
+        ),
+        "use a locking strategy, or a server without it",
     );
     // Under a lock the redo log is flushed for them.
     need(
@@ -202,6 +232,20 @@ mod tests {
         let mut mariadb = good.to_vec();
         mariadb.push(("version", "10.3.39-MariaDB"));
         assert!(judge(&mariadb, &[]).is_empty());
+    }
+
+    #[test]
+    fn an_engine_that_the_datadir_does_not_tell_counts() {
+        let variables = Variables::of(&[("version", "10.11.14-MariaDB"), ("datadir", "/nonexistent")]);
+        let mut facts = facts(&variables, "x").unwrap();
+        let mut loaded = |libraries: &str| {
+            facts
+                .variables
+                .insert("engine_libraries".to_owned(), libraries.to_owned());
+            unproved(&facts).join(",")
+        };
+        assert_eq!(loaded("ha_archive.so;ha_rocksdb.so"), "ha_rocksdb.so");
+        assert_eq!(loaded("ha_federatedx.so"), "");
     }
 
     #[test]

@@ -278,6 +278,7 @@ impl Database for Server {
         let footprint = paths::footprint(&mut self.admin, &self.variables, self.dialect, &self.facts.datadir)?;
         self.other_engines = Some(!footprint.other_engines.is_empty());
         findings.extend(footprint.findings);
+        findings.extend(datadir::unflushed(plan.consistency, &footprint.other_engines));
         findings.extend(self.exactness(&plan).finding);
         let sequences = match may_look {
             true => lockless::sequences(&mut self.admin, self.dialect)?,

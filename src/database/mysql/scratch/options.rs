@@ -58,6 +58,7 @@ const ALWAYS: &[(&str, &str)] = &[
     ("performance-schema", "OFF"),
     ("key-buffer-size", "16777216"),
     ("loose-aria-pagecache-buffer-size", "16777216"),
+    ("loose-rocksdb-block-cache-size", "16777216"),
     ("table-open-cache", "400"),
     ("loose-table-definition-cache", "400"),
     ("loose-innodb-log-buffer-size", "16777216"),
