@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
+mod search;
 mod snapshot;
 
+pub use search::removals_pending;
 pub use snapshot::{SnapshotCall, clone_writable};
 
 use linux_raw_sys::{btrfs as raw, ioctl as request};
@@ -219,6 +221,16 @@ pub fn commit(directory: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
     }
 }
 
+/// Writes out what is dirty, commits, and wakes the threads that do what is left over: among it, giving back the room of removed subvolumes.
+///
+/// # Errors
+/// The filesystem could not commit.
+pub fn sync(descriptor: impl AsFd) -> io::Result<()> {
+    // SAFETY: this request takes no argument.
+    unsafe { call::<{ request::BTRFS_IOC_SYNC }, _>(descriptor.as_fd(), &mut ())? };
+    Ok(())
+}
+
 /// Whether new data of this file or directory is written in place, without checksums (`chattr +C`).
 ///
 /// # Errors
@@ -273,6 +285,8 @@ unsafe impl AllZero for raw::btrfs_ioctl_get_subvol_rootref_args {}
 unsafe impl AllZero for raw::btrfs_ioctl_vol_args_v2 {}
 // SAFETY: see above.
 unsafe impl AllZero for raw::btrfs_ioctl_vol_args {}
+// SAFETY: see above.
+unsafe impl AllZero for raw::btrfs_ioctl_search_args {}
 
 fn zeroed<T: AllZero>() -> T {
     // SAFETY: the trait promises that all zero bytes are a valid value.

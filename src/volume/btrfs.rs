@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::{Error, Health, Located, Prepared, Provider, ProviderKind, Result, Snapshot, Space, Survey, Volume, mark};
 use crate::detect::Mounts;
@@ -158,6 +159,10 @@ impl Provider for Btrfs {
             fill: (room.total > 0).then(|| used as f64 * 100.0 / room.total as f64),
             ..Space::default()
         })
+    }
+
+    fn given_back(&self, snapshot: &Snapshot, limit: Duration) -> Result<bool> {
+        own::given_back(snapshot, limit)
     }
 
     fn remove(&self, snapshot: &Snapshot) -> Result<bool> {

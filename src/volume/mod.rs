@@ -142,6 +142,8 @@ pub enum Health {
     Warned(String),
     /// It may go wrong soon (copy-on-write space filling); the copy should hurry. Holds the reason.
     Straining(String),
+    /// It is intact, but the room that it shares with production is all but full: production matters more than a copy of it. Holds the reason.
+    Full(String),
     /// It is gone or invalid: what was read from it cannot be trusted. Holds the reason.
     Lost(String),
 }
@@ -261,6 +263,22 @@ pub trait Provider: Send + Sync {
     /// The storage cannot be asked.
     fn space(&self, _snapshot: &Snapshot) -> Result<Space> {
         Ok(Space::default())
+    }
+
+    /// Gives a snapshot that is kept more room of its own, one step of it; `Ok(false)` where it has none, or no more is allowed or to be had.
+    ///
+    /// # Errors
+    /// The room could be extended, and was not.
+    fn extend(&self, _snapshot: &Snapshot) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Waits until the storage of a snapshot has given back the room of what was removed from it, but not longer than `limit`; `Ok(false)`: it still does so then.
+    ///
+    /// # Errors
+    /// The storage cannot be asked.
+    fn given_back(&self, _snapshot: &Snapshot, _limit: std::time::Duration) -> Result<bool> {
+        Ok(true)
     }
 
     /// Removes a snapshot of ours, durably; `Ok(false)` when it is gone already. Refuses what does not carry our mark.

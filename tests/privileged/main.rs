@@ -28,4 +28,5 @@ mod rollback_steps;
 mod round_trip;
 mod setting;
 mod several_volumes;
+mod watch;
 mod zfs;
