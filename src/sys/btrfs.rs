@@ -12,7 +12,7 @@ use std::time::Duration;
 mod search;
 mod snapshot;
 
-pub use search::removals_pending;
+pub use search::{exclusive_by_quota, removals_pending};
 pub use snapshot::{SnapshotCall, clone_writable};
 
 use linux_raw_sys::{btrfs as raw, ioctl as request};

@@ -265,6 +265,15 @@ pub trait Provider: Send + Sync {
         Ok(Space::default())
     }
 
+    /// Bytes that a snapshot alone holds, where that takes a walk over it ([`space`](Provider::space) has what is known without one); `None` where it
+    /// cannot be found out, or the run was asked to end. Changes nothing.
+    ///
+    /// # Errors
+    /// The snapshot cannot be read.
+    fn measure(&self, _snapshot: &Snapshot, _cancel: &crate::sys::signal::Cancel) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Gives a snapshot that is kept more room of its own, one step of it; `Ok(false)` where it has none, or no more is allowed or to be had.
     ///
     /// # Errors

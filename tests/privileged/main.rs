@@ -16,6 +16,7 @@ mod failures;
 mod files;
 mod galera;
 mod held;
+mod held_space;
 mod kill_phases;
 mod lock_safety;
 mod lvm;

@@ -1,9 +1,6 @@
 //! `snapback snapshot watch` on real storage that really fills: it warns, extends where that is allowed, and removes the oldest sets rather than let the room that
 //! production needs run out.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-
 use serde_json::Value;
 
 use crate::common::{Flavour, Kind, run, text};
@@ -22,29 +19,6 @@ fn sharing() -> Option<Scene> {
 fn only_on(kind: fn(Kind) -> bool, extra: &str) -> Option<Scene> {
     let there = kind(Kind::chosen());
     there.then(|| Scene::new(Flavour::MariaDb, &[], false, extra)).flatten()
-}
-
-/// Overwrites the ballast on the database's volume, so that what it was before is in the held sets alone. Nothing of it can be compressed.
-fn write_ballast(scene: &Scene, bytes: u64, seed: u64) {
-    let path = scene.lab.storage.mount_point().join("db/ballast");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-        .unwrap();
-    let mut state = seed | 1;
-    let mut block = vec![0; 1 << 20];
-    for at in 0..bytes >> 20 {
-        for word in block.chunks_exact_mut(8) {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            word.copy_from_slice(&state.to_ne_bytes());
-        }
-        file.write_all_at(&block, at << 20).unwrap();
-    }
-    run("sync", &["-f", &text(scene.lab.storage.mount_point())]);
 }
 
 fn create(scene: &Scene, label: &str) -> String {
@@ -91,10 +65,10 @@ fn removed(watched: &Value) -> Vec<&str> {
 #[test]
 fn room_shared_with_production_is_warned_of_and_then_the_oldest_set_goes_and_no_more() {
     let Some(scene) = sharing() else { return };
-    write_ballast(&scene, BALLAST, 1);
+    scene.write_ballast(BALLAST, 1);
     create(&scene, "oldest");
     let before = sets(&scene)[0].1;
-    write_ballast(&scene, BALLAST, 2);
+    scene.write_ballast(BALLAST, 2);
     create(&scene, "newer");
     create(&scene, "newest");
     let full = sets(&scene)[0].1;
@@ -148,7 +122,7 @@ fn watched_text(scene: &Scene) -> String {
 #[test]
 fn what_has_expired_makes_room_before_anything_else_is_dropped() {
     let Some(scene) = sharing() else { return };
-    write_ballast(&scene, BALLAST, 1);
+    scene.write_ballast(BALLAST, 1);
     create(&scene, "oldest");
     let before = sets(&scene)[0].1;
     scene
@@ -156,7 +130,7 @@ fn what_has_expired_makes_room_before_anything_else_is_dropped() {
         .json(&["snapshot", "create", "--label", "over", "--expires", "1s"]);
     scene.tool.ok(&["snapshot", "delete", "oldest"]);
     create(&scene, "stays");
-    write_ballast(&scene, BALLAST, 2);
+    scene.write_ballast(BALLAST, 2);
     // "stays" shares what "over" holds: only both together give it back.
     create(&scene, "newest");
     let full = sets(&scene)[0].1;
@@ -175,7 +149,7 @@ fn a_thin_pool_that_is_all_but_full_between_two_passes_loses_its_sets() {
         return;
     };
     create(&scene, "oldest");
-    write_ballast(&scene, BALLAST, 1);
+    scene.write_ballast(BALLAST, 1);
     create(&scene, "newer");
     crate::lvm::fill(&scene, 98.0);
     // They are whole, and not called lost; nothing goes by itself.
@@ -207,7 +181,7 @@ fn copy_on_write_space_is_extended_up_to_its_limit_and_then_the_policy_says() {
     };
     create(&scene, "held");
     let first = space(&scene);
-    write_ballast(&scene, 56 << 20, 1);
+    scene.write_ballast(56 << 20, 1);
     let watched = watch(&scene, "warn", 60.0, 5);
     assert_eq!(codes(&watched), ["held-full"], "{watched}");
     assert_eq!(space(&scene), first);
@@ -219,7 +193,7 @@ fn copy_on_write_space_is_extended_up_to_its_limit_and_then_the_policy_says() {
     assert!(second > first && second <= 160, "{first} MiB, then {second} MiB");
 
     // As far as it may, and no more of it: then a person is told, or it goes.
-    write_ballast(&scene, 130 << 20, 2);
+    scene.write_ballast(130 << 20, 2);
     let watched = watch(&scene, "extend", 60.0, 5);
     assert_eq!(codes(&watched), ["held-full"], "{watched}");
     assert!(watched.to_string().contains("lvm.cow_limit"), "{watched}");
