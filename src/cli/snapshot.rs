@@ -59,7 +59,7 @@ enum Command {
         after_help = "The trees are below the working directory ($SNAPBACK_MOUNT), at their original paths. The mounts go when the command ends.\n\nExamples:\n  snapback snapshot exec latest -- ls -l var/lib/mysql\n  snapback snapshot exec 3f2a -- sh -c 'tar -c . | ssh other tar -x -C /srv/copy'"
     )]
     Exec(view::Exec),
-    /// Say which files changed since a held set was taken, by size and times; no content is read
+    /// Say which files changed since a held set was taken, by size, times and, on Btrfs, extents; no content is read
     #[command(
         after_help = "Examples:\n  snapback snapshot diff latest\n  snapback snapshot diff 3f2a --json | jq .bytes"
     )]

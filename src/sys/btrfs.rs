@@ -12,7 +12,7 @@ use std::time::Duration;
 mod search;
 mod snapshot;
 
-pub use search::{exclusive_by_quota, removals_pending};
+pub use search::{exclusive_by_quota, removals_pending, written_since};
 pub use snapshot::{SnapshotCall, clone_writable};
 
 use linux_raw_sys::{btrfs as raw, ioctl as request};
@@ -58,6 +58,8 @@ pub struct Subvolume {
     pub snapshot_of: Uuid,
     /// Whether it is read-only.
     pub read_only: bool,
+    /// The transaction that made it, or the last one that changed a file in it.
+    pub changed_in: u64,
     /// Its name in the directory that holds it; empty for the top-level one.
     pub name: OsString,
 }
@@ -104,6 +106,7 @@ pub fn subvolume_of(descriptor: impl AsFd) -> io::Result<Subvolume> {
         parent: answer.parent_id,
         uuid: Uuid(answer.uuid),
         snapshot_of: Uuid(answer.parent_uuid),
+        changed_in: answer.otransid.max(answer.ctransid),
         read_only: answer.flags & u64::from(raw::BTRFS_ROOT_SUBVOL_RDONLY) != 0,
         name: text(&answer.name),
     })

@@ -10,6 +10,7 @@ mod prepared;
 mod rollback;
 mod space;
 mod survey;
+mod written;
 
 use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -159,6 +160,10 @@ impl Provider for Btrfs {
 
     fn measure(&self, snapshot: &Snapshot, cancel: &Cancel) -> Result<Option<u64>> {
         space::measure(snapshot, cancel)
+    }
+
+    fn written_since(&self, snapshot: &Snapshot, live: &Path, cancel: &Cancel) -> Result<Option<BTreeMap<u64, u64>>> {
+        written::since(snapshot, live, cancel)
     }
 
     fn given_back(&self, snapshot: &Snapshot, limit: Duration) -> Result<bool> {

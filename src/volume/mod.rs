@@ -274,6 +274,20 @@ pub trait Provider: Send + Sync {
         Ok(None)
     }
 
+    /// Bytes that were written since a snapshot to each file of the live volume that shows `live`, by inode, where the storage knows; `None` where it does not, or
+    /// the run was asked to end. Writes out what is dirty.
+    ///
+    /// # Errors
+    /// The volume cannot be read.
+    fn written_since(
+        &self,
+        _snapshot: &Snapshot,
+        _live: &Path,
+        _cancel: &crate::sys::signal::Cancel,
+    ) -> Result<Option<std::collections::BTreeMap<u64, u64>>> {
+        Ok(None)
+    }
+
     /// Gives a snapshot that is kept more room of its own, one step of it; `Ok(false)` where it has none, or no more is allowed or to be had.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod common;
 mod brink;
 mod checksums;
 mod clean;
+mod diff;
 mod drill;
 mod dump;
 mod exactness;
