@@ -113,10 +113,10 @@ fn bytes_after(extent: &[u8], transaction: u64) -> Option<u64> {
     const INLINE: u8 = types::BTRFS_FILE_EXTENT_INLINE as u8;
     const REGULAR: u8 = types::BTRFS_FILE_EXTENT_REG as u8;
     let newer = number(extent, std::mem::offset_of!(item, generation))? > transaction;
-    let length = match extent.get(std::mem::offset_of!(item, type_))? {
-        &INLINE => number(extent, std::mem::offset_of!(item, ram_bytes))?,
-        &REGULAR if number(extent, std::mem::offset_of!(item, disk_bytenr))? == 0 => 0,
-        &REGULAR => number(extent, std::mem::offset_of!(item, num_bytes))?,
+    let length = match *extent.get(std::mem::offset_of!(item, type_))? {
+        INLINE => number(extent, std::mem::offset_of!(item, ram_bytes))?,
+        REGULAR if number(extent, std::mem::offset_of!(item, disk_bytenr))? == 0 => 0,
+        REGULAR => number(extent, std::mem::offset_of!(item, num_bytes))?,
         // Room that was only reserved reads as the zeros that were there before.
         _ => return None,
     };
