@@ -151,7 +151,9 @@ fn trouble(snapshot: &Snapshot, providers: &[Box<dyn Provider>]) -> Option<(&'st
     };
     match provider.health(snapshot) {
         Ok(Health::Good) => None,
-        Ok(Health::Warned(reason) | Health::Straining(reason)) => Some(("held-strained", reason)),
+        Ok(Health::Warned(reason) | Health::Straining(reason) | Health::Full(reason)) => {
+            Some(("held-strained", reason))
+        }
         Ok(Health::Lost(reason)) => lost(format!("its snapshot is lost: {reason}")),
         Err(error) => lost(format!("its snapshot cannot be looked at: {error}")),
     }

@@ -205,6 +205,11 @@ pub fn server_on(datadir: &Path) -> Option<String> {
     running::server_on(datadir)
 }
 
+/// The process that has locked a server's files in this directory.
+pub fn lock_holder(directory: &Path) -> Option<i32> {
+    running::lock_holder(directory).map(|(process, _)| process)
+}
+
 /// Whether a process of this name is a server.
 pub fn is_server(name: &str) -> bool {
     running::is_server(name)

@@ -7,7 +7,7 @@ use crate::config::{self, Config};
 use crate::database::mysql::connect::ConnectOptions;
 use crate::database::mysql::session::Session;
 use crate::database::{PathRole, WrittenPath};
-use crate::restore::server_on;
+use crate::restore::{lock_holder, server_on};
 use crate::sys::command::{Command, Program};
 use crate::{Error, Result};
 
@@ -16,6 +16,20 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// How a server was seen to run on these paths; `None` when none was.
 pub fn running(datadir: &Path, paths: &[WrittenPath]) -> Option<String> {
+    locked(datadir, paths).iter().find_map(|directory| server_on(directory))
+}
+
+/// The processes that have locked the server's files on these paths.
+pub fn lock_holders(datadir: &Path, paths: &[WrittenPath]) -> Vec<i32> {
+    let directories = locked(datadir, paths);
+    directories
+        .iter()
+        .filter_map(|directory| lock_holder(directory))
+        .collect()
+}
+
+/// Directories in which a server locks files.
+fn locked(datadir: &Path, paths: &[WrittenPath]) -> Vec<PathBuf> {
     let elsewhere = paths
         .iter()
         .filter(|written| matches!(written.role, PathRole::SystemTablespace | PathRole::AriaLog));
@@ -23,8 +37,7 @@ pub fn running(datadir: &Path, paths: &[WrittenPath]) -> Option<String> {
         true => written.path.clone(),
         false => written.path.parent().map(Path::to_owned).unwrap_or_default(),
     });
-    let all: Vec<PathBuf> = std::iter::once(datadir.to_owned()).chain(directories).collect();
-    all.iter().find_map(|directory| server_on(directory))
+    std::iter::once(datadir.to_owned()).chain(directories).collect()
 }
 
 /// Stops the server and waits until it has ended.

@@ -12,6 +12,6 @@ mod watch;
 pub use copy::backup;
 pub use create::{Request, create};
 pub use delete::{Removed, delete, expire, finish_deletions};
-pub use diff::{Change, Diff, What, diff};
+pub use diff::{Change, Diff, Way, What, diff};
 pub use view::{exec, mount};
 pub use watch::{Watched, watch};

@@ -441,6 +441,11 @@ impl<'p> Taken<'p> {
                         self.tell(monitor, Finding::warning("straining", said));
                     }
                 }
+                Ok(Health::Full(reason)) => {
+                    return lost(format!(
+                        "{reason}: the snapshot is given up, so that production can go on"
+                    ));
+                }
                 Ok(Health::Lost(reason)) => return lost(reason),
                 Err(error) => return lost(error.to_string()),
             }

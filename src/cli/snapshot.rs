@@ -34,13 +34,15 @@ enum Command {
     )]
     Create(create::Create),
     /// List the held sets, oldest first: age, promise, position, space, and when their storage is full
-    #[command(after_help = "Examples:\n  snapback snapshot list\n  snapback snapshot list --json | jq '.[].fill'")]
-    List,
+    #[command(
+        after_help = "Examples:\n  snapback snapshot list\n  snapback snapshot list --space --json | jq '.[].bytes'"
+    )]
+    List(list::List),
     /// Show one held set: promise, position, lock, snapshots, trees
     #[command(
         after_help = "Examples:\n  snapback snapshot show latest\n  snapback snapshot show 3f2a --json | jq .record.position"
     )]
-    Show(One),
+    Show(list::Show),
     /// Remove a held set with all of its snapshots
     #[command(after_help = "Examples:\n  snapback snapshot delete 3f2a\n  snapback snapshot delete before-upgrade")]
     Delete(One),
@@ -57,7 +59,7 @@ enum Command {
         after_help = "The trees are below the working directory ($SNAPBACK_MOUNT), at their original paths. The mounts go when the command ends.\n\nExamples:\n  snapback snapshot exec latest -- ls -l var/lib/mysql\n  snapback snapshot exec 3f2a -- sh -c 'tar -c . | ssh other tar -x -C /srv/copy'"
     )]
     Exec(view::Exec),
-    /// Say which files changed since a held set was taken, by size and times; no content is read
+    /// Say which files changed since a held set was taken, by size, times and, on Btrfs, extents; no content is read
     #[command(
         after_help = "Examples:\n  snapback snapshot diff latest\n  snapback snapshot diff 3f2a --json | jq .bytes"
     )]
@@ -84,8 +86,8 @@ pub(super) struct One {
 pub(super) fn run(arguments: &Snapshot, context: &Context<'_>) -> Result<Exit> {
     match &arguments.command {
         Command::Create(arguments) => create::run(arguments, context),
-        Command::List => list::run(context),
-        Command::Show(one) => list::show(one, context),
+        Command::List(arguments) => list::run(arguments, context),
+        Command::Show(arguments) => list::show(arguments, context),
         Command::Delete(one) => remove::delete(one, context),
         Command::Expire(arguments) => remove::expire(arguments, context),
         Command::Mount(arguments) => view::mount(arguments, context),

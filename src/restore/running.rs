@@ -15,13 +15,18 @@ pub(super) fn is_server(name: &str) -> bool {
     SERVERS.contains(&name)
 }
 
+/// The process that has locked a server's files in this directory, and which of them: a server, whatever it calls itself.
+pub(super) fn lock_holder(directory: &Path) -> Option<(i32, &'static str)> {
+    LOCKED
+        .iter()
+        .find_map(|name| Some((sys::fs::locked_by(&directory.join(name))?, *name)))
+}
+
 /// How a server was seen to run on this directory; `None` when none was seen.
 pub(super) fn server_on(directory: &Path) -> Option<String> {
     let directory = directory.canonicalize().ok()?;
-    for name in LOCKED {
-        if let Some(process) = sys::fs::locked_by(&directory.join(name)) {
-            return Some(format!("process {process} holds {name}"));
-        }
+    if let Some((process, name)) = lock_holder(&directory) {
+        return Some(format!("process {process} holds {name}"));
     }
     // A server changes to its data directory when it starts.
     let process = sys::host::process_in(&directory, &SERVERS)?;

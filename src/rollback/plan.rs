@@ -89,12 +89,18 @@ pub fn plan(config: &Config, request: &Request, set: &Held, run: Id) -> Result<(
             );
             continue;
         };
-        if let Health::Lost(reason) = provider.health(&held.snapshot)? {
-            findings.push(Finding::blocker(
-                "held-lost",
-                format!("a snapshot of the set is lost: {reason}"),
-            ));
-            continue;
+        match provider.health(&held.snapshot)? {
+            Health::Lost(reason) => {
+                let said = format!("a snapshot of the set is lost: {reason}");
+                findings.push(Finding::blocker("held-lost", said));
+                continue;
+            }
+            Health::Full(reason) => {
+                let said = format!("{reason}, and a rollback writes to it");
+                findings.push(Finding::blocker("pool-full", said).remedy("give it more room first"));
+                continue;
+            }
+            Health::Good | Health::Warned(_) | Health::Straining(_) => {}
         }
         match way.plan(run, &held.snapshot, &mounts) {
             Ok(swap) => swaps.push((index, swap)),

@@ -122,8 +122,13 @@ impl<'c> Steps<'c> {
         Ok(device.map(sys::host::users_of).unwrap_or_default())
     }
 
+    /// Servers that run on what is live, by their names or by their locks.
     fn servers(&self) -> Result<Vec<i32>> {
-        let mut found = Vec::new();
+        let set = &self.record.set;
+        let server = set.record.server.as_ref();
+        let mut found = server.map_or(Vec::new(), |server| {
+            service::lock_holders(&server.datadir, &set.record.paths)
+        });
         for swap in &self.record.swaps {
             let servers = self.users(swap)?.into_iter().filter(|(_, name)| is_server(name));
             found.extend(servers.map(|(number, _)| number));

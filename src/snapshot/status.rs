@@ -3,9 +3,11 @@
 use serde::Serialize;
 
 use crate::Result;
+use crate::backup::examine::provider_of;
 use crate::config::Config;
 use crate::finding::Finding;
 use crate::held::{self, Held};
+use crate::sys::signal::Cancel;
 use crate::volume::{self, Provider, Space};
 
 /// A set as it is now.
@@ -18,7 +20,7 @@ pub struct Status {
     pub level: &'static str,
     /// How old it is, in seconds.
     pub age_s: i64,
-    /// Bytes that its snapshots alone hold, where the storage of all of them says so.
+    /// Bytes that its snapshots alone hold, and its removal gives back, where the storage of all of them says so, or they were measured.
     pub bytes: Option<u64>,
     /// How full the fullest room of its snapshots is, in hundredths.
     pub fill: Option<f64>,
@@ -38,6 +40,30 @@ pub fn list(config: &Config) -> Result<(Vec<Status>, Vec<Finding>)> {
     let providers = volume::providers(config);
     let sets = kept.sets.into_iter().map(|held| status(config, &providers, held, now));
     Ok((sets.collect(), kept.findings))
+}
+
+/// Measures what a set's snapshots alone hold, where their storage does not say so by itself. It takes a look at every extent.
+///
+/// # Errors
+/// A snapshot cannot be read, or the run was asked to end.
+pub fn measure(config: &Config, status: &mut Status, cancel: &Cancel) -> Result<()> {
+    if status.bytes.is_some() || status.held.deleting {
+        return Ok(());
+    }
+    let providers = volume::providers(config);
+    let measured = |snapshot: &volume::Snapshot| -> Result<Option<u64>> {
+        let provider = provider_of(&providers, &snapshot.volume)?;
+        Ok(match provider.space(snapshot)?.bytes {
+            Some(bytes) => Some(bytes),
+            None => provider.measure(snapshot, cancel)?,
+        })
+    };
+    // Nobody removes it meanwhile.
+    let _used = held::take_for(&config.state_dir, status.held.id, false)?;
+    let all: Vec<Option<u64>> = status.held.snapshots().map(measured).collect::<Result<_>>()?;
+    cancel.check()?;
+    status.bytes = all.into_iter().sum();
+    Ok(())
 }
 
 /// One set.

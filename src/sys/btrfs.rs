@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
+mod search;
 mod snapshot;
 
+pub use search::{exclusive_by_quota, removals_pending, written_since};
 pub use snapshot::{SnapshotCall, clone_writable};
 
 use linux_raw_sys::{btrfs as raw, ioctl as request};
@@ -56,6 +58,8 @@ pub struct Subvolume {
     pub snapshot_of: Uuid,
     /// Whether it is read-only.
     pub read_only: bool,
+    /// The transaction that made it, or the last one that changed a file in it.
+    pub changed_in: u64,
     /// Its name in the directory that holds it; empty for the top-level one.
     pub name: OsString,
 }
@@ -102,6 +106,7 @@ pub fn subvolume_of(descriptor: impl AsFd) -> io::Result<Subvolume> {
         parent: answer.parent_id,
         uuid: Uuid(answer.uuid),
         snapshot_of: Uuid(answer.parent_uuid),
+        changed_in: answer.otransid.max(answer.ctransid),
         read_only: answer.flags & u64::from(raw::BTRFS_ROOT_SUBVOL_RDONLY) != 0,
         name: text(&answer.name),
     })
@@ -219,6 +224,16 @@ pub fn commit(directory: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
     }
 }
 
+/// Writes out what is dirty, commits, and wakes the threads that do what is left over: among it, giving back the room of removed subvolumes.
+///
+/// # Errors
+/// The filesystem could not commit.
+pub fn sync(descriptor: impl AsFd) -> io::Result<()> {
+    // SAFETY: this request takes no argument.
+    unsafe { call::<{ request::BTRFS_IOC_SYNC }, _>(descriptor.as_fd(), &mut ())? };
+    Ok(())
+}
+
 /// Whether new data of this file or directory is written in place, without checksums (`chattr +C`).
 ///
 /// # Errors
@@ -273,6 +288,8 @@ unsafe impl AllZero for raw::btrfs_ioctl_get_subvol_rootref_args {}
 unsafe impl AllZero for raw::btrfs_ioctl_vol_args_v2 {}
 // SAFETY: see above.
 unsafe impl AllZero for raw::btrfs_ioctl_vol_args {}
+// SAFETY: see above.
+unsafe impl AllZero for raw::btrfs_ioctl_search_args {}
 
 fn zeroed<T: AllZero>() -> T {
     // SAFETY: the trait promises that all zero bytes are a valid value.

@@ -6,6 +6,7 @@ mod beneath;
 pub mod calls;
 mod direct;
 mod durable;
+mod extents;
 mod locks;
 mod ranges;
 
@@ -23,6 +24,7 @@ pub use durable::{
     Unpublished, create_durably, make_directory, make_directory_durably, remove_file, replace_durably, sync_directory,
     sync_file,
 };
+pub use extents::unshared_bytes;
 pub use locks::locked_by;
 pub use ranges::{forget_cached, next_data, read_up_to, start_writing};
 

@@ -8,18 +8,22 @@ mod own;
 mod place;
 mod prepared;
 mod rollback;
+mod space;
 mod survey;
+mod written;
 
 use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::{Error, Health, Located, Prepared, Provider, ProviderKind, Result, Snapshot, Space, Survey, Volume, mark};
 use crate::detect::Mounts;
 use crate::finding::Finding;
 use crate::sys;
 use crate::sys::btrfs::Uuid;
+use crate::sys::signal::Cancel;
 use crate::units::Id;
 
 /// The directory of ours at the top of a subvolume, for us alone.
@@ -150,14 +154,20 @@ impl Provider for Btrfs {
         own::health(snapshot)
     }
 
-    /// What it alone holds is known with quotas only; the filesystem's room is shared.
     fn space(&self, snapshot: &Snapshot) -> Result<Space> {
-        let room = sys::fs::room(Path::new(&snapshot.name))?;
-        let used = room.total.saturating_sub(room.available);
-        Ok(Space {
-            fill: (room.total > 0).then(|| used as f64 * 100.0 / room.total as f64),
-            ..Space::default()
-        })
+        space::space(snapshot)
+    }
+
+    fn measure(&self, snapshot: &Snapshot, cancel: &Cancel) -> Result<Option<u64>> {
+        space::measure(snapshot, cancel)
+    }
+
+    fn written_since(&self, snapshot: &Snapshot, live: &Path, cancel: &Cancel) -> Result<Option<BTreeMap<u64, u64>>> {
+        written::since(snapshot, live, cancel)
+    }
+
+    fn given_back(&self, snapshot: &Snapshot, limit: Duration) -> Result<bool> {
+        own::given_back(snapshot, limit)
     }
 
     fn remove(&self, snapshot: &Snapshot) -> Result<bool> {

@@ -208,6 +208,10 @@ impl Provider for Lvm {
         own::space(snapshot)
     }
 
+    fn extend(&self, snapshot: &Snapshot) -> Result<bool> {
+        own::extend_held(snapshot, self.cow_limit)
+    }
+
     fn remove(&self, snapshot: &Snapshot) -> Result<bool> {
         own::remove(snapshot)
     }

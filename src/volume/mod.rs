@@ -142,6 +142,8 @@ pub enum Health {
     Warned(String),
     /// It may go wrong soon (copy-on-write space filling); the copy should hurry. Holds the reason.
     Straining(String),
+    /// It is intact, but the room that it shares with production is all but full: production matters more than a copy of it. Holds the reason.
+    Full(String),
     /// It is gone or invalid: what was read from it cannot be trusted. Holds the reason.
     Lost(String),
 }
@@ -261,6 +263,45 @@ pub trait Provider: Send + Sync {
     /// The storage cannot be asked.
     fn space(&self, _snapshot: &Snapshot) -> Result<Space> {
         Ok(Space::default())
+    }
+
+    /// Bytes that a snapshot alone holds, where that takes a walk over it ([`space`](Provider::space) has what is known without one); `None` where it
+    /// cannot be found out, or the run was asked to end. Changes nothing.
+    ///
+    /// # Errors
+    /// The snapshot cannot be read.
+    fn measure(&self, _snapshot: &Snapshot, _cancel: &crate::sys::signal::Cancel) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
+    /// Bytes that were written since a snapshot to each file of the live volume that shows `live`, by inode, where the storage knows; `None` where it does not, or
+    /// the run was asked to end. Writes out what is dirty.
+    ///
+    /// # Errors
+    /// The volume cannot be read.
+    fn written_since(
+        &self,
+        _snapshot: &Snapshot,
+        _live: &Path,
+        _cancel: &crate::sys::signal::Cancel,
+    ) -> Result<Option<std::collections::BTreeMap<u64, u64>>> {
+        Ok(None)
+    }
+
+    /// Gives a snapshot that is kept more room of its own, one step of it; `Ok(false)` where it has none, or no more is allowed or to be had.
+    ///
+    /// # Errors
+    /// The room could be extended, and was not.
+    fn extend(&self, _snapshot: &Snapshot) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Waits until the storage of a snapshot has given back the room of what was removed from it, but not longer than `limit`; `Ok(false)`: it still does so then.
+    ///
+    /// # Errors
+    /// The storage cannot be asked.
+    fn given_back(&self, _snapshot: &Snapshot, _limit: std::time::Duration) -> Result<bool> {
+        Ok(true)
     }
 
     /// Removes a snapshot of ours, durably; `Ok(false)` when it is gone already. Refuses what does not carry our mark.

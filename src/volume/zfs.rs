@@ -14,6 +14,7 @@ pub use zvol::Zvol;
 
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::{
     Error, Health, Located, Prepared, Provider, ProviderKind, Result, Snapshot, Space, Survey, Volume, mark, top_shown,
@@ -124,6 +125,10 @@ impl Provider for Zfs {
 
     fn space(&self, snapshot: &Snapshot) -> Result<Space> {
         own::space(snapshot)
+    }
+
+    fn given_back(&self, snapshot: &Snapshot, limit: Duration) -> Result<bool> {
+        own::given_back(snapshot, limit)
     }
 
     fn remove(&self, snapshot: &Snapshot) -> Result<bool> {

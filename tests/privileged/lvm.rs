@@ -90,7 +90,7 @@ fn a_lock_on_another_volume_group_delays_nothing() {
 }
 
 /// Fills the pool to so many hundredths of its data, by a volume that nobody else uses.
-fn fill(scene: &Scene, percent: f64) {
+pub fn fill(scene: &Scene, percent: f64) {
     let group = scene.lab.storage.group();
     let used = run("lvs", &["--noheadings", "-o", "data_percent", &format!("{group}/pool")]);
     let used: f64 = used.trim().parse().unwrap();

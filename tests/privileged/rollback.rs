@@ -51,7 +51,10 @@ struct Rehearsal {
 
 impl Rehearsal {
     fn new(two_volumes: bool) -> Option<Rehearsal> {
-        let flavour = Flavour::MariaDb;
+        Rehearsal::of(Flavour::MariaDb, two_volumes, &[])
+    }
+
+    fn of(flavour: Flavour, two_volumes: bool, options: &[(&str, &str)]) -> Option<Rehearsal> {
         if !flavour.available() {
             return None;
         }
@@ -72,9 +75,9 @@ impl Rehearsal {
             flavour,
             &volume.join("data"),
             &lab.path("run"),
-            &[("log-bin", &log_bin)],
+            &[&[("log-bin", log_bin.as_str())], options].concat(),
         );
-        load::set_up(&server.socket, true, false, 10_000);
+        load::set_up(&server.socket, flavour == Flavour::MariaDb, false, 10_000);
         // The last log is read on every way; under emulation a long one takes minutes.
         server.exec("FLUSH BINARY LOGS");
         let yaml = service(lab.dir.path(), &server, &[&more]);
@@ -189,6 +192,25 @@ impl Drop for Rehearsal {
 #[test]
 fn back_to_the_held_set_and_forth_again() {
     let Some(lab) = Rehearsal::new(false) else { return };
+    back_and_forth(&lab);
+}
+
+#[test]
+fn back_to_the_held_set_of_a_mysql_server_with_exactly_its_gtids() {
+    let gtids = [("gtid-mode", "ON"), ("enforce-gtid-consistency", "ON")];
+    let Some(lab) = Rehearsal::of(Flavour::MySql, false, &gtids) else {
+        return;
+    };
+    back_and_forth(&lab);
+}
+
+/// All transactions that a server has, by their GTIDs, in its own normal form; MySQL only.
+fn gtids(server: &Server) -> Option<String> {
+    let of_mysql = server.flavour == Flavour::MySql;
+    of_mysql.then(|| server.one::<String>("SELECT @@GLOBAL.gtid_executed").replace('\n', ""))
+}
+
+fn back_and_forth(lab: &Rehearsal) {
     // Under load: what is there after the rollback is proved by replay of what the binary log had from the set's position on.
     let load = lab.scene.start_load();
     let before = load.acknowledged();
@@ -196,7 +218,7 @@ fn back_to_the_held_set_and_forth_again() {
     load.stop();
     let logs = lab.scene.lab.path("logs");
     std::fs::create_dir(&logs).unwrap();
-    let live = lab.sums();
+    let (live, live_gtids) = (lab.sums(), gtids(lab.server()));
     for log in lab.server().binary_logs() {
         run("cp", &[&text(&log), &text(&logs)]);
     }
@@ -207,12 +229,18 @@ fn back_to_the_held_set_and_forth_again() {
         .map(|log| logs.join(log.file_name().unwrap()))
         .collect();
     lab.destroy();
-    let destroyed = lab.sums();
+    let (destroyed, destroyed_gtids) = (lab.sums(), gtids(lab.server()));
 
     let dry = lab.tool().json(&["snapshot", "rollback", "before", "--dry-run"]);
     assert_eq!(dry["done"], false);
     assert!(dry["plan"]["transactions"].as_u64().unwrap() >= 3, "{dry}");
     assert_eq!(lab.sums(), destroyed, "a dry run changes nothing");
+    if let Some(now) = &destroyed_gtids {
+        // One server wrote all of them: UUID:1-N.
+        let count = |gtids: &str| gtids.rsplit('-').next().unwrap().parse::<u64>().unwrap();
+        let since = count(now) - count(set["record"]["position"]["gtid"].as_str().unwrap());
+        assert_eq!(dry["plan"]["transactions"], since, "{dry}");
+    }
 
     let done = lab.rollback("before");
     assert_eq!(
@@ -220,15 +248,23 @@ fn back_to_the_held_set_and_forth_again() {
         (&Value::Bool(true), 0),
         "{done}"
     );
-    assert!(
-        lab.runs() && done["server"].as_str().unwrap().contains("MariaDB"),
-        "{done}"
-    );
+    let name = if lab.scene.mariadb() { "MariaDB" } else { "9.7" };
+    assert!(lab.runs() && done["server"].as_str().unwrap().contains(name), "{done}");
     eprintln!(
         "rollback until the server answers: {} ms",
         done["down_us"].as_u64().unwrap() / 1000
     );
-    let there = load::proven(&lab.server().socket, true, false, crate::setting::THREADS);
+    if let Some(found) = gtids(lab.server()) {
+        let of_set = set["record"]["position"]["gtid"].as_str().unwrap().replace('\n', "");
+        assert_eq!(found, of_set, "the transactions are those of the set");
+        assert_ne!(Some(found), live_gtids, "the load went on after the set");
+    }
+    let there = load::proven(
+        &lab.server().socket,
+        lab.scene.mariadb(),
+        false,
+        crate::setting::THREADS,
+    );
     for (thread, (there, before)) in there.iter().zip(&before).enumerate() {
         assert!(
             (0..3).all(|engine| there[engine] >= before[engine]),
@@ -247,7 +283,7 @@ fn back_to_the_held_set_and_forth_again() {
     let uses_up = lab.scene.lab.storage.uses_up();
     let again = lab.rollback_again(kept);
     assert_eq!(again["plan"]["uses_up"], uses_up, "{again}");
-    assert_eq!(lab.sums(), destroyed);
+    assert_eq!((lab.sums(), gtids(lab.server())), (destroyed.clone(), destroyed_gtids));
     // And once more to the first set, or to what was kept of it.
     let first = if uses_up {
         again["kept"].as_str().unwrap()

@@ -1,13 +1,15 @@
 //! The scene of most tests: a server on a Btrfs subvolume, a load, a configured tool.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::common::server::mysql_prefix;
-use crate::common::{Flavour, Lab, Load, Server, Tool, load, text};
+use crate::common::{Flavour, Lab, Load, Server, Tool, load, run, text};
 
 pub struct Scene {
     // Dropped in this order: the server before its filesystem.
@@ -190,6 +192,29 @@ impl Scene {
         .unwrap();
         conn.query_drop(format!("INSERT INTO {}.free VALUES (1)", load::SCHEMA))
             .unwrap();
+    }
+
+    /// Overwrites a file on the database's volume, so that what it was before is in snapshots alone. Nothing of it can be compressed, and its extents
+    /// are small: Btrfs keeps one whole as long as anything refers to a part of it.
+    pub fn write_ballast(&self, bytes: u64, seed: u64) {
+        let path = self.lab.storage.mount_point().join("db/ballast");
+        let mut options = File::options();
+        let file = options.create(true).truncate(false).write(true).open(path).unwrap();
+        let mut state = seed | 1;
+        let mut block = vec![0; 1 << 20];
+        for at in 0..bytes >> 20 {
+            for word in block.chunks_exact_mut(8) {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                word.copy_from_slice(&state.to_ne_bytes());
+            }
+            file.write_all_at(&block, at << 20).unwrap();
+            if at % 8 == 7 {
+                file.sync_data().unwrap();
+            }
+        }
+        run("sync", &["-f", &text(self.lab.storage.mount_point())]);
     }
 
     pub fn backups(&self) -> usize {

@@ -1,17 +1,45 @@
 //! `snapback snapshot list` and `show`.
 
+use clap::Args;
+
 use super::super::show::{flavour, time, word};
 use super::super::{Context, Exit, output, timeline};
 use super::One;
-use crate::Result;
+use crate::config::Config;
 use crate::database::Position;
+use crate::finding::Finding;
 use crate::held;
 use crate::snapshot::status::{self, Status};
 use crate::units::{Bytes, human_micros};
+use crate::{Error, Result};
 
-pub(super) fn run(context: &Context<'_>) -> Result<Exit> {
+#[derive(Debug, Args)]
+pub(super) struct List {
+    #[command(flatten)]
+    space: Space,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Show {
+    #[command(flatten)]
+    one: One,
+    #[command(flatten)]
+    space: Space,
+}
+
+#[derive(Debug, Args)]
+struct Space {
+    /// Measure the space that is held where the storage does not say (Btrfs without quotas): a look at every extent
+    #[arg(long = "space")]
+    measured: bool,
+}
+
+pub(super) fn run(arguments: &List, context: &Context<'_>) -> Result<Exit> {
     let config = context.config()?;
-    let (sets, mut findings) = status::list(&config)?;
+    let (mut sets, mut findings) = status::list(&config)?;
+    for set in &mut sets {
+        arguments.space.measure(&config, set, context)?;
+    }
     if context.global.json {
         output::json(&sets)?;
     } else if sets.is_empty() {
@@ -36,6 +64,24 @@ pub(super) fn run(context: &Context<'_>) -> Result<Exit> {
         .iter()
         .for_each(|finding| output::say(output::finding(finding)));
     Ok(Exit::after(&findings))
+}
+
+impl Space {
+    /// If it was asked for. What cannot be measured is told, and stays unknown.
+    fn measure(&self, config: &Config, set: &mut Status, context: &Context<'_>) -> Result<()> {
+        if !self.measured {
+            return Ok(());
+        }
+        match status::measure(config, set, context.cancel) {
+            Err(Error::Interrupted(signal)) => Err(Error::Interrupted(signal)),
+            Err(error) => {
+                let said = format!("held set {}: its space is unknown: {error}", set.held.id.short());
+                set.findings.push(Finding::warning("space", said));
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
 }
 
 fn row(set: &Status) -> Vec<String> {
@@ -84,10 +130,11 @@ fn age(seconds: i64) -> String {
     }
 }
 
-pub(super) fn show(one: &One, context: &Context<'_>) -> Result<Exit> {
+pub(super) fn show(arguments: &Show, context: &Context<'_>) -> Result<Exit> {
     let config = context.config()?;
-    let held = held::choose(&config.state_dir, &one.set)?;
-    let status = status::of(&config, held);
+    let held = held::choose(&config.state_dir, &arguments.one.set)?;
+    let mut status = status::of(&config, held);
+    arguments.space.measure(&config, &mut status, context)?;
     if context.global.json {
         output::json(&status)?;
     } else {
@@ -157,7 +204,9 @@ pub(super) fn summary(set: &Status) {
     }
     let bytes = set
         .bytes
-        .map_or("an unknown space".to_owned(), |bytes| Bytes::b(bytes).to_string());
+        .map_or("an unknown space (--space measures it)".to_owned(), |bytes| {
+            Bytes::b(bytes).to_string()
+        });
     line("holds", format!("{bytes}; storage full to {}", full(set)));
     match held.expires {
         Some(at) => line("expires", time(at)),

@@ -10,7 +10,7 @@ use super::super::arguments::tag;
 use super::super::{Context, Exit, output, show};
 use super::{One, list};
 use crate::Result;
-use crate::snapshot::{self, What};
+use crate::snapshot::{self, Way, What};
 use crate::units::Bytes;
 
 #[derive(Debug, Args)]
@@ -85,13 +85,30 @@ pub(super) fn diff(one: &One, context: &Context<'_>) -> Result<Exit> {
             (Some(then), Some(now)) if then == now => size(Some(now)),
             (then, now) => format!("{} -> {}", size(then), size(now)),
         };
-        vec![what.to_owned(), sizes, change.path.display().to_string()]
+        let mut row = vec![what.to_owned(), sizes];
+        if diff.way == Way::Extents {
+            row.push(
+                change
+                    .written
+                    .map_or("-".to_owned(), |bytes| format!("{} written", Bytes::b(bytes))),
+            );
+        }
+        row.push(change.path.display().to_string());
+        row
     });
     if !diff.changes.is_empty() {
         output::line(output::table(&[], rows.collect()));
     }
+    let written = match diff.way {
+        Way::Extents => format!(", of which {} were written", Bytes::b(diff.written.unwrap_or_default())),
+        Way::Metadata => String::new(),
+    };
+    let way = match diff.way {
+        Way::Extents => "by size, times and extents",
+        Way::Metadata => "by size and times",
+    };
     output::line(format_args!(
-        "{} of {} files differ since {}; those that are there now have {}",
+        "{} of {} files differ since {} ({way}); those that are there now have {}{written}",
         diff.changes.len(),
         diff.files,
         id.short(),

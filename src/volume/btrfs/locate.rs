@@ -55,7 +55,7 @@ fn volume(mount: &Mount, filesystem: Uuid, subvolume: &Subvolume, within: &Path,
 }
 
 /// A descriptor on the path itself when it is a directory, else on the one that holds it: a file is always in the same subvolume.
-fn directory_of(path: &Path) -> Result<OwnedFd> {
+pub fn directory_of(path: &Path) -> Result<OwnedFd> {
     let is_directory = std::fs::metadata(path).map_err(at("look at", path))?.is_dir();
     let directory = if is_directory {
         path

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -12,10 +12,15 @@ use super::super::{Error, Health, ProviderKind, Result, Snapshot, Volume, mark};
 use super::{OF, at, locate, place_of, volume_id};
 use crate::detect::Mounts;
 use crate::sys;
-use crate::sys::btrfs::{Subvolume, TOP_INODE, Uuid, commit, destroy, filesystem_uuid, nested_below, subvolume_of};
+use crate::sys::btrfs::{
+    Subvolume, TOP_INODE, Uuid, commit, destroy, filesystem_uuid, nested_below, removals_pending, subvolume_of, sync,
+};
 
 /// The longest that a removal waits to be durable; the kernel commits by itself every 30 s.
 const COMMIT_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether removed subvolumes are gone for good.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The identity of a writable clone: it is followed by its snapshot's UUID.
 const CLONE_OF: &str = "clone-of:";
@@ -114,6 +119,28 @@ pub fn health(snapshot: &Snapshot) -> Result<Health> {
         )));
     }
     Ok(Health::Good)
+}
+
+/// Waits until the filesystem of a snapshot has given back the room of removed subvolumes, which it does in the background (the kernel's cleaner).
+pub fn given_back(snapshot: &Snapshot, limit: Duration) -> Result<bool> {
+    let path = Path::new(&snapshot.name);
+    let directory = sys::fs::open_directory(path)?;
+    let ask = || removals_pending(&directory).map_err(at("look for removed subvolumes on the filesystem of", path));
+    let synced = || sync(&directory).map_err(at("sync the filesystem of", path));
+    if ask()? > 0 {
+        // It wakes the cleaner, which otherwise sleeps until the next commit.
+        synced()?;
+    }
+    let begun = Instant::now();
+    while ask()? > 0 {
+        if begun.elapsed() >= limit {
+            return Ok(false);
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    // What the cleaner let go of is free from the next commit on.
+    synced()?;
+    Ok(true)
 }
 
 /// Removes a snapshot of ours wherever it appears now; `Ok(false)` when it is gone.

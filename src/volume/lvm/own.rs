@@ -105,6 +105,16 @@ pub fn space(snapshot: &Snapshot) -> Result<Space> {
     })
 }
 
+/// Gives the copy-on-write space of a held snapshot more room, if it has one of its own and is whole; whether it did.
+pub fn extend_held(snapshot: &Snapshot, limit: Option<CowSize>) -> Result<bool> {
+    let Some(limit) = limit else { return Ok(false) };
+    let lv = there(snapshot)?;
+    if lv.kind == "thin" || lv.is_invalid() || lv.data_percent().is_none_or(|full| full >= 100.0) {
+        return Ok(false);
+    }
+    Ok(extend(&lv, limit)?.is_some())
+}
+
 /// Gives copy-on-write space more room, and says how full it is then; `None` when nothing was to be had.
 fn extend(lv: &Lv, limit: CowSize) -> Result<Option<f64>> {
     let limit = match limit {
@@ -146,9 +156,7 @@ fn pool_health(lv: &Lv, grows: &dyn Fn(&str, f64) -> bool) -> Result<Health> {
     Ok(if !matches!(status, "" | "unknown") {
         Health::Lost(format!("pool {name}: {status}"))
     } else if full >= POOL_FULL {
-        Health::Lost(format!(
-            "pool {name} is full to {full:.0} %: the snapshot is given up, so that production can go on"
-        ))
+        Health::Full(format!("pool {name} is full to {full:.0} %"))
     } else if full >= STRAINING {
         let reason = format!("pool {name} is full to {full:.0} %");
         // One that stays as it is gives no reason to hurry.

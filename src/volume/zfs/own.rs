@@ -1,11 +1,12 @@
 //! Snapshots of ours: known by name, user property and GUID; held while they are read; removed one by one, never with `-r`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::{Error, Health, ProviderKind, Result, Snapshot, Space, Volume, mark};
 use super::report::{self, Dataset, PROPERTY, zfs};
 use super::{OF, pool_of};
 use crate::detect::Mounts;
+use crate::sys::command::{Command, Program};
 
 /// The tag of our holds (zfs-hold(8)): nothing else destroys a snapshot that is being copied.
 pub const HOLD: &str = "snapback";
@@ -45,7 +46,7 @@ pub fn health(snapshot: &Snapshot) -> Result<Health> {
         return Ok(Health::Lost(format!("{}: {reason}", snapshot.name)));
     }
     let pool = pool_of(&snapshot.name);
-    let state = crate::sys::command::Command::new(&crate::sys::command::Program::find("zpool")?)
+    let state = Command::new(&Program::find("zpool")?)
         .args(["list", "-H", "-o", "health", pool])
         .run()?;
     let state = String::from_utf8_lossy(&state).trim().to_owned();
@@ -63,7 +64,7 @@ pub fn space(snapshot: &Snapshot) -> Result<Space> {
         .args(["-H", "-p", "-o", "value", "used", &snapshot.name])
         .run()?;
     let pool = pool_of(&snapshot.name);
-    let full = crate::sys::command::Command::new(&crate::sys::command::Program::find("zpool")?)
+    let full = Command::new(&Program::find("zpool")?)
         .args(["list", "-H", "-p", "-o", "capacity", pool])
         .run()?;
     let number = |answer: &[u8]| String::from_utf8_lossy(answer).trim().parse::<f64>().ok();
@@ -72,6 +73,20 @@ pub fn space(snapshot: &Snapshot) -> Result<Space> {
         room: None,
         fill: number(&full),
     })
+}
+
+/// Waits until the pool of a snapshot has freed what was destroyed, which it does in the background.
+pub fn given_back(snapshot: &Snapshot, limit: Duration) -> Result<bool> {
+    let pool = pool_of(&snapshot.name);
+    let asked = Command::new(&Program::find("zpool")?).args(["list", "-H", "-p", "-o", "freeing", pool]);
+    let begun = Instant::now();
+    while String::from_utf8_lossy(&asked.run()?).trim() != "0" {
+        if begun.elapsed() >= limit {
+            return Ok(false);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(true)
 }
 
 /// Removes a snapshot of ours; `Ok(false)` when it is gone.

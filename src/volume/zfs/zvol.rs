@@ -135,6 +135,10 @@ impl Provider for Zvol {
         own::space(snapshot)
     }
 
+    fn given_back(&self, snapshot: &Snapshot, limit: Duration) -> Result<bool> {
+        own::given_back(snapshot, limit)
+    }
+
     fn remove(&self, snapshot: &Snapshot) -> Result<bool> {
         own::remove(snapshot)
     }
