@@ -3,6 +3,7 @@
 //! `lvcreate -s` runs to the brink of suspending the origin before the lock is taken ([`crate::sys::brink`]). Suspending freezes the filesystem (the kernel's
 //! lockfs), so that its journal is clean in the snapshot; whatever the journal holds all the same is replayed on the snapshot, which is writable.
 
+mod clone;
 mod cow_size;
 mod locate;
 mod merge;
@@ -210,6 +211,29 @@ impl Provider for Lvm {
 
     fn remove(&self, snapshot: &Snapshot) -> Result<bool> {
         own::remove(snapshot)
+    }
+
+    fn clones(&self, _volume: &Volume) -> std::result::Result<(), String> {
+        Ok(())
+    }
+
+    /// LVM makes no snapshot of a thick one. But that can be written to by itself.
+    fn plan_clone(&self, snapshot: &Snapshot) -> Result<Option<Snapshot>> {
+        match self.kind {
+            ProviderKind::LvmThin => mark::clone_of(snapshot, &snapshot.name).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn clone_writable(&self, snapshot: &Snapshot, planned: &Snapshot, at: &Path) -> Result<PathBuf> {
+        match self.kind {
+            ProviderKind::LvmThin => clone::make(snapshot, planned)?,
+            // One device cannot be mounted read-only and writable at the same time.
+            _ => drop(sys::mount::unmount(at)?),
+        }
+        crate::failpoint!("volume.cloned");
+        clone::mount(planned, at)?;
+        Ok(at.to_owned())
     }
 
     fn go_back(&self) -> Option<&dyn super::rollback::GoBack> {

@@ -212,6 +212,28 @@ fn a_clean_run_that_dies_leaves_no_server_and_cleanup_removes_its_clones() {
     assert_eq!(scene.backups(), 0);
 }
 
+/// The last: both are there, and mounted.
+#[test]
+fn a_kill_around_a_clone_leaves_nothing_after_cleanup() {
+    use std::os::unix::process::ExitStatusExt;
+    let Some(scene) = Scene::new(Flavour::MariaDb, &[], false, "") else {
+        return;
+    };
+    for point in ["clean.clone", "volume.cloned", "clean.cloned"] {
+        let output = scene.tool.with_failpoint(&format!("{point}=kill"), &CLEAN);
+        assert_eq!(
+            output.status.signal(),
+            Some(9),
+            "{point} was not reached: {}",
+            both(&output)
+        );
+        scene.assert_writable();
+        scene.cleanup();
+        scene.assert_nothing_left();
+    }
+    assert_eq!(scene.backups(), 0);
+}
+
 #[test]
 fn what_stands_in_the_way_of_a_clean_backup_is_said_before() {
     let Some((scene, _)) = scene(Flavour::MariaDb) else {

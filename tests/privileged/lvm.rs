@@ -204,6 +204,83 @@ fn copy_on_write_space_that_fills_is_extended_up_to_its_limit() {
     scene.tool.ok(&["verify", "latest", "--level", "data"]);
 }
 
+/// A thick snapshot is written to itself, so it fills with what the private server writes as well. Checksums beside a plain copy are read after it.
+#[test]
+fn copy_on_write_space_is_watched_while_a_private_server_works() {
+    let Some(scene) = scene(false, "lvm: {cow_size: 200MiB, cow_limit: 600MiB}\n") else {
+        return;
+    };
+    let report = |what: &str| {
+        let ours = scene.lab.storage.snapshots().pop().expect("a snapshot");
+        let name = format!("{}/{ours}", scene.lab.storage.group());
+        let printed = run(
+            "lvs",
+            &["--noheadings", "--units", "m", "--nosuffix", "-o", what, &name],
+        );
+        printed.trim().parse::<f64>().unwrap_or(100.0)
+    };
+    // Changes so much of what the snapshot holds while a private server is up, until what is waited for has come.
+    let filled = |args: &[&str], gate: &str, mebibytes: usize, come: &dyn Fn() -> bool| {
+        let at = scene.lab.path(gate);
+        let child = scene.tool.spawn(&format!("clean.booted=pause:{}", at.display()), args);
+        wait_for(&scene, &format!("{gate}.reached"));
+        let ballast = scene.lab.storage.mount_point().join("db/ballast");
+        std::fs::write(ballast, vec![7u8; mebibytes << 20]).unwrap();
+        run("sync", &[]);
+        let begun = Instant::now();
+        while !come() {
+            assert!(
+                begun.elapsed() < Duration::from_secs(120),
+                "{gate}: {} %",
+                report("data_percent")
+            );
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        std::fs::write(&at, "").unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let clean = ["backup", "--consistency", "clean"];
+    let output = filled(&clean, "grown", 150, &|| report("lv_size") > 200.0);
+    assert!(matches!(output.status.code(), Some(0 | 5)), "{}", both(&output));
+    scene.assert_nothing_left();
+    scene.tool.ok(&["verify", "latest", "--level", "data"]);
+
+    let full = || report("data_percent") >= 100.0;
+    let yaml = std::fs::read_to_string(&scene.tool.config).unwrap();
+    std::fs::write(&scene.tool.config, yaml.replace(", cow_limit: 600MiB", "")).unwrap();
+    let output = filled(&clean, "full", 300, &full);
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    assert!(both(&output).contains("overflowed"), "{}", both(&output));
+    scene.assert_nothing_left();
+    assert_eq!(scene.backups(), 1);
+    // What was copied before is a backup.
+    let output = filled(&["backup", "--checksums", "all"], "sums", 300, &full);
+    assert_eq!(output.status.code(), Some(5), "{}", both(&output));
+    let said = both(&output);
+    assert!(said.contains("no checksums") && said.contains("overflowed"), "{said}");
+    scene.assert_nothing_left();
+    assert_eq!(scene.backups(), 2);
+    scene.assert_writable();
+}
+
+/// As an `lvcreate` of the clone leaves it that was killed together with the tool.
+#[test]
+fn a_thin_snapshot_that_was_suspended_for_its_clone_is_resumed_by_cleanup() {
+    let Some(scene) = scene(true, "") else { return };
+    let output = scene
+        .tool
+        .with_failpoint("clean.clone=kill", &["backup", "--consistency", "clean"]);
+    assert!(!output.status.success());
+    let [ours] = &scene.lab.storage.snapshots()[..] else {
+        panic!("{:?}", scene.lab.storage.snapshots());
+    };
+    let name = format!("{}/{ours}", scene.lab.storage.group());
+    let path = run("lvs", &["--noheadings", "-o", "lv_dm_path", &name]);
+    run("dmsetup", &["suspend", path.trim()]);
+    scene.cleanup();
+    scene.assert_nothing_left();
+}
+
 #[test]
 fn a_snapshot_that_cannot_be_read_gives_no_backup() {
     let thin = Kind::chosen() == Kind::LvmThin;
