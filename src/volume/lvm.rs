@@ -40,6 +40,8 @@ pub struct Lvm {
     cow_limit: Option<CowSize>,
     /// What the copy is limited to, in bytes per second.
     bandwidth: Option<u64>,
+    /// How often all of a snapshot is read before it goes.
+    reads: u64,
     /// The size in bytes of a volume's (by id) thick snapshot, as [`Provider::room`] planned it: those of one group fit together.
     sizes: Mutex<BTreeMap<String, u64>>,
     /// How thick volumes go back.
@@ -56,6 +58,7 @@ impl Lvm {
             cow_size,
             cow_limit,
             bandwidth: None,
+            reads: 1,
             sizes: Mutex::default(),
             merge: merge::Merge { cow_size },
             pools: Mutex::default(),
@@ -69,6 +72,7 @@ impl Lvm {
             cow_size: CowSize::Auto,
             cow_limit: None,
             bandwidth: None,
+            reads: 1,
             sizes: Mutex::default(),
             merge: merge::Merge {
                 cow_size: CowSize::Auto,
@@ -80,6 +84,11 @@ impl Lvm {
     /// The copy is limited to so many bytes per second, so that its snapshots exist for longer.
     pub fn with_bandwidth(self, bandwidth: Option<u64>) -> Lvm {
         Lvm { bandwidth, ..self }
+    }
+
+    /// All of a snapshot is read so many times before it goes.
+    pub fn with_reads(self, reads: u64) -> Lvm {
+        Lvm { reads, ..self }
     }
 
     fn sizes(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
@@ -131,7 +140,7 @@ impl Provider for Lvm {
 
     fn room(&self, volumes: &[Volume], written_per_second: u64, seconds: u64) -> Result<Vec<Finding>> {
         let expected = match written_per_second.saturating_mul(seconds) {
-            0 => room::expected_changes(volumes, self.bandwidth)?,
+            0 => room::expected_changes(volumes, self.bandwidth, self.reads)?,
             told => vec![told; volumes.len()],
         };
         // Those of one group, or pool, share its room.

@@ -352,12 +352,14 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Every provider that this build has.
 pub fn providers(config: &crate::config::Config) -> Vec<Box<dyn Provider>> {
     let bandwidth = config.copy.bandwidth.map(|bandwidth| bandwidth.as_u64());
+    let reads = 1 + u64::from(config.wants_private_server());
+    let lvm = |lvm: Lvm| Box::new(lvm.with_bandwidth(bandwidth).with_reads(reads));
     vec![
         Box::new(Btrfs::new(config.btrfs.snapshot_dir.clone())),
         Box::new(Zfs),
         Box::new(Zvol),
-        Box::new(Lvm::thick(config.lvm.cow_size, config.lvm.cow_limit).with_bandwidth(bandwidth)),
-        Box::new(Lvm::thin().with_bandwidth(bandwidth)),
+        lvm(Lvm::thick(config.lvm.cow_size, config.lvm.cow_limit)),
+        lvm(Lvm::thin()),
     ]
 }
 
