@@ -263,6 +263,26 @@ fn copy_on_write_space_is_watched_while_a_private_server_works() {
     scene.assert_writable();
 }
 
+/// What is copied is the snapshot as it was, with something to recover; the tables are read after that.
+#[test]
+fn checksums_of_a_thick_volume_are_read_after_its_copy() {
+    let Some(scene) = scene(false, "") else { return };
+    scene.start_load().stop();
+    let backup = scene.tool.json_with(&["backup", "--checksums", "all"], &[0]);
+    scene.assert_nothing_left();
+    assert!(
+        backup["checksums"]["tables"]["ledger"]["MyISAM_rows"].is_u64(),
+        "{backup}"
+    );
+    let drilled = scene.tool.json_with(&["verify", "--boot"], &[0]);
+    let verdict = &drilled["drills"][0]["verdict"];
+    assert_eq!(verdict["recovery"]["crash_recovery"], true, "{verdict}");
+    assert_eq!(
+        verdict["checksums"]["agree"], verdict["checksums"]["recorded"],
+        "{verdict}"
+    );
+}
+
 /// As an `lvcreate` of the clone leaves it that was killed together with the tool.
 #[test]
 fn a_thin_snapshot_that_was_suspended_for_its_clone_is_resumed_by_cleanup() {
