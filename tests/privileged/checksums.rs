@@ -4,7 +4,7 @@ use std::os::unix::fs::FileExt;
 
 use serde_json::Value;
 
-use crate::common::{Flavour, both, load, text};
+use crate::common::{Flavour, Kind, both, load, text};
 use crate::setting::Scene;
 
 /// Tables of the kinds that a checksum could trip over.
@@ -147,6 +147,31 @@ fn checksums_of_a_mariadb_backup_travel_and_a_drill_names_what_differs() {
 #[test]
 fn checksums_of_a_mysql_backup_travel_and_a_drill_names_what_differs() {
     travel(Flavour::MySql);
+}
+
+/// What is copied is the snapshot as it was, with something to recover; the tables are read after that.
+#[test]
+fn checksums_of_a_thick_volume_are_read_after_its_copy() {
+    if !matches!(Kind::chosen(), Kind::Lvm(_)) {
+        return;
+    }
+    let Some(scene) = Scene::new(Flavour::MariaDb, &[], false, "") else {
+        return;
+    };
+    scene.start_load().stop();
+    let backup = scene.tool.json_with(&["backup", "--checksums", "all"], &[0]);
+    scene.assert_nothing_left();
+    assert!(
+        backup["checksums"]["tables"]["ledger"]["MyISAM_rows"].is_u64(),
+        "{backup}"
+    );
+    let drilled = scene.tool.json_with(&["verify", "--boot"], &[0]);
+    let verdict = &drilled["drills"][0]["verdict"];
+    assert_eq!(verdict["recovery"]["crash_recovery"], true, "{verdict}");
+    assert_eq!(
+        verdict["checksums"]["agree"], verdict["checksums"]["recorded"],
+        "{verdict}"
+    );
 }
 
 #[test]
