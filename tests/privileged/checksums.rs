@@ -149,10 +149,10 @@ fn checksums_of_a_mysql_backup_travel_and_a_drill_names_what_differs() {
     travel(Flavour::MySql);
 }
 
-/// What is copied is the snapshot as it was, with something to recover; the tables are read after that.
+/// Short, for the guest: what is copied is the snapshot as it was, with something to recover, also where the tables are read off the snapshot itself.
 #[test]
-fn checksums_of_a_thick_volume_are_read_after_its_copy() {
-    if !matches!(Kind::chosen(), Kind::Lvm(_)) {
+fn in_short_what_is_copied_is_the_snapshot_as_it_was() {
+    if Kind::chosen() == Kind::Btrfs {
         return;
     }
     let Some(scene) = Scene::new(Flavour::MariaDb, &[], false, "") else {
