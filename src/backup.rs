@@ -138,7 +138,11 @@ fn with_host(
                 time,
                 facts,
             };
-            store::store(run, work, &taken)
+            let mut copied = store::copy(run, work, &taken)?;
+            copied.add_checksums(clean::afterwards(
+                run, config, database, &examined, &planned, &mut taken,
+            )?);
+            copied.commit(run)
         });
     // The snapshots go whether or not the copy succeeded, and a wish to end does not keep them.
     let dropped = run.closing_phase("drop", |run| taken.remove(&run.journal));

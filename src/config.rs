@@ -264,6 +264,11 @@ impl Default for Copy {
 }
 
 impl Config {
+    /// Whether a private server works on a backup's snapshot, and reads all of it.
+    pub fn wants_private_server(&self) -> bool {
+        self.consistency == Consistency::Clean || self.checksums != Checksums::None
+    }
+
     /// Reads and checks a configuration.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 mod logs;
 mod private;
 mod sums;
+mod watch;
 
 use super::examine::{Examined, provider_of};
 use super::run::Run;
@@ -19,6 +20,7 @@ use crate::database::{Consistency, Database};
 use crate::finding::Finding;
 use crate::monitor::Work;
 use crate::record::{ChecksumRecord, CleanRecord};
+use crate::sys::signal::Cancel;
 use crate::{Error, Result};
 
 use private::Private;
@@ -74,7 +76,7 @@ pub(super) struct Made {
     pub checksums: Option<ChecksumRecord>,
 }
 
-/// Does all of it, if the level or checksums are asked for.
+/// Does all of it, if the level or checksums are asked for; but what spoils a snapshot waits until that was copied ([`afterwards`]).
 ///
 /// # Errors
 /// Level `clean`: the clones cannot be had, or do not recover, or a table is damaged: there is no backup then. Else only a wish to end, or a clone that is left.
@@ -94,12 +96,14 @@ pub(super) fn make(
         run.phase("clone", |run| taken.clone_database(&run.journal))?;
         crate::failpoint!("clean.cloned");
         let private = Private::new(config, facts, examined, planned, taken)?;
-        let made = private.with_space(|space| recover(run, &private, space))?;
+        let made =
+            private.with_space(|space| watch::watched(run, taken, |run, end| recover(run, &private, space, end)))?;
         crate::failpoint!("clean.done");
         return Ok(made);
     }
     let checksums = match config.checksums {
         Checksums::None => None,
+        _ if taken.are_written_to()? => None,
         _ => sums::apart(run, config, facts, examined, planned, taken)?,
     };
     Ok(Made {
@@ -108,22 +112,45 @@ pub(super) fn make(
     })
 }
 
-fn recover(run: &mut Run<'_>, private: &Private<'_>, space: &Path) -> Result<Made> {
+/// The checksums that had to wait: where the snapshot itself is written to (thick logical volumes), it is copied first.
+///
+/// # Errors
+/// As [`make`].
+pub(super) fn afterwards(
+    run: &mut Run<'_>,
+    config: &Config,
+    database: Option<&dyn Database>,
+    examined: &Examined,
+    planned: &[PlannedTree],
+    taken: &mut Taken<'_>,
+) -> Result<Option<ChecksumRecord>> {
+    let asked = config.checksums != Checksums::None && examined.quiesce.consistency != Consistency::Clean;
+    match database.filter(|_| asked) {
+        Some(database) if taken.are_written_to()? => {
+            let sums = sums::apart(run, config, database.facts(), examined, planned, taken);
+            run.findings.extend(taken.said());
+            sums
+        }
+        _ => Ok(None),
+    }
+}
+
+fn recover(run: &mut Run<'_>, private: &Private<'_>, space: &Path, end: &Cancel) -> Result<Made> {
     let logs = logs::Logs::look(&private.at_clones())?;
     let what = |error: Error| match error {
         Error::Database(error) => Error::failed(format!("level `clean`: the snapshot was not made clean: {error}")),
         other => other,
     };
-    let (mut server, boot_seconds) = private.start(run, space, true).map_err(what)?;
+    let (mut server, boot_seconds) = private.start(run, space, true, end).map_err(what)?;
     let gtid = server.gtid()?;
     let begun = Instant::now();
     let (tables, remarks) = run
-        .phase("check", |run| check(run, private, &mut server))
+        .phase("check", |run| check(run, private, &mut server, end))
         .map_err(what)?;
     let check_seconds = begun.elapsed().as_secs_f64();
     let checksums = match private.config.checksums {
         Checksums::None => None,
-        _ => Some(sums::take(run, private, &mut server).map_err(what)?),
+        _ => Some(sums::take(run, private, &mut server, end).map_err(what)?),
     };
     // A transaction that the live server never had would be skipped on a replica when the live one comes to that number.
     if server.gtid()? != gtid {
@@ -133,9 +160,9 @@ fn recover(run: &mut Run<'_>, private: &Private<'_>, space: &Path) -> Result<Mad
     }
     let begun = Instant::now();
     let recovery = server.recovery().clone();
-    run.phase("shutdown", |run| {
+    run.phase("shutdown", |_| {
         server.leave()?;
-        server.stop_within(private.config.scratch.boot_limit.unsigned(), run.cancel)
+        server.stop_within(private.config.scratch.boot_limit.unsigned(), end)
     })
     .map_err(what)?;
     logs.put_back()?;
@@ -156,7 +183,7 @@ fn recover(run: &mut Run<'_>, private: &Private<'_>, space: &Path) -> Result<Mad
 }
 
 /// Every table. One that is damaged fails the run: a level that promises a proof does not keep what it disproved.
-fn check(run: &Run<'_>, private: &Private<'_>, server: &mut Scratch) -> Result<(u64, Vec<String>)> {
+fn check(run: &Run<'_>, private: &Private<'_>, server: &mut Scratch, end: &Cancel) -> Result<(u64, Vec<String>)> {
     let mut all = check::tables(&mut server.session(LISTING)?)?;
     // The check of a view opens its tables; those in memory must not be (see `is_in_memory`).
     if all.iter().any(check::Table::is_in_memory) {
@@ -168,7 +195,7 @@ fn check(run: &Run<'_>, private: &Private<'_>, server: &mut Scratch) -> Result<(
         items: all.len() as u64,
     });
     let until = Instant::now() + private.config.scratch.check_limit.unsigned();
-    let round = check::run(server, all, private.connections(), until, run.monitor, run.cancel);
+    let round = check::run(server, all, private.connections(), until, run.monitor, end);
     run.monitor.end();
     let round = round?;
     if round.late {

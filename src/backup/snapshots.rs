@@ -3,7 +3,7 @@
 mod kept;
 
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -277,11 +277,18 @@ pub(crate) struct Readable<'p> {
     /// Whether it was taken under the lock.
     pub with_database: bool,
     /// Its writable clone; while there is one, that is read.
-    clone: Option<Snapshot>,
+    clone: Option<Cloned>,
     /// What its health gave to say was said.
     warned: AtomicBool,
     /// A record names it: it is never removed from here.
     kept: bool,
+}
+
+/// A writable clone of a snapshot.
+struct Cloned {
+    planned: Snapshot,
+    /// Where it is mounted, if its provider mounts.
+    at: PathBuf,
 }
 
 /// All snapshots of a run. Dropping it removes them, unseen; the normal path calls [`remove`](Taken::remove).
@@ -298,6 +305,12 @@ impl<'p> Taken<'p> {
     fn tell(&self, monitor: &dyn Monitor, finding: Finding) {
         monitor.finding(&finding);
         self.said.lock().unwrap_or_else(PoisonError::into_inner).push(finding);
+    }
+
+    fn tell_once(&self, readable: &Readable<'_>, reason: String, monitor: &dyn Monitor) {
+        if !readable.warned.swap(true, Ordering::Relaxed) {
+            self.tell(monitor, Finding::warning("storage", reason));
+        }
     }
 
     /// What was said of the snapshots' health since this was asked last.
@@ -374,29 +387,34 @@ impl<'p> Taken<'p> {
         self.add(run, set, fixed, false)
     }
 
+    /// Whether a snapshot of the database has no clone, and is written to itself.
+    pub fn are_written_to(&self) -> Result<bool> {
+        for readable in self.all.iter().filter(|readable| readable.with_database) {
+            if readable.provider.plan_clone(&readable.snapshot)?.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Makes writable clones of the database's snapshots. From then on the clones are what is read.
     pub fn clone_database(&mut self, journal: &Journal) -> Result<()> {
         for readable in self.all.iter_mut().filter(|readable| readable.with_database) {
-            let planned = readable.provider.plan_clone(&readable.snapshot)?;
-            journal.record(&Made::Snapshot(planned.clone()))?;
-            readable.clone = Some(planned.clone());
-            crate::failpoint!("clean.clone", || Error::failed("failpoint"));
-            readable.top = readable.provider.clone_writable(&readable.snapshot, &planned)?;
+            readable.make_clone(journal)?;
         }
         Ok(())
     }
 
-    /// Removes the clones; from then on the snapshots are what is read.
+    /// Removes the clones; from then on the snapshots are what is read, where they are not [written to](Taken::are_written_to) themselves.
     ///
     /// # Errors
     /// One is left; the journal has it.
     pub fn drop_clones(&mut self, journal: &Journal) -> Result<()> {
         for readable in &mut self.all {
-            let Some(clone) = readable.clone.clone() else { continue };
-            readable.top.clone_from(&readable.snapshot_top);
-            readable.provider.remove(&clone)?;
+            readable.drop_clone()?;
+            readable.note_clone_undone(journal)?;
             readable.clone = None;
-            journal.undone(&Made::Snapshot(clone))?;
+            readable.top.clone_from(&readable.snapshot_top);
         }
         Ok(())
     }
@@ -413,11 +431,11 @@ impl<'p> Taken<'p> {
             .map(|readable| readable.top.clone())
     }
 
-    /// Whether all that is being read can still be trusted. Where one is near its limits the copy is told to hurry: no bandwidth limit any more.
+    /// Whether all that is being read can still be trusted. Where one is near its limits the copy, if there is one, is told to hurry: no bandwidth limit any more.
     ///
     /// # Errors
     /// One was lost: the copy is worth nothing.
-    pub fn health(&self, hurry: &AtomicBool, monitor: &dyn Monitor) -> copy::Result<()> {
+    pub fn health(&self, hurry: Option<&AtomicBool>, monitor: &dyn Monitor) -> copy::Result<()> {
         for readable in &self.all {
             let lost = |reason: String| {
                 Err(copy::Error::SnapshotLost(format!(
@@ -426,21 +444,22 @@ impl<'p> Taken<'p> {
                 )))
             };
             // A question that failed (the vendor was busy for long) is asked once more: its answer counts, not that it took two.
-            let read = readable.clone.as_ref().unwrap_or(&readable.snapshot);
+            let read = readable
+                .clone
+                .as_ref()
+                .map_or(&readable.snapshot, |clone| &clone.planned);
             let ask = || readable.provider.health(read);
             match ask().or_else(|_| ask()) {
                 Ok(Health::Good) => {}
-                Ok(Health::Warned(reason)) => {
-                    if !readable.warned.swap(true, Ordering::Relaxed) {
-                        self.tell(monitor, Finding::warning("storage", reason));
-                    }
-                }
-                Ok(Health::Straining(reason)) => {
-                    if !hurry.swap(true, Ordering::Relaxed) {
+                Ok(Health::Warned(reason)) => self.tell_once(readable, reason, monitor),
+                Ok(Health::Straining(reason)) => match hurry {
+                    None => self.tell_once(readable, reason, monitor),
+                    Some(hurry) if hurry.swap(true, Ordering::Relaxed) => {}
+                    Some(_) => {
                         let said = format!("{reason}: the copy hurries");
                         self.tell(monitor, Finding::warning("straining", said));
                     }
-                }
+                },
                 Ok(Health::Full(reason)) => {
                     return lost(format!(
                         "{reason}: the snapshot is given up, so that production can go on"
@@ -467,10 +486,46 @@ impl<'p> Taken<'p> {
 }
 
 impl Readable<'_> {
-    fn note_undone(&self, journal: &Journal) -> Result<()> {
+    /// Written down before it is made. Where there is none the snapshot itself becomes writable, which the journal has already.
+    fn make_clone(&mut self, journal: &Journal) -> Result<()> {
+        let (planned, at) = match self.provider.plan_clone(&self.snapshot)? {
+            Some(planned) => {
+                let at = clone_mount_point(&self.at);
+                journal.record(&Made::Snapshot(planned.clone()))?;
+                self.clone = Some(Cloned {
+                    planned: planned.clone(),
+                    at: at.clone(),
+                });
+                if self.provider.mounts() {
+                    journal.record(&Made::Mount { at: at.clone() })?;
+                }
+                (planned, at)
+            }
+            None => (self.snapshot.clone(), self.at.clone()),
+        };
+        crate::failpoint!("clean.clone", || Error::failed("failpoint"));
+        self.top = self.provider.clone_writable(&self.snapshot, &planned, &at)?;
+        Ok(())
+    }
+
+    fn drop_clone(&self) -> Result<()> {
         if let Some(clone) = &self.clone {
-            journal.undone(&Made::Snapshot(clone.clone()))?;
+            self.provider.unmount(&clone.planned, &clone.at)?;
+            self.provider.remove(&clone.planned)?;
         }
+        Ok(())
+    }
+
+    fn note_clone_undone(&self, journal: &Journal) -> Result<()> {
+        let Some(clone) = &self.clone else { return Ok(()) };
+        if self.provider.mounts() {
+            journal.undone(&Made::Mount { at: clone.at.clone() })?;
+        }
+        Ok(journal.undone(&Made::Snapshot(clone.planned.clone()))?)
+    }
+
+    fn note_undone(&self, journal: &Journal) -> Result<()> {
+        self.note_clone_undone(journal)?;
         if self.provider.mounts() {
             journal.undone(&Made::Mount { at: self.at.clone() })?;
         }
@@ -478,9 +533,7 @@ impl Readable<'_> {
     }
 
     fn let_go(&self) -> Result<()> {
-        if let Some(clone) = &self.clone {
-            self.provider.remove(clone)?;
-        }
+        self.drop_clone()?;
         self.provider.unmount(&self.snapshot, &self.at)?;
         if !self.kept {
             self.provider.remove(&self.snapshot)?;
@@ -500,6 +553,13 @@ impl Drop for Taken<'_> {
 /// Where a provider that must mount its snapshot does so.
 fn mount_point(run: &Run<'_>, number: usize) -> PathBuf {
     PathBuf::from(format!("/run/snapback/{}-{number}", run.id))
+}
+
+/// Where its clone is mounted: numbered with a zero before.
+fn clone_mount_point(at: &Path) -> PathBuf {
+    let name = at.to_string_lossy();
+    let (head, number) = name.rsplit_once('-').unwrap_or((&name, ""));
+    PathBuf::from(format!("{head}-0{number}"))
 }
 
 /// What people are told of snapshots taken apart from the database.

@@ -10,8 +10,8 @@ use super::trees::{self, PlannedTree};
 use crate::config::{self, Config};
 use crate::copy::{self, CopyOptions, CopyReport};
 use crate::finding::{Finding, Severity};
-use crate::record::Record;
-use crate::repository::{ChunkClass, Draft, Repository, Running, Writer, WriterOptions};
+use crate::record::{ChecksumRecord, Record};
+use crate::repository::{Announcement, ChunkClass, Draft, Repository, Running, Writer, WriterOptions};
 use crate::volume::Volume;
 use crate::{Error, Result};
 
@@ -30,11 +30,19 @@ pub(crate) struct Work<'a> {
     pub facts: Record,
 }
 
-/// Copies the trees and commits the backup.
-pub(crate) fn store(run: &mut Run<'_>, work: Work<'_>, taken: &Taken<'_>) -> Result<Outcome> {
+/// Trees that are copied, and wait for the commit.
+pub(crate) struct Copied<'a> {
+    work: Work<'a>,
+    writer: Writer,
+    report: CopyReport,
+    /// Until the manifest is there: `forget` and `prune` leave alone what this run needs.
+    _announced: Announcement,
+}
+
+/// Copies the trees.
+pub(crate) fn copy<'a>(run: &mut Run<'_>, work: Work<'a>, taken: &Taken<'_>) -> Result<Copied<'a>> {
     let parent = newest_of(work.repository, &host_name(work.config))?;
-    // Until the manifest is there: `forget` and `prune` leave alone what this run needs.
-    let _announced = work.repository.announce(Running {
+    let announced = work.repository.announce(Running {
         run: run.id,
         host: host_name(work.config),
         parent,
@@ -52,7 +60,32 @@ pub(crate) fn store(run: &mut Run<'_>, work: Work<'_>, taken: &Taken<'_>) -> Res
             .cloned(),
     );
     run.note(read_back(&writer));
-    run.phase("commit", |run| commit(run, work, writer, report))
+    Ok(Copied {
+        work,
+        writer,
+        report,
+        _announced: announced,
+    })
+}
+
+impl Copied<'_> {
+    /// Checksums that were read after the copy.
+    pub fn add_checksums(&mut self, checksums: Option<ChecksumRecord>) {
+        if checksums.is_some() {
+            self.work.facts.checksums = checksums;
+        }
+    }
+
+    /// Commits the backup.
+    pub fn commit(self, run: &mut Run<'_>) -> Result<Outcome> {
+        let Copied {
+            work,
+            writer,
+            report,
+            _announced,
+        } = self;
+        run.phase("commit", |run| commit(run, work, writer, report))
+    }
 }
 
 /// A parent that cannot be read costs time, not the backup.
@@ -113,7 +146,7 @@ fn copy_trees(run: &Run<'_>, work: &Work<'_>, taken: &Taken<'_>, writer: &Writer
         &trees,
         writer,
         &options,
-        &|| taken.health(&options.hurry, run.monitor),
+        &|| taken.health(Some(&options.hurry), run.monitor),
         run.monitor,
         run.cancel,
     )?)

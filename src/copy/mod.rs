@@ -104,8 +104,8 @@ pub enum Error {
         /// What happened.
         reason: String,
     },
-    /// The snapshot was lost during the copy.
-    #[error("the snapshot was lost during the copy: {0}")]
+    /// The snapshot was lost while it was read.
+    #[error("the snapshot was lost while it was read: {0}")]
     SnapshotLost(String),
     /// A restore was refused; nothing was written.
     #[error("{0}")]

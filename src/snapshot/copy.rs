@@ -54,7 +54,7 @@ pub fn backup(
             time: held.time,
             facts: held.record.clone(),
         };
-        let stored = store::store(&mut run, work, &taken);
+        let stored = store::copy(&mut run, work, &taken).and_then(|copied| copied.commit(&mut run));
         let let_be = run.closing_phase("unmount", |run| taken.let_be(&run.journal));
         match (stored, let_be) {
             (Ok(outcome), Ok(())) => Ok(outcome),

@@ -27,12 +27,24 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// # Errors
 /// It cannot be mounted; the directory is gone again.
 pub fn mount_read_only(device: &Path, at: &Path, fs_type: &str, data: &str) -> Result<()> {
+    mount(device, at, fs_type, data, MountFlags::RDONLY)
+}
+
+/// The same, writable.
+///
+/// # Errors
+/// As [`mount_read_only`].
+pub fn mount_writable(device: &Path, at: &Path, fs_type: &str, data: &str) -> Result<()> {
+    mount(device, at, fs_type, data, MountFlags::empty())
+}
+
+fn mount(device: &Path, at: &Path, fs_type: &str, data: &str, access: MountFlags) -> Result<()> {
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(at)
         .map_err(|error| Error::path("make the directory", at, error))?;
-    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
+    let flags = access | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
     let words = CString::new(data).map_err(|error| Error::path("mount at", at, io::Error::from(error)))?;
     let data = (!data.is_empty()).then_some(words.as_c_str());
     rustix::mount::mount(device, at, fs_type, flags, data).map_err(|error| {

@@ -139,12 +139,13 @@ impl Provider for Btrfs {
         Ok(())
     }
 
-    fn plan_clone(&self, snapshot: &Snapshot) -> Result<Snapshot> {
-        own::planned_clone(snapshot)
+    fn plan_clone(&self, snapshot: &Snapshot) -> Result<Option<Snapshot>> {
+        mark::clone_of(snapshot, &snapshot.name).map(Some)
     }
 
-    fn clone_writable(&self, snapshot: &Snapshot, planned: &Snapshot) -> Result<PathBuf> {
+    fn clone_writable(&self, snapshot: &Snapshot, planned: &Snapshot, _at: &Path) -> Result<PathBuf> {
         own::make_clone(snapshot, planned)?;
+        crate::failpoint!("volume.cloned");
         let locked = own::lock(planned)?;
         self.in_use().insert(planned.name.clone(), locked);
         Ok(PathBuf::from(&planned.name))

@@ -3,6 +3,7 @@
 //! `lvcreate -s` runs to the brink of suspending the origin before the lock is taken ([`crate::sys::brink`]). Suspending freezes the filesystem (the kernel's
 //! lockfs), so that its journal is clean in the snapshot; whatever the journal holds all the same is replayed on the snapshot, which is writable.
 
+mod clone;
 mod cow_size;
 mod locate;
 mod merge;
@@ -39,6 +40,8 @@ pub struct Lvm {
     cow_limit: Option<CowSize>,
     /// What the copy is limited to, in bytes per second.
     bandwidth: Option<u64>,
+    /// How often all of a snapshot is read before it goes.
+    reads: u64,
     /// The size in bytes of a volume's (by id) thick snapshot, as [`Provider::room`] planned it: those of one group fit together.
     sizes: Mutex<BTreeMap<String, u64>>,
     /// How thick volumes go back.
@@ -55,6 +58,7 @@ impl Lvm {
             cow_size,
             cow_limit,
             bandwidth: None,
+            reads: 1,
             sizes: Mutex::default(),
             merge: merge::Merge { cow_size },
             pools: Mutex::default(),
@@ -68,6 +72,7 @@ impl Lvm {
             cow_size: CowSize::Auto,
             cow_limit: None,
             bandwidth: None,
+            reads: 1,
             sizes: Mutex::default(),
             merge: merge::Merge {
                 cow_size: CowSize::Auto,
@@ -79,6 +84,11 @@ impl Lvm {
     /// The copy is limited to so many bytes per second, so that its snapshots exist for longer.
     pub fn with_bandwidth(self, bandwidth: Option<u64>) -> Lvm {
         Lvm { bandwidth, ..self }
+    }
+
+    /// All of a snapshot is read so many times before it goes.
+    pub fn with_reads(self, reads: u64) -> Lvm {
+        Lvm { reads, ..self }
     }
 
     fn sizes(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
@@ -130,7 +140,7 @@ impl Provider for Lvm {
 
     fn room(&self, volumes: &[Volume], written_per_second: u64, seconds: u64) -> Result<Vec<Finding>> {
         let expected = match written_per_second.saturating_mul(seconds) {
-            0 => room::expected_changes(volumes, self.bandwidth)?,
+            0 => room::expected_changes(volumes, self.bandwidth, self.reads)?,
             told => vec![told; volumes.len()],
         };
         // Those of one group, or pool, share its room.
@@ -214,6 +224,29 @@ impl Provider for Lvm {
 
     fn remove(&self, snapshot: &Snapshot) -> Result<bool> {
         own::remove(snapshot)
+    }
+
+    fn clones(&self, _volume: &Volume) -> std::result::Result<(), String> {
+        Ok(())
+    }
+
+    /// LVM makes no snapshot of a thick one. But that can be written to by itself.
+    fn plan_clone(&self, snapshot: &Snapshot) -> Result<Option<Snapshot>> {
+        match self.kind {
+            ProviderKind::LvmThin => mark::clone_of(snapshot, &snapshot.name).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn clone_writable(&self, snapshot: &Snapshot, planned: &Snapshot, at: &Path) -> Result<PathBuf> {
+        match self.kind {
+            ProviderKind::LvmThin => clone::make(snapshot, planned)?,
+            // One device cannot be mounted read-only and writable at the same time.
+            _ => drop(sys::mount::unmount(at)?),
+        }
+        crate::failpoint!("volume.cloned");
+        clone::mount(planned, at)?;
+        Ok(at.to_owned())
     }
 
     fn go_back(&self) -> Option<&dyn super::rollback::GoBack> {

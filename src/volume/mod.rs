@@ -81,7 +81,7 @@ pub struct Snapshot {
     /// The provider's own name for it: Btrfs absolute path on the live host, LVM `VG/LV`, ZFS `pool/ds@name`.
     pub name: String,
     /// A second identity that tells ours from a stranger's of the same name (Btrfs: `of:UUID` of the origin while planned, then
-    /// the snapshot's own UUID; ZFS: guid).
+    /// the snapshot's own UUID; ZFS: guid). Of a writable clone, `clone-of:` its snapshot's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
 }
@@ -315,7 +315,7 @@ pub trait Provider: Send + Sync {
         None
     }
 
-    /// Whether a snapshot of this volume can have a writable clone, for level `clean`.
+    /// Whether what a snapshot of this volume has can be written to, for a private server.
     ///
     /// # Errors
     /// It cannot; why, to follow the volume's name.
@@ -327,11 +327,12 @@ pub trait Provider: Send + Sync {
     }
 
     /// The clone that [`clone_writable`](Provider::clone_writable) will make of a finished snapshot, so that the journal has it first.
-    /// [`health`](Provider::health) and [`remove`](Provider::remove) know it; it is removed before its snapshot.
+    /// [`health`](Provider::health), [`unmount`](Provider::unmount) and [`remove`](Provider::remove) know it; it is removed before its snapshot.
+    /// `None` where the snapshot itself is written to: from then on it is not what was taken any more.
     ///
     /// # Errors
     /// There can be none.
-    fn plan_clone(&self, snapshot: &Snapshot) -> Result<Snapshot> {
+    fn plan_clone(&self, snapshot: &Snapshot) -> Result<Option<Snapshot>> {
         let reason = self.clones(&snapshot.volume).err().unwrap_or_default();
         Err(Error::failed(
             "clone",
@@ -340,12 +341,13 @@ pub trait Provider: Send + Sync {
         ))
     }
 
-    /// Makes the planned clone, writable, and returns the directory of its top.
+    /// Makes the planned clone, writable, and returns the directory of its top. `at` is where providers that mount do so (in the journal already). Where there is
+    /// none, `planned` is the snapshot, which is mounted at `at` and nobody reads; it is mounted there again, writable.
     ///
     /// # Errors
-    /// There is none then, or it can be removed as planned.
-    fn clone_writable(&self, snapshot: &Snapshot, _planned: &Snapshot) -> Result<PathBuf> {
-        self.plan_clone(snapshot).map(|planned| PathBuf::from(planned.name))
+    /// There is none then, or it can be unmounted and removed as planned.
+    fn clone_writable(&self, snapshot: &Snapshot, _planned: &Snapshot, _at: &Path) -> Result<PathBuf> {
+        self.plan_clone(snapshot).map(|_| PathBuf::new())
     }
 
     /// Every snapshot with our mark on the mounted volumes of this kind, for `cleanup`: also those of runs that are alive,
@@ -391,12 +393,14 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Every provider that this build has.
 pub fn providers(config: &crate::config::Config) -> Vec<Box<dyn Provider>> {
     let bandwidth = config.copy.bandwidth.map(|bandwidth| bandwidth.as_u64());
+    let reads = 1 + u64::from(config.wants_private_server());
+    let lvm = |lvm: Lvm| Box::new(lvm.with_bandwidth(bandwidth).with_reads(reads));
     vec![
         Box::new(Btrfs::new(config.btrfs.snapshot_dir.clone())),
         Box::new(Zfs),
         Box::new(Zvol),
-        Box::new(Lvm::thick(config.lvm.cow_size, config.lvm.cow_limit).with_bandwidth(bandwidth)),
-        Box::new(Lvm::thin().with_bandwidth(bandwidth)),
+        lvm(Lvm::thick(config.lvm.cow_size, config.lvm.cow_limit)),
+        lvm(Lvm::thin()),
     ]
 }
 

@@ -3,6 +3,7 @@
 //! `zfs snapshot` is held at its ioctl until the lock is taken ([`crate::sys::brink`]), and the lock ends when that ioctl has returned: the transaction
 //! group with the snapshot is on disk then. Snapshots are mounted by themselves, whatever `snapdir` says.
 
+mod clone;
 mod own;
 mod prepared;
 mod report;
@@ -133,6 +134,21 @@ impl Provider for Zfs {
 
     fn remove(&self, snapshot: &Snapshot) -> Result<bool> {
         own::remove(snapshot)
+    }
+
+    fn clones(&self, _volume: &Volume) -> std::result::Result<(), String> {
+        Ok(())
+    }
+
+    fn plan_clone(&self, snapshot: &Snapshot) -> Result<Option<Snapshot>> {
+        clone::planned(snapshot).map(Some)
+    }
+
+    fn clone_writable(&self, snapshot: &Snapshot, planned: &Snapshot, at: &Path) -> Result<PathBuf> {
+        clone::make(snapshot, &planned.name, &clone::of_dataset(&snapshot.volume.id)?)?;
+        crate::failpoint!("volume.cloned");
+        sys::mount::mount_writable(Path::new(&planned.name), at, "zfs", "")?;
+        Ok(at.to_owned())
     }
 
     fn go_back(&self) -> Option<&dyn super::rollback::GoBack> {

@@ -4,7 +4,7 @@ use std::os::unix::fs::FileExt;
 
 use serde_json::Value;
 
-use crate::common::{Flavour, both, load, text};
+use crate::common::{Flavour, Kind, both, load, text};
 use crate::setting::Scene;
 
 /// Tables of the kinds that a checksum could trip over.
@@ -186,6 +186,31 @@ fn checksums_of_a_mariadb_backup_travel_and_a_drill_names_what_differs() {
 #[test]
 fn checksums_of_a_mysql_backup_travel_and_a_drill_names_what_differs() {
     travel(Flavour::MySql);
+}
+
+/// Short, for the guest: what is copied is the snapshot as it was, with something to recover, also where the tables are read off the snapshot itself.
+#[test]
+fn in_short_what_is_copied_is_the_snapshot_as_it_was() {
+    if Kind::chosen() == Kind::Btrfs {
+        return;
+    }
+    let Some(scene) = Scene::new(Flavour::MariaDb, &[], false, "") else {
+        return;
+    };
+    scene.start_load().stop();
+    let backup = scene.tool.json_with(&["backup", "--checksums", "all"], &[0]);
+    scene.assert_nothing_left();
+    assert!(
+        backup["checksums"]["tables"]["ledger"]["MyISAM_rows"].is_u64(),
+        "{backup}"
+    );
+    let drilled = scene.tool.json_with(&["verify", "--boot"], &[0]);
+    let verdict = &drilled["drills"][0]["verdict"];
+    assert_eq!(verdict["recovery"]["crash_recovery"], true, "{verdict}");
+    assert_eq!(
+        verdict["checksums"]["agree"], verdict["checksums"]["recorded"],
+        "{verdict}"
+    );
 }
 
 #[test]

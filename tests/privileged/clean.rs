@@ -4,7 +4,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::common::{Flavour, Server, both, run, text};
+use crate::common::{Flavour, Kind, Server, both, run, text};
 use crate::setting::Scene;
 
 const CLEAN: [&str; 3] = ["backup", "--consistency", "clean"];
@@ -210,6 +210,114 @@ fn a_clean_run_that_dies_leaves_no_server_and_cleanup_removes_its_clones() {
     assert_eq!(output.status.code(), Some(1), "{}", both(&output));
     assert_nothing_left(&scene);
     assert_eq!(scene.backups(), 0);
+}
+
+/// The last: both are there, and mounted.
+#[test]
+fn a_kill_around_a_clone_leaves_nothing_after_cleanup() {
+    use std::os::unix::process::ExitStatusExt;
+    let Some(scene) = Scene::new(Flavour::MariaDb, &[], false, "") else {
+        return;
+    };
+    for point in ["clean.clone", "volume.cloned", "clean.cloned"] {
+        let output = scene.tool.with_failpoint(&format!("{point}=kill"), &CLEAN);
+        assert_eq!(
+            output.status.signal(),
+            Some(9),
+            "{point} was not reached: {}",
+            both(&output)
+        );
+        scene.assert_writable();
+        scene.cleanup();
+        scene.assert_nothing_left();
+    }
+    assert_eq!(scene.backups(), 0);
+}
+
+/// A thick snapshot is written to itself, so it fills with what the private server writes as well. Checksums beside a plain copy are read after it.
+#[test]
+fn copy_on_write_space_is_watched_while_a_private_server_works() {
+    if !matches!(Kind::chosen(), Kind::Lvm(_)) {
+        return;
+    }
+    let Some(scene) = Scene::new(
+        Flavour::MariaDb,
+        &[],
+        false,
+        "lvm: {cow_size: 200MiB, cow_limit: 600MiB}\n",
+    ) else {
+        return;
+    };
+    let report = |what: &str| {
+        let ours = scene.lab.storage.snapshots().pop()?;
+        let name = format!("{}/{ours}", scene.lab.storage.group());
+        let printed = run(
+            "lvs",
+            &["--noheadings", "--units", "m", "--nosuffix", "-o", what, &name],
+        );
+        // Nothing is said of one that overflowed.
+        Some(printed.trim().parse::<f64>().unwrap_or(100.0))
+    };
+    // Changes so much of what the snapshot holds while a private server is up, until what is waited for has come.
+    let filled = |args: &[&str], gate: &str, mebibytes: usize, come: &dyn Fn() -> bool| {
+        let at = scene.lab.path(gate);
+        let mut child = scene.tool.spawn(&format!("clean.booted=pause:{}", at.display()), args);
+        // It may have ended; then its output, which the caller shows, says why.
+        let mut wait = |done: &dyn Fn() -> bool| {
+            while child.try_wait().unwrap().is_none() && !done() {
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        };
+        wait(&|| scene.lab.path(&format!("{gate}.reached")).exists());
+        let ballast = scene.lab.storage.mount_point().join("db/ballast");
+        std::fs::write(ballast, vec![7u8; mebibytes << 20]).unwrap();
+        run("sync", &[]);
+        wait(come);
+        std::fs::write(&at, "").unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let output = filled(&CLEAN, "grown", 150, &|| report("lv_size") > Some(200.0));
+    assert!(matches!(output.status.code(), Some(0 | 5)), "{}", both(&output));
+    scene.assert_nothing_left();
+    scene.tool.ok(&["verify", "latest", "--level", "data"]);
+
+    let full = || report("data_percent") >= Some(100.0);
+    let yaml = std::fs::read_to_string(&scene.tool.config).unwrap();
+    std::fs::write(&scene.tool.config, yaml.replace(", cow_limit: 600MiB", "")).unwrap();
+    let output = filled(&CLEAN, "full", 300, &full);
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    assert!(both(&output).contains("overflowed"), "{}", both(&output));
+    scene.assert_nothing_left();
+    assert_eq!(scene.backups(), 1);
+    // What was copied before is a backup.
+    let output = filled(&["backup", "--checksums", "all"], "sums", 300, &full);
+    assert_eq!(output.status.code(), Some(5), "{}", both(&output));
+    let said = both(&output);
+    assert!(said.contains("no checksums") && said.contains("overflowed"), "{said}");
+    scene.assert_nothing_left();
+    assert_eq!(scene.backups(), 2);
+    scene.assert_writable();
+}
+
+/// As an `lvcreate` of the clone leaves it that was killed together with the tool.
+#[test]
+fn a_thin_snapshot_that_was_suspended_for_its_clone_is_resumed_by_cleanup() {
+    if Kind::chosen() != Kind::LvmThin {
+        return;
+    }
+    let Some(scene) = Scene::new(Flavour::MariaDb, &[], false, "") else {
+        return;
+    };
+    let output = scene.tool.with_failpoint("clean.clone=kill", &CLEAN);
+    assert!(!output.status.success());
+    let [ours] = &scene.lab.storage.snapshots()[..] else {
+        panic!("{:?}", scene.lab.storage.snapshots());
+    };
+    let name = format!("{}/{ours}", scene.lab.storage.group());
+    let path = run("lvs", &["--noheadings", "-o", "lv_dm_path", &name]);
+    run("dmsetup", &["suspend", path.trim()]);
+    scene.cleanup();
+    scene.assert_nothing_left();
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::common::server::mysql_prefix;
-use crate::common::{Flavour, Lab, Load, Server, Tool, load, run, text};
+use crate::common::{Flavour, Kind, Lab, Load, Server, Tool, load, run, text};
 
 pub struct Scene {
     // Dropped in this order: the server before its filesystem.
@@ -153,7 +153,7 @@ impl Scene {
         }
     }
 
-    /// The clone of the datadir, once a run stands at a failpoint.
+    /// The clone of the datadir (of a thick logical volume: its snapshot, writable), once a run stands at a failpoint.
     pub fn clone_of(&self, gate: &Path) -> PathBuf {
         let begun = Instant::now();
         while !gate.with_extension("reached").exists() {
@@ -162,6 +162,10 @@ impl Scene {
                 "the run does not come to its clone"
             );
             std::thread::sleep(Duration::from_millis(10));
+        }
+        if self.lab.storage.kind != Kind::Btrfs {
+            let top = private_mounts().into_iter().find(|(_, writable)| *writable);
+            return top.expect("a writable mount of ours").0.join("data");
         }
         let names = self.lab.storage.snapshots();
         let clone = names
@@ -174,6 +178,10 @@ impl Scene {
     /// Nothing of ours is on the host: no snapshot, no journal.
     pub fn assert_nothing_left(&self) {
         assert_eq!(self.lab.storage.snapshots(), Vec::<String>::new(), "snapshots are left");
+        // On Btrfs nothing is mounted, and others may be at work on this machine.
+        if self.lab.storage.kind != Kind::Btrfs {
+            assert_eq!(private_mounts(), [], "mounts are left");
+        }
         let journals: Vec<PathBuf> = std::fs::read_dir(self.tool.state.join("runs")).map_or(Vec::new(), |entries| {
             entries.flatten().map(|entry| entry.path()).collect()
         });
@@ -220,6 +228,18 @@ impl Scene {
     pub fn backups(&self) -> usize {
         self.tool.json(&["list"]).as_array().unwrap().len()
     }
+}
+
+/// The run's own mounts, and whether they are writable.
+fn private_mounts() -> Vec<(PathBuf, bool)> {
+    let table = std::fs::read_to_string("/proc/mounts").unwrap();
+    let mount = |line: &str| {
+        let mut fields = line.split(' ').skip(1);
+        let at = PathBuf::from(fields.next()?);
+        let writable = fields.nth(1)?.split(',').any(|option| option == "rw");
+        at.starts_with("/run/snapback").then_some((at, writable))
+    };
+    table.lines().filter_map(mount).collect()
 }
 
 pub fn assert_same(live: &BTreeMap<String, Option<u64>>, restored: &BTreeMap<String, Option<u64>>) {

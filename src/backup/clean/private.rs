@@ -14,6 +14,7 @@ use crate::database::mysql::scratch::{self, Binary, Place, Scratch, Wishes};
 use crate::drill::space::Space;
 use crate::record::RootRole;
 use crate::restore::Needs;
+use crate::sys::signal::Cancel;
 use crate::units::Id;
 use crate::{Error, Result};
 
@@ -90,8 +91,9 @@ impl<'p> Private<'p> {
         }
     }
 
-    /// Starts it; it has recovered when this returns, and the seconds that it took are returned with it. `kept`: its end writes everything back.
-    pub fn start(&self, run: &mut Run<'_>, space: &Path, kept: bool) -> Result<(Scratch, f64)> {
+    /// Starts it, unless it is asked to `end`; it has recovered when this returns, and the seconds that it took are returned with it. `kept`: its end writes
+    /// everything back.
+    pub fn start(&self, run: &mut Run<'_>, space: &Path, kept: bool, end: &Cancel) -> Result<(Scratch, f64)> {
         let limits = &self.config.scratch;
         let wishes = Wishes {
             memory: limits.memory.as_u64(),
@@ -109,7 +111,7 @@ impl<'p> Private<'p> {
                 &space.join("run"),
                 &wishes,
                 run.monitor,
-                run.cancel,
+                end,
             )
         })?;
         crate::failpoint!("clean.booted");

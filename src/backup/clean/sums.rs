@@ -1,5 +1,5 @@
 //! Checksums that go with a backup. At level `clean` the server that makes the copy clean reads the tables; otherwise one on clones that are thrown away afterwards, and
-//! what is copied are the snapshots as they were.
+//! what is copied are the snapshots as they were: before it, where it writes to the snapshots themselves.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -10,6 +10,7 @@ use super::super::snapshots::Taken;
 use super::super::trees::PlannedTree;
 use super::LISTING;
 use super::private::Private;
+use super::watch::watched;
 use crate::config::{Checksums, Config};
 use crate::database::mysql::scratch::{Scratch, check, sums};
 use crate::database::{ServerFacts, TableName};
@@ -17,6 +18,7 @@ use crate::error::Kind;
 use crate::finding::Finding;
 use crate::monitor::Work;
 use crate::record::ChecksumRecord;
+use crate::sys::signal::Cancel;
 use crate::{Error, Result};
 
 /// Tables that a warning names at most.
@@ -40,8 +42,10 @@ pub(super) fn apart(
             crate::failpoint!("clean.cloned");
             let private = Private::new(config, facts, examined, planned, taken)?;
             private.with_space(|space| {
-                let (mut server, _) = private.start(run, space, false)?;
-                take(run, &private, &mut server)
+                watched(run, taken, |run, end| {
+                    let (mut server, _) = private.start(run, space, false, end)?;
+                    take(run, &private, &mut server, end)
+                })
             })
         });
     // The server is dead by now. Its clones are no part of the backup.
@@ -66,7 +70,12 @@ pub(super) fn apart(
 ///
 /// # Errors
 /// The server ended, the time was over (`scratch.check_limit`), or a signal asked to end.
-pub(super) fn take(run: &mut Run<'_>, private: &Private<'_>, server: &mut Scratch) -> Result<ChecksumRecord> {
+pub(super) fn take(
+    run: &mut Run<'_>,
+    private: &Private<'_>,
+    server: &mut Scratch,
+    end: &Cancel,
+) -> Result<ChecksumRecord> {
     let begun = Instant::now();
     let wanted = &private.config.checksums;
     let all = check::tables(&mut server.session(LISTING)?)?;
@@ -86,7 +95,7 @@ pub(super) fn take(run: &mut Run<'_>, private: &Private<'_>, server: &mut Scratc
             bytes: 0,
             items: tables.len() as u64,
         });
-        let read = sums::read(server, tables, private.connections(), until, run.monitor, run.cancel);
+        let read = sums::read(server, tables, private.connections(), until, run.monitor, end);
         run.monitor.end();
         read
     })?;

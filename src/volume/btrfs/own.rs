@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::super::{Error, Health, ProviderKind, Result, Snapshot, Volume, mark};
+use super::super::mark::{self, CLONE_OF};
+use super::super::{Error, Health, ProviderKind, Result, Snapshot, Volume};
 use super::{OF, at, locate, place_of, volume_id};
 use crate::detect::Mounts;
 use crate::sys;
@@ -21,25 +22,6 @@ const COMMIT_LIMIT: Duration = Duration::from_secs(60);
 
 /// How often it is looked whether removed subvolumes are gone for good.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-
-/// The identity of a writable clone: it is followed by its snapshot's UUID.
-const CLONE_OF: &str = "clone-of:";
-
-/// A clone beside its snapshot: numbered with a zero before.
-pub fn planned_clone(snapshot: &Snapshot) -> Result<Snapshot> {
-    let fail = |reason: &str| Error::failed("clone", &snapshot.name, reason);
-    let path = Path::new(&snapshot.name);
-    let number = path.file_name().and_then(|name| name.to_str()?.rsplit_once('-'));
-    let (head, number) = number.ok_or_else(|| fail("that is no name of a snapshot of ours"))?;
-    let name = path.with_file_name(format!("{head}-0{number}"));
-    let uuid = snapshot.identity.as_deref().filter(|identity| !identity.contains(':'));
-    let uuid = uuid.ok_or_else(|| fail("it was not made yet"))?;
-    Ok(Snapshot {
-        name: name.to_str().unwrap_or_default().to_owned(),
-        identity: Some(format!("{CLONE_OF}{uuid}")),
-        ..snapshot.clone()
-    })
-}
 
 /// Makes a clone as it was planned.
 pub fn make_clone(snapshot: &Snapshot, planned: &Snapshot) -> Result<()> {

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::super::{Error, Health, ProviderKind, Result, Snapshot, Space, Volume, mark};
+use super::super::mark::{self, CLONE_OF};
+use super::super::{Error, Health, ProviderKind, Result, Snapshot, Space, Volume};
 use super::report::{self, Lv, changing};
 use super::{CowSize, OF};
 use crate::sys;
@@ -172,14 +173,25 @@ fn pool_health(lv: &Lv, grows: &dyn Fn(&str, f64) -> bool) -> Result<Health> {
 
 /// Resumes the volume that a snapshot is of, if an `lvcreate` that was killed left it suspended: whoever writes to it waits for ever otherwise.
 /// While any of LVM's commands is at work, `lvs` waits for it, so what it calls suspended is nobody's.
-fn wake_origin(snapshot: &Snapshot) -> Result<()> {
+pub fn wake_origin(snapshot: &Snapshot) -> Result<()> {
+    // A clone's is a snapshot of ours.
+    let cloned = snapshot.identity.as_deref().and_then(|one| one.strip_prefix(CLONE_OF));
+    if let (Some(uuid), Some((vg, _))) = (cloned, snapshot.name.split_once('/')) {
+        return report::selected(vg, &format!("lv_uuid={uuid}"))?
+            .iter()
+            .try_for_each(wake_if_suspended);
+    }
     // A snapshot that was interrupted at its wiping has no origin yet.
     if snapshot.volume.id.ends_with('/') {
         return Ok(());
     }
-    let Some(origin) = report::one(&snapshot.volume.id)?.filter(Lv::is_suspended) else {
+    report::one(&snapshot.volume.id)?.iter().try_for_each(wake_if_suspended)
+}
+
+fn wake_if_suspended(origin: &Lv) -> Result<()> {
+    if !origin.is_suspended() {
         return Ok(());
-    };
+    }
     let found =
         rustix::fs::stat(&*origin.device).map_err(|error| sys::Error::path("look at", &*origin.device, error))?;
     wake(
@@ -269,7 +281,8 @@ pub fn list(kind: ProviderKind) -> Result<Vec<Snapshot>> {
     Ok(ours.collect())
 }
 
-fn there(snapshot: &Snapshot) -> Result<Lv> {
+/// The snapshot or clone as it is now, if it is the one that was made.
+pub fn there(snapshot: &Snapshot) -> Result<Lv> {
     let lv =
         report::one(&snapshot.name)?.ok_or_else(|| Error::failed("read the snapshot", &snapshot.name, "it is gone"))?;
     match foreign(snapshot, &lv) {
@@ -287,11 +300,13 @@ fn foreign(snapshot: &Snapshot, found: &Lv) -> Option<String> {
         return Some(format!("it does not carry the mark of run {}", snapshot.run));
     }
     match snapshot.identity.as_deref() {
-        // Planned, and perhaps made: known by its tags. A thick one that was interrupted at its wiping has no origin yet.
-        Some(identity) if !identity.starts_with(OF) && identity != found.uuid => Some(format!(
-            "its UUID {} is not that of the snapshot that snapback made",
-            found.uuid
-        )),
+        // Planned, and perhaps made: known by its tags, as a clone is. A thick one that was interrupted at its wiping has no origin yet.
+        Some(identity) if !identity.starts_with(OF) && !identity.starts_with(CLONE_OF) && identity != found.uuid => {
+            Some(format!(
+                "its UUID {} is not that of the snapshot that snapback made",
+                found.uuid
+            ))
+        }
         _ => None,
     }
 }

@@ -143,7 +143,12 @@ pub fn one(name: &str) -> Result<Option<Lv>> {
     let (vg, lv) = name
         .split_once('/')
         .ok_or_else(|| Error::failed("find the logical volume", name, "that is no name of one"))?;
-    match list(&["--select", &format!("lv_name={lv}"), vg]) {
+    selected(vg, &format!("lv_name={lv}"))
+}
+
+/// The logical volume of a group that a selection (lvmreport(7)) fits, as [`one`].
+pub fn selected(vg: &str, selection: &str) -> Result<Option<Lv>> {
+    match list(&["--select", selection, vg]) {
         Ok(found) => Ok(found.into_iter().next()),
         Err(Error::Sys(crate::sys::Error::Program { stderr, .. })) if no_group(&stderr, vg) => Ok(None),
         Err(error) => Err(error),

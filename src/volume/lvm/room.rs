@@ -29,8 +29,8 @@ const COPIED_PER_SECOND: u64 = 100 << 20;
 const BESIDE_THE_COPY: u64 = 60;
 
 /// About how many bytes will be written to each volume while its snapshot exists, until all are copied: at the present rate, all of them to different places.
-/// `bandwidth`: what the copy is limited to, in bytes per second.
-pub fn expected_changes(volumes: &[Volume], bandwidth: Option<u64>) -> Result<Vec<u64>> {
+/// `bandwidth`: what the copy is limited to, in bytes per second. `reads`: how often all is read.
+pub fn expected_changes(volumes: &[Volume], bandwidth: Option<u64>, reads: u64) -> Result<Vec<u64>> {
     let devices = volumes.iter().map(|volume| super::locate::device_of(&volume.top));
     let devices: Vec<(u32, u32)> = devices.collect::<Result<_>>()?;
     let written = || devices.iter().map(|device| super::locate::bytes_written(*device));
@@ -41,17 +41,17 @@ pub fn expected_changes(volumes: &[Volume], bandwidth: Option<u64>) -> Result<Ve
         let room = crate::sys::fs::room(&volume.top)?;
         used += room.total.saturating_sub(room.available);
     }
-    let seconds = copy_seconds(used, bandwidth);
+    let seconds = copy_seconds(used, bandwidth, reads);
     let rates = written()
         .zip(before)
         .map(|(now, before)| now.saturating_sub(before) as f64 / WATCH.as_secs_f64());
     Ok(rates.map(|rate| (rate * seconds as f64) as u64).collect())
 }
 
-/// How long a run over so many bytes takes, in seconds.
-fn copy_seconds(used: u64, bandwidth: Option<u64>) -> u64 {
+/// How long a run over so many bytes takes, in seconds. What is read beside the copy has no bandwidth limit.
+fn copy_seconds(used: u64, bandwidth: Option<u64>, reads: u64) -> u64 {
     let rate = bandwidth.unwrap_or(COPIED_PER_SECOND).clamp(1, COPIED_PER_SECOND);
-    used / rate + BESIDE_THE_COPY
+    used / rate + reads.saturating_sub(1) * used / COPIED_PER_SECOND + reads * BESIDE_THE_COPY
 }
 
 /// The size of a thick snapshot's copy-on-write space, in bytes: whole extents, never more than could ever be used; whether it is free is another question.
@@ -226,9 +226,11 @@ mod tests {
 
     #[test]
     fn a_slow_copy_gives_writers_more_time() {
-        assert_eq!(copy_seconds(100 << 30, None), 1024 + 60);
-        assert_eq!(copy_seconds(100 << 30, Some(10 << 20)), 10240 + 60);
-        assert_eq!(copy_seconds(100 << 30, Some(10 << 30)), 1024 + 60);
+        assert_eq!(copy_seconds(100 << 30, None, 1), 1024 + 60);
+        assert_eq!(copy_seconds(100 << 30, Some(10 << 20), 1), 10240 + 60);
+        assert_eq!(copy_seconds(100 << 30, Some(10 << 30), 1), 1024 + 60);
+        // With a private server on the snapshot as well.
+        assert_eq!(copy_seconds(100 << 30, Some(10 << 20), 2), 10240 + 1024 + 120);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::{Error, Health, ProviderKind, Result, Snapshot, Space, Volume, mark};
+use super::super::mark::{self, CLONE_OF};
+use super::super::{Error, Health, ProviderKind, Result, Snapshot, Space, Volume};
 use super::report::{self, Dataset, PROPERTY, zfs};
 use super::{OF, pool_of};
 use crate::detect::Mounts;
@@ -101,7 +102,7 @@ pub fn remove(snapshot: &Snapshot) -> Result<bool> {
             format!("{reason}; it is left alone"),
         ));
     }
-    if mounted(&snapshot.name)? {
+    if in_use(&snapshot.name)? {
         return Err(Error::failed(
             "remove the snapshot",
             &snapshot.name,
@@ -113,6 +114,11 @@ pub fn remove(snapshot: &Snapshot) -> Result<bool> {
         "the dataset",
         "failpoint"
     ));
+    // A clone: nothing stands on it, and no hold of ours is on it.
+    if !snapshot.name.contains('@') {
+        destroy(&snapshot.name)?;
+        return Ok(true);
+    }
     remove_clones(snapshot)?;
     if let Some(run) = stands_on(snapshot)? {
         let reason = format!(
@@ -165,6 +171,11 @@ fn mounted(name: &str) -> Result<bool> {
     Ok(of_it.any(|mount| !passing(&mount.mount_point)))
 }
 
+/// Whether somebody reads a snapshot, or a clone of a dataset or a volume.
+fn in_use(name: &str) -> Result<bool> {
+    Ok(mounted(name)? || crate::sys::mount::is_mounted(&super::zvol::device_of(name)))
+}
+
 /// Again and again for a while.
 fn destroy(name: &str) -> Result<()> {
     // What a suspended pool keeps waiting does not die of a signal, and ends by itself when the pool is back.
@@ -182,7 +193,7 @@ fn destroy(name: &str) -> Result<()> {
     }
 }
 
-/// The clones by which a snapshot of a volume was read. Others' clones of it stay, and keep it.
+/// The clones by which a snapshot of a volume was read, or that a private server worked on. Others' clones of it stay, and keep it.
 fn remove_clones(snapshot: &Snapshot) -> Result<()> {
     let output = zfs("get")?
         .args(["-H", "-o", "value", "clones", &snapshot.name])
@@ -193,7 +204,7 @@ fn remove_clones(snapshot: &Snapshot) -> Result<()> {
         if !ours {
             continue;
         }
-        if crate::sys::mount::is_mounted(&super::zvol::device_of(name)) {
+        if in_use(name)? {
             return Err(Error::failed(
                 "remove the clone",
                 name,
@@ -233,7 +244,13 @@ fn foreign(snapshot: &Snapshot, found: &Dataset) -> Option<String> {
     if found.run.as_deref() != Some(&snapshot.run.to_string()) {
         return Some(format!("its property {PROPERTY} does not name run {}", snapshot.run));
     }
+    // A dataset's children and snapshots have its property as well: a clone is known by its name, too.
+    let named = |name: &str| name.rsplit('/').next().and_then(mark::run_of) == Some(snapshot.run);
+    if !snapshot.name.contains('@') && !named(&snapshot.name) {
+        return Some(format!("it does not carry the mark of run {}", snapshot.run));
+    }
     match snapshot.identity.as_deref() {
+        Some(identity) if identity.starts_with(CLONE_OF) => None,
         Some(identity) if !identity.starts_with(OF) && identity != found.guid => Some(format!(
             "its GUID {} is not that of the snapshot that snapback made",
             found.guid

@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::super::{
-    Error, Health, Located, Prepared, Provider, ProviderKind, Result, Snapshot, Space, Survey, Volume, mark,
-    part_elsewhere, top_shown,
+    Error, Health, Located, Prepared, Provider, ProviderKind, Result, Snapshot, Space, Survey, Volume, part_elsewhere,
+    top_shown,
 };
-use super::report::{self, PROPERTY, zfs};
-use super::{OF, own, pool_of, prepared, room};
+use super::{clone, own, pool_of, prepared, report, room};
 use crate::detect::Mounts;
 use crate::finding::Finding;
 use crate::sys;
@@ -21,6 +20,8 @@ use crate::units::Id;
 const FILESYSTEMS: [&str; 3] = ["ext4", "ext3", "xfs"];
 /// Below this directory udev names the volumes' devices (zvol_id(8)).
 const DEVICES: &str = "/dev/zvol";
+/// What a clone gets, whatever the pool says: `none` would give no device.
+const DEVICE: [&str; 1] = ["volmode=dev"];
 /// How long udev is waited for.
 const DEVICE_LIMIT: Duration = Duration::from_secs(30);
 
@@ -104,21 +105,15 @@ impl Provider for Zvol {
     }
 
     fn mount(&self, snapshot: &Snapshot, at: &Path) -> Result<PathBuf> {
-        let clone = clone_of(snapshot)?;
+        let name = clone::beside(snapshot)?;
         // A held one was mounted before: its clone goes with it.
-        let there = report::one(&clone)?.is_some_and(|found| found.run == Some(snapshot.run.to_string()));
+        let there = report::one(&name)?.is_some_and(|found| found.run == Some(snapshot.run.to_string()));
         if !there {
-            zfs("clone")?
-                .args(["-o", &format!("{PROPERTY}={}", snapshot.run)])
-                // Whatever the pool says: `none` would give no device.
-                .args(["-o", "volmode=dev"])
-                .args([&snapshot.name, &clone])
-                .run()?;
+            clone::make(snapshot, &name, &DEVICE)?;
         }
-        let device = device_of(&clone);
+        let device = device_of(&name);
         wait_for(&device)?;
-        let data = if snapshot.volume.fs_type == "xfs" { "nouuid" } else { "" };
-        sys::mount::mount_read_only(&device, at, &snapshot.volume.fs_type, data)?;
+        sys::mount::mount_read_only(&device, at, &snapshot.volume.fs_type, options(&snapshot.volume))?;
         Ok(at.to_owned())
     }
 
@@ -129,6 +124,24 @@ impl Provider for Zvol {
 
     fn health(&self, snapshot: &Snapshot) -> Result<Health> {
         own::health(snapshot)
+    }
+
+    fn clones(&self, _volume: &Volume) -> std::result::Result<(), String> {
+        Ok(())
+    }
+
+    fn plan_clone(&self, snapshot: &Snapshot) -> Result<Option<Snapshot>> {
+        clone::planned(snapshot).map(Some)
+    }
+
+    /// Not the one that the snapshot is read through, which stays as it is.
+    fn clone_writable(&self, snapshot: &Snapshot, planned: &Snapshot, at: &Path) -> Result<PathBuf> {
+        clone::make(snapshot, &planned.name, &DEVICE)?;
+        let device = device_of(&planned.name);
+        wait_for(&device)?;
+        crate::failpoint!("volume.cloned");
+        sys::mount::mount_writable(&device, at, &snapshot.volume.fs_type, options(&snapshot.volume))?;
+        Ok(at.to_owned())
     }
 
     fn space(&self, snapshot: &Snapshot) -> Result<Space> {
@@ -149,16 +162,9 @@ impl Provider for Zvol {
     }
 }
 
-/// Beside the pool's own datasets: `POOL/snapback-RUN-NUMBER`, by the snapshot's GUID, so that two of one run differ.
-fn clone_of(snapshot: &Snapshot) -> Result<String> {
-    let guid = snapshot.identity.as_deref().and_then(|guid| guid.parse::<u64>().ok());
-    let guid = guid.filter(|_| !snapshot.identity.as_deref().unwrap_or(OF).starts_with(OF));
-    let number = guid.ok_or_else(|| Error::failed("clone", &snapshot.name, "its GUID is not known"))?;
-    Ok(format!(
-        "{}/{}",
-        pool_of(&snapshot.name),
-        mark::name(snapshot.run, number)
-    ))
+/// The filesystem is mounted a second time.
+fn options(volume: &Volume) -> &'static str {
+    if volume.fs_type == "xfs" { "nouuid" } else { "" }
 }
 
 /// The volume of a block device; `None` when it is none.
