@@ -39,7 +39,8 @@ impl Host {
             None => keeper.args(["unshare", "--net"]),
         };
         keeper.args(namespaces).args(["sleep", "infinity"]);
-        let keeper = keeper.stdin(Stdio::null()).spawn().unwrap();
+        // It complains of its signal mask when it is killed.
+        let keeper = keeper.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let first = child_of(keeper.id());
         let host = Host {
             keeper,
