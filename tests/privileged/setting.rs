@@ -210,13 +210,13 @@ impl Scene {
         let file = options.create(true).truncate(false).write(true).open(path).unwrap();
         let mut state = seed | 1;
         let mut block = vec![0; 1 << 20];
+        for word in block.chunks_exact_mut(8) {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            word.copy_from_slice(&state.to_ne_bytes());
+        }
         for at in 0..bytes >> 20 {
-            for word in block.chunks_exact_mut(8) {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                word.copy_from_slice(&state.to_ne_bytes());
-            }
             file.write_all_at(&block, at << 20).unwrap();
             if at % 8 == 7 {
                 file.sync_data().unwrap();

@@ -16,6 +16,9 @@ pub const HOLD: &str = "snapback";
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(250);
 
+/// What was freed counts as room only so many transaction groups later (OpenZFS, TXG_DEFER_SIZE).
+const DEFERRED: u32 = 2;
+
 /// The dataset is still the one that the plan was made for.
 pub fn origin_is_the_same(snapshot: &Snapshot) -> Result<()> {
     let fail = |reason: &str| Err(Error::failed("snapshot", &snapshot.volume.source, reason));
@@ -78,14 +81,17 @@ pub fn space(snapshot: &Snapshot) -> Result<Space> {
 
 /// Waits until the pool of a snapshot has freed what was destroyed, which it does in the background.
 pub fn given_back(snapshot: &Snapshot, limit: Duration) -> Result<bool> {
-    let pool = pool_of(&snapshot.name);
-    let asked = Command::new(&Program::find("zpool")?).args(["list", "-H", "-p", "-o", "freeing", pool]);
+    let (pool, zpool) = (pool_of(&snapshot.name), Program::find("zpool")?);
+    let asked = Command::new(&zpool).args(["list", "-H", "-p", "-o", "freeing", pool]);
     let begun = Instant::now();
     while String::from_utf8_lossy(&asked.run()?).trim() != "0" {
         if begun.elapsed() >= limit {
             return Ok(false);
         }
         std::thread::sleep(PAUSE);
+    }
+    for _ in 0..=DEFERRED {
+        Command::new(&zpool).args(["sync", pool]).run()?;
     }
     Ok(true)
 }
