@@ -35,6 +35,14 @@ fn drilled(scene: &Scene, statuses: &[i32]) -> Value {
     drilled["drills"][0]["verdict"].clone()
 }
 
+/// What would spoil the snapshot waits until that was copied.
+fn assert_order(backup: &Value) {
+    let phases = backup["phases"].as_array().unwrap();
+    let at = |name: &str| phases.iter().position(|phase| phase["name"] == name).unwrap();
+    let copied_first = matches!(Kind::chosen(), Kind::Lvm(_));
+    assert_eq!(at("copy") < at("recover"), copied_first, "{phases:?}");
+}
+
 fn travel(flavour: Flavour) {
     let Some((scene, _)) = Scene::with_scratch(flavour) else {
         return;
@@ -46,6 +54,7 @@ fn travel(flavour: Flavour) {
     scene.assert_nothing_left();
     assert_eq!(backup["consistency"], "application");
     assert!(backup["recovery"].is_null(), "what is copied is the snapshot: {backup}");
+    assert_order(&backup);
     for table in ["InnoDB_rows", "MyISAM_rows", "bulk"] {
         assert!(
             recorded(&backup, load::SCHEMA, table).is_some(),
@@ -198,8 +207,9 @@ fn in_short_what_is_copied_is_the_snapshot_as_it_was() {
         return;
     };
     scene.start_load().stop();
-    let backup = scene.tool.json_with(&["backup", "--checksums", "all"], &[0]);
+    let backup = scene.tool.json(&["backup", "--checksums", "all"]);
     scene.assert_nothing_left();
+    assert_order(&backup);
     assert!(
         backup["checksums"]["tables"]["ledger"]["MyISAM_rows"].is_u64(),
         "{backup}"
