@@ -43,8 +43,11 @@ impl ReadBack {
 
     /// Whether the chunk is in this run's sample. Keyed hashes are as good as chance.
     pub fn chooses(&self, hash: &[u8; 32]) -> bool {
-        let [a, b, c, d, ..] = *hash;
-        self.every > 0 && (u32::from_le_bytes([a, b, c, d]) ^ self.salt).is_multiple_of(self.every)
+        let [a, b, c, d, e, f, g, h, ..] = *hash;
+        // The high half of a product with an odd number: with an exclusive or there would be no more than `every` different samples.
+        let factor = u64::from(self.salt) << 1 | 1;
+        let mixed = u64::from_le_bytes([a, b, c, d, e, f, g, h]).wrapping_mul(factor) >> 32;
+        self.every > 0 && mixed.is_multiple_of(u64::from(self.every))
     }
 
     /// Keeps how it went with a chunk of the pack.

@@ -296,6 +296,44 @@ fn back_and_forth(lab: &Rehearsal) {
     lab.stop_server();
 }
 
+/// Thick LVM: without room for a snapshot of what is live, that is given up only where it was said.
+#[test]
+fn without_room_for_a_way_back_it_is_refused_or_given_up() {
+    if !matches!(Kind::chosen(), Kind::Lvm(_)) {
+        return;
+    }
+    let Some(lab) = Rehearsal::new(false) else { return };
+    let (_, held) = lab.hold("set");
+    lab.destroy();
+    let destroyed = lab.sums();
+    let group = lab.scene.lab.storage.group();
+    run(
+        "lvcreate",
+        &["-q", "-y", "-W", "n", "-l", "100%FREE", "-n", "rest", group],
+    );
+    let arguments = ["snapshot", "rollback", "set", "--yes", "--stop-server"];
+    let refused = lab.tool().run(&arguments);
+    assert_eq!(refused.status.code(), Some(1), "{}", both(&refused));
+    assert!(both(&refused).contains("--without-way-back"), "{}", both(&refused));
+    assert!(lab.runs());
+    assert_eq!(lab.sums(), destroyed);
+    assert_eq!((lab.sets(), lab.unfinished()), (1, 0));
+    let done = lab
+        .tool()
+        .json_with(&[&arguments[..], &["--without-way-back"]].concat(), &[5]);
+    assert_eq!(
+        (&done["done"], &done["kept"]),
+        (&Value::Bool(true), &Value::Null),
+        "{done}"
+    );
+    assert!(done.to_string().contains("no-way-back"), "{done}");
+    assert_eq!(lab.sums(), held);
+    assert_eq!((lab.sets(), lab.unfinished()), (0, 0));
+    lab.scene.lab.storage.wait_until_merged();
+    assert_eq!(lab.scene.lab.storage.snapshots().len(), 0);
+    lab.stop_server();
+}
+
 #[test]
 fn refusals_touch_nothing() {
     let Some(lab) = Rehearsal::new(false) else { return };
