@@ -22,7 +22,8 @@ pub(super) fn check(repository: &Repository, level: Level, monitor: &dyn Monitor
         segments: segments.len() as u64,
         ..Found::default()
     };
-    if level == Level::Data {
+    let told = level == Level::Data && !segments.is_empty();
+    if told {
         monitor.begin(Work {
             name: "verifying binary logs",
             bytes: segments.iter().map(|segment| segment.to - segment.from).sum(),
@@ -44,11 +45,11 @@ pub(super) fn check(repository: &Repository, level: Level, monitor: &dyn Monitor
                 });
             }
         }
-        if level == Level::Data {
+        if told {
             monitor.advance(segment.to - segment.from, 1);
         }
     }
-    if level == Level::Data {
+    if told {
         monitor.end();
     }
     Ok(found)
