@@ -11,6 +11,7 @@ use crate::finding::Finding;
 use crate::held;
 use crate::snapshot::status::{self, Status};
 use crate::units::{Bytes, human_micros};
+use crate::volume::ProviderKind;
 use crate::{Error, Result};
 
 #[derive(Debug, Args)]
@@ -202,11 +203,14 @@ pub(super) fn summary(set: &Status) {
             format!("{} of {}: {}", word(&volume.provider), volume.source, snapshot.name),
         );
     }
-    let bytes = set
-        .bytes
-        .map_or("an unknown space (--space measures it)".to_owned(), |bytes| {
-            Bytes::b(bytes).to_string()
-        });
+    let mut snapshots = set.held.snapshots();
+    let bytes = match set.bytes {
+        Some(bytes) => Bytes::b(bytes).to_string(),
+        None if snapshots.any(|snapshot| snapshot.volume.provider == ProviderKind::Btrfs) => {
+            "an unknown space (`snapback snapshot show --space` measures it)".to_owned()
+        }
+        None => "an unknown space".to_owned(),
+    };
     line("holds", format!("{bytes}; storage full to {}", full(set)));
     match held.expires {
         Some(at) => line("expires", time(at)),
