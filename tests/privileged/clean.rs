@@ -194,7 +194,7 @@ fn a_clean_run_that_dies_leaves_no_server_and_cleanup_removes_its_clones() {
     let begun = Instant::now();
     while std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
         assert!(
-            begun.elapsed() < Duration::from_secs(10),
+            begun.elapsed() < Duration::from_secs(120),
             "the server outlives the tool"
         );
         std::thread::sleep(Duration::from_millis(5));

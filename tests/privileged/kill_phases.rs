@@ -128,7 +128,7 @@ fn a_server_killed_while_it_is_locked_gives_no_backup() {
     let reached = scene.lab.path("gate.reached");
     let begun = Instant::now();
     while !reached.exists() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "the lock was not reached");
+        assert!(begun.elapsed() < Duration::from_secs(240), "the lock was not reached");
         std::thread::sleep(Duration::from_millis(5));
     }
     server::signal(scene.server.pid(), rustix::process::Signal::KILL);
@@ -157,7 +157,7 @@ fn a_tool_that_hangs_with_the_lock_is_thrown_out_by_the_server() {
     let reached = scene.lab.path("gate.reached");
     let begun = Instant::now();
     while !reached.exists() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "the lock was not reached");
+        assert!(begun.elapsed() < Duration::from_secs(240), "the lock was not reached");
         std::thread::sleep(Duration::from_millis(5));
     }
     // Stopped as a whole: neither its own release nor its watchdog can run.

@@ -354,7 +354,7 @@ fn a_restored_replica_does_not_replicate_by_itself() {
         scene.server.exec(start);
         let begun = Instant::now();
         while replica(&mut scene.server.connect(), flavour, applier).as_deref() != Some("Yes") {
-            assert!(begun.elapsed() < Duration::from_secs(20), "{}", scene.server.log());
+            assert!(begun.elapsed() < Duration::from_secs(240), "{}", scene.server.log());
             std::thread::sleep(Duration::from_millis(50));
         }
         scene.tool.json(&["backup"]);

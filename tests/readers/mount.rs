@@ -42,7 +42,7 @@ impl Mounted {
         let begun = Instant::now();
         while !is_mounted(&mounted.at) {
             let log = std::fs::read_to_string(&log).unwrap();
-            assert!(begun.elapsed() < Duration::from_secs(20), "not mounted: {log}");
+            assert!(begun.elapsed() < Duration::from_secs(240), "not mounted: {log}");
             std::thread::sleep(Duration::from_millis(10));
         }
         Some(mounted)

@@ -69,7 +69,7 @@ fn the_executed_position_of_every_channel_is_recorded() {
         }
         load.stop();
         other.stop();
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(240);
         loop {
             let run = Run::new();
             let held = run.quiesce(&mut database, &plan).unwrap();
