@@ -60,7 +60,10 @@ fn what_was_overwritten_is_measured_and_comes_back_with_the_removal() {
     let shown = scene.tool.json(&["snapshot", "show", "first", "--space"]);
     assert_about(shown["bytes"].as_u64(), WRITTEN);
     let text = scene.tool.ok(&["snapshot", "show", "first"]);
-    assert!(text.contains("an unknown space (`snapback snapshot show --space` measures it)"), "{text}");
+    assert!(
+        text.contains("an unknown space (`snapback snapshot show --space` measures it)"),
+        "{text}"
+    );
 
     // What two sets share, neither holds alone; a file under two names counts once; what is gone from the live volume is held.
     let live = scene.lab.storage.mount_point().join("db");
