@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::database::Strategy;
 use crate::record::Record;
 use crate::repository::{Repository, Segment};
+use crate::timeline::Phase;
 use crate::{Error, Result};
 
 /// One log file of a server, as far as it is archived.
@@ -119,17 +120,17 @@ fn grouped(segments: impl Iterator<Item = Segment>) -> Vec<Log> {
 
 /// Nothing in a backup was committed later than this, by its host's clock; `time` is its manifest's.
 pub fn settled_by(record: &Record, time: jiff::Timestamp) -> jiff::Timestamp {
+    settled(record.lock.as_ref().map(|lock| lock.strategy), &record.phases, time)
+}
+
+fn settled(lock: Option<Strategy>, phases: &[Phase], time: jiff::Timestamp) -> jiff::Timestamp {
     // Under a lock the position stays as it is from then on; else commits go on until the snapshots are there.
-    let locked = record
-        .lock
-        .as_ref()
-        .is_some_and(|lock| !matches!(lock.strategy, Strategy::Lockless | Strategy::None));
-    let snapshots = record.phases.iter().filter(|phase| phase.name == "snapshot");
-    let passed = std::time::Duration::from_micros(snapshots.map(|phase| phase.us).sum());
-    match locked {
-        true => time,
-        false => time.checked_add(passed).unwrap_or(jiff::Timestamp::MAX),
+    if lock.is_some_and(|strategy| !matches!(strategy, Strategy::Lockless | Strategy::None)) {
+        return time;
     }
+    let snapshots = phases.iter().filter(|phase| phase.name == "snapshot");
+    let passed = std::time::Duration::from_micros(snapshots.map(|phase| phase.us).sum());
+    time.checked_add(passed).unwrap_or(jiff::Timestamp::MAX)
 }
 
 /// Which of a server's logs a backup's position is in: the newest of that name that was begun when the position was read (`time`, by the same host's clock). After RESET
@@ -196,6 +197,21 @@ mod tests {
         assert_eq!(gap(&logs[0], &logs[1]), None);
         assert!(gap(&logs[1], &logs[2]).unwrap().contains("followed by"));
         assert!(!logs[1].closed());
+    }
+
+    #[test]
+    fn without_a_lock_commits_go_on_until_the_snapshot_is_there() {
+        let time: jiff::Timestamp = "2026-11-26T14:03:00Z".parse().unwrap();
+        let phase = |name: &str, us| Phase {
+            name: name.to_owned(),
+            start_us: 0,
+            us,
+        };
+        let phases = [phase("settle", 9_000_000), phase("snapshot", 1_500_000)];
+        let later: jiff::Timestamp = "2026-11-26T14:03:01.5Z".parse().unwrap();
+        assert_eq!(settled(Some(Strategy::BackupStage), &phases, time), time);
+        assert_eq!(settled(Some(Strategy::Lockless), &phases, time), later);
+        assert_eq!(settled(None, &phases, time), later);
     }
 
     #[test]
