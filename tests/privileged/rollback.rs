@@ -318,15 +318,12 @@ fn without_room_for_a_way_back_it_is_refused_or_given_up() {
     assert!(lab.runs());
     assert_eq!(lab.sums(), destroyed);
     assert_eq!((lab.sets(), lab.unfinished()), (1, 0));
-    let done = lab
-        .tool()
-        .json_with(&[&arguments[..], &["--without-way-back"]].concat(), &[5]);
+    let done = lab.tool().json(&[&arguments[..], &["--without-way-back"]].concat());
     assert_eq!(
         (&done["done"], &done["kept"]),
         (&Value::Bool(true), &Value::Null),
         "{done}"
     );
-    assert!(done.to_string().contains("no-way-back"), "{done}");
     assert_eq!(lab.sums(), held);
     assert_eq!((lab.sets(), lab.unfinished()), (0, 0));
     lab.scene.lab.storage.wait_until_merged();
