@@ -223,7 +223,15 @@ impl TestServer {
 
 impl Drop for TestServer {
     fn drop(&mut self) {
+        let ended = self.child.try_wait();
         drop(self.child.kill());
         drop(self.child.wait());
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.dir.path().join("error.log")).unwrap_or_default();
+            eprintln!(
+                "--- the {:?} server of port {} (ended by itself: {ended:?})\n{log}",
+                self.flavour, self.port
+            );
+        }
     }
 }
