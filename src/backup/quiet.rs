@@ -86,7 +86,7 @@ fn take_now<'e>(
         return Ok((Moment::unlocked(), taken));
     }
     run.phase("settle", |_| {
-        snapshots::settle(providers, &volumes, snapshots::rounds(SettlePoint::Before))
+        snapshots::settle(providers, &volumes, SettlePoint::Before)
     })?;
     let limit = quiesce.limits.hold_limit;
     let ready = run.phase("prepare", |run| Ready::new(run, providers, instant, &keep_clear, limit))?;
@@ -183,7 +183,7 @@ fn locked<'p>(
             SettlePoint::Between => {}
             SettlePoint::Pause => ready.put_down()?,
         }
-        snapshots::settle(providers, volumes, snapshots::rounds(point))
+        snapshots::settle(providers, volumes, point)
     };
     let context = QuiesceContext {
         origin: run.timeline.origin(),

@@ -128,6 +128,8 @@ fn mariadb_is_never_queued_behind_a_backup() {
     beside(&scene, "ftwrl", "LOCK TABLES bulk WRITE", "", Expect::Bounded);
     beside(&scene, "backup-stage", "LOCK TABLES bulk WRITE", "", Expect::Bounded);
     beside(&scene, "backup-stage", "BEGIN", "", Expect::Passes);
+    granted_too_late(&scene, "backup-stage");
+    granted_too_late(&scene, "ftwrl");
 }
 
 /// One that is seen and one that is not; then death around the snapshot. One scene for both: in the guest making one takes a quarter of a minute.
@@ -146,6 +148,28 @@ fn in_short_nobody_is_queued_and_death_leaves_nothing() {
     crate::kill_phases::killed_around_the_snapshot(&scene);
 }
 
+/// The wait ends at the moment at which the lock is granted: that attempt is over, and another one is made. (It once went on, and the KILL came in the middle of
+/// the hold.)
+fn granted_too_late(scene: &Scene, strategy: &str) {
+    let args = [
+        "--json",
+        "backup",
+        "--lock",
+        strategy,
+        "--acquire-timeout",
+        "1s",
+        "--attempts",
+        "2",
+    ];
+    let late = "lock.granted=sleep:2000@1;lock.kill=sleep:3000@1";
+    let output = scene.tool.with_failpoint(late, &args);
+    assert!(matches!(output.status.code(), Some(0 | 5)), "{}", both(&output));
+    let backup: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(backup["lock"]["attempts"], 2, "{backup}");
+    scene.assert_nothing_left();
+    scene.assert_writable();
+}
+
 #[test]
 fn mysql_is_never_queued_behind_a_backup() {
     let Some(scene) = Scene::new(Flavour::MySql, &[], false, "") else {
@@ -158,6 +182,7 @@ fn mysql_is_never_queued_behind_a_backup() {
     beside(&scene, "instance", "SELECT 1", ALTER, Expect::Seen);
     beside(&scene, "ftwrl", "LOCK TABLES bulk WRITE", "", Expect::Seen);
     beside(&scene, "instance", "BEGIN", "", Expect::Passes);
+    granted_too_late(&scene, "instance");
 }
 
 #[test]

@@ -101,6 +101,7 @@ impl Attempt<'_, '_> {
             watchdog,
             steps: Steps::new(self.context.origin),
             budget: self.guard.limits.acquire_timeout,
+            last: "",
         };
         match self.take(&mut taking, admin, settled) {
             Ok((reading, granted, acquire)) => {
@@ -135,7 +136,7 @@ impl Attempt<'_, '_> {
             taking.step(*step)?;
         }
         if !sequence.early.is_empty() {
-            taking.watchdog.arm(limits.hold_limit, Fired::HoldLimit);
+            taking.hold(limits.hold_limit)?;
             let others_wait = self.other_engines && sequence.early_stops_other_engines;
             if !others_wait || settled < SHORT_SETTLE {
                 let begun = Instant::now();
@@ -152,7 +153,8 @@ impl Attempt<'_, '_> {
             granted = Instant::now();
             acquire = granted - begun;
         }
-        taking.watchdog.arm(limits.hold_limit, Fired::HoldLimit);
+        crate::failpoint!("lock.granted");
+        taking.hold(limits.hold_limit)?;
         if self.flush {
             taking.step_unbounded(("flush-engine-logs", FLUSH_ENGINE_LOGS))?;
         }
@@ -214,15 +216,32 @@ struct Taking {
     steps: Steps,
     /// What is left of the time that the attempt may wait.
     budget: Duration,
+    /// The statement that was sent last.
+    last: &'static str,
 }
 
 impl Taking {
     fn step(&mut self, step: Step) -> Result<()> {
-        self.watchdog.arm(self.budget, Fired::AcquireTimeout);
+        self.last = step.1;
+        self.watch(self.budget, Fired::AcquireTimeout)?;
         let begun = Instant::now();
         let answer = self.step_unbounded(step);
         self.budget = self.budget.saturating_sub(begun.elapsed());
         answer
+    }
+
+    /// The last step's lock is granted: from now on it is held. Not so where the wait ended at that very moment: the KILL is on its way then,
+    /// and would come in the middle of the hold.
+    fn hold(&self, limit: Duration) -> Result<()> {
+        self.watch(limit, Fired::HoldLimit)
+    }
+
+    fn watch(&self, limit: Duration, why: Fired) -> Result<()> {
+        self.watchdog.arm(limit, why).map_err(|fired| Error::Statement {
+            statement: self.last.into(),
+            code: 0,
+            reason: format!("its session was ended: {fired:?}"),
+        })
     }
 
     fn step_unbounded(&mut self, (name, statement): Step) -> Result<()> {

@@ -88,12 +88,20 @@ impl Watchdog {
     }
 
     /// From now on the session is ended at `limit` from now, for this reason. Replaces what was armed before.
-    pub fn arm(&self, limit: Duration, why: Fired) {
-        self.shared.lock().armed = Some(Deadline {
+    ///
+    /// # Errors
+    /// What was armed before has come first: the session is being ended, though it may answer for a moment yet.
+    pub fn arm(&self, limit: Duration, why: Fired) -> std::result::Result<(), Fired> {
+        let mut state = self.shared.lock();
+        if let Some(fired) = state.fired {
+            return Err(fired);
+        }
+        state.armed = Some(Deadline {
             at: Instant::now() + limit,
             why,
         });
         self.shared.changed.notify_all();
+        Ok(())
     }
 
     /// Nothing is watched from now on.
@@ -149,6 +157,7 @@ struct Watcher {
 impl Watcher {
     fn watch(mut self) {
         while let Some(why) = self.next() {
+            crate::failpoint!("lock.kill");
             if let Err(error) = self.kill() {
                 self.shared.lock().failed = Some(format!("{why:?}: {error}"));
             }
