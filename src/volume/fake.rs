@@ -24,6 +24,7 @@ struct State {
     freezes: bool,
     exclusive: Option<String>,
     failures: BTreeMap<&'static str, String>,
+    runs_on: Option<&'static str>,
     survey: Survey,
     room: Vec<Finding>,
     health: Health,
@@ -40,6 +41,7 @@ impl Fake {
             freezes: false,
             exclusive: None,
             failures: BTreeMap::new(),
+            runs_on: None,
             survey: Survey::default(),
             room: Vec::new(),
             health: Health::Good,
@@ -68,6 +70,11 @@ impl Fake {
     /// From now on this method (or prepared step: `fix`, `finish`, `abandon`) fails with this reason.
     pub fn fail(&self, method: &'static str, reason: &str) {
         self.state().failures.insert(method, reason.to_owned());
+    }
+
+    /// From now on this method says of the vendor's command that it has not ended.
+    pub fn run_on(&self, method: &'static str) {
+        self.state().runs_on = Some(method);
     }
 
     /// This method works again.
@@ -111,6 +118,12 @@ impl Fake {
     fn call(&self, method: &'static str) -> Result<()> {
         let mut state = self.state();
         state.calls.push(method);
+        if state.runs_on == Some(method) {
+            return Err(Error::Sys(crate::sys::Error::StillRunning {
+                program: method.to_owned(),
+                seconds: 0.0,
+            }));
+        }
         match state.failures.get(method) {
             Some(reason) => Err(Error::failed(method, "the fake volume", reason.clone())),
             None => Ok(()),

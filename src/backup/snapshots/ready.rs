@@ -200,3 +200,45 @@ pub(crate) struct Finished<'p> {
     pub(super) snapshots: Vec<Snapshot>,
     pub(super) places: Vec<PathBuf>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::detect::Mounts;
+    use crate::monitor::Silent;
+    use crate::sys::signal::Cancel;
+    use crate::volume::fake::Fake;
+
+    /// What the journal has after `finish` has failed as `fails` says.
+    fn left_after(fails: impl FnOnce(&Fake)) -> (Vec<Made>, String) {
+        let dir = tempfile::tempdir().unwrap();
+        let (volume, copies) = (dir.path().join("volume"), dir.path().join("copies"));
+        std::fs::create_dir(&volume).unwrap();
+        std::fs::create_dir(&copies).unwrap();
+        let config = Config {
+            state_dir: dir.path().join("state"),
+            ..Config::default()
+        };
+        let cancel = Cancel::new();
+        let mut run = Run::begin(&config, &Silent, &cancel).unwrap();
+        let fake = Fake::new(std::slice::from_ref(&volume), &copies);
+        let located = fake.locate(&volume, &Mounts::read().unwrap()).unwrap().unwrap();
+        let providers: Vec<Box<dyn Provider>> = vec![Box::new(fake.clone())];
+        let arrangement = Arrangement::of(&providers, &located.volume);
+        let mut ready = Ready::new(&mut run, &providers, &arrangement, &[], Duration::from_secs(1)).unwrap();
+        ready.fix().unwrap();
+        fails(&fake);
+        let error = ready.finish(&run.journal).err().unwrap().to_string();
+        (run.journal.left(), error)
+    }
+
+    #[test]
+    fn a_snapshot_whose_command_runs_on_stays_in_the_journal() {
+        let (left, error) = left_after(|fake| fake.run_on("finish"));
+        assert!(matches!(left.as_slice(), [Made::Snapshot(_)]), "{left:?}");
+        assert!(error.contains("left running"), "{error}");
+        let (left, _) = left_after(|fake| fake.fail("finish", "the device is gone"));
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
