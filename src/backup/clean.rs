@@ -31,6 +31,18 @@ const LISTING: Duration = Duration::from_secs(3600);
 /// Tables that an error names at most.
 const NAMED: usize = 5;
 
+/// What a private server writes beside what the redo log makes it write: undo, the change buffer, new files. [M: a small MariaDB with a redo log of 64 MiB wrote 86 MiB]
+const BESIDE_THE_REDO: u64 = 32 << 20;
+
+/// About how many bytes a private server will write to the clones of the database's volumes; 0 where none is wanted.
+pub(super) fn expected_writes(config: &Config, database: Option<&dyn Database>) -> u64 {
+    let redo = database.and_then(|database| database.facts().redo_capacity());
+    match config.wants_private_server() {
+        true => redo.unwrap_or(0).saturating_add(BESIDE_THE_REDO),
+        false => 0,
+    }
+}
+
 /// What stands in the way of a private server on clones; `what` needs one.
 pub(super) fn findings(
     config: &Config,

@@ -57,7 +57,8 @@ pub(crate) fn examine(config: &Config, cancel: &Cancel) -> Result<Examined> {
         }
     };
     cancel.check()?;
-    let mut examined = on_host(config, quiesce, paths, reason, findings)?;
+    let beside = super::clean::expected_writes(config, database.as_deref());
+    let mut examined = on_host(config, quiesce, paths, reason, findings, beside)?;
     if examined.quiesce.consistency == Consistency::Clean {
         let found = super::clean::findings(config, database.as_deref(), &examined, "level `clean`");
         examined.findings.extend(found);
@@ -90,16 +91,17 @@ pub(crate) fn of_stopped(
         ..quiesce_plan(config)
     };
     findings.extend(stale::runs(&config.state_dir));
-    on_host(config, quiesce, paths, reason, findings)
+    on_host(config, quiesce, paths, reason, findings, 0)
 }
 
-/// Where the paths and the configured trees lie, and what stands in the way there.
+/// Where the paths and the configured trees lie, and what stands in the way there. `beside`: see [`Provider::room`].
 fn on_host(
     config: &Config,
     quiesce: QuiescePlan,
     paths: Vec<WrittenPath>,
     reason: String,
     mut findings: Vec<Finding>,
+    beside: u64,
 ) -> Result<Examined> {
     let mounts = Mounts::read()?;
     let providers = volume::providers(config);
@@ -113,7 +115,7 @@ fn on_host(
         std::slice::from_ref(&config.state_dir),
     )?;
     findings.extend(layout.findings.iter().cloned());
-    findings.extend(room(&layout, &providers)?);
+    findings.extend(room(&layout, &providers, beside)?);
     findings.extend(no_place(&layout, &providers, &directories_of_server(&paths)));
     findings.extend(repository_place(&config.repository, &layout, &paths));
     findings.extend(places::findings(config, &layout));
@@ -156,15 +158,14 @@ fn quiesce_plan(config: &Config) -> QuiescePlan {
     }
 }
 
-fn room(layout: &Layout, providers: &[Box<dyn Provider>]) -> Result<Vec<Finding>> {
+fn room(layout: &Layout, providers: &[Box<dyn Provider>], beside: u64) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for provider in providers {
         let of_kind = |volume: &&Volume| volume.provider == provider.kind();
         // All at once: they may share the room.
         let volumes: Vec<Volume> = layout.volumes.iter().filter(of_kind).cloned().collect();
         if !volumes.is_empty() {
-            // The write rate matters to providers with a fixed copy-on-write space only; Btrfs looks at what is free.
-            findings.extend(provider.room(&volumes, 0, 0)?);
+            findings.extend(provider.room(&volumes, beside)?);
         }
     }
     Ok(findings)

@@ -110,6 +110,14 @@ impl ServerFacts {
         let value = self.variables.get("read_only").map(String::as_str);
         matches!(value, Some("1" | "ON"))
     }
+
+    /// The most that InnoDB's redo log holds, in bytes (`innodb_redo_log_capacity` of MySQL 8.0.30, else `innodb_log_file_size` times the number of files);
+    /// `None` where the server does not say.
+    pub fn redo_capacity(&self) -> Option<u64> {
+        let number = |name: &str| self.variables.get(name).and_then(|value| value.parse::<u64>().ok());
+        let files = || number("innodb_log_files_in_group").unwrap_or(1);
+        number("innodb_redo_log_capacity").or_else(|| Some(number("innodb_log_file_size")?.saturating_mul(files())))
+    }
 }
 
 /// What a path of the server holds.

@@ -79,8 +79,8 @@ impl Provider for Btrfs {
         Err("is Btrfs, whose snapshots cannot be taken while it is frozen".to_owned())
     }
 
-    fn room(&self, volumes: &[Volume], written_per_second: u64, seconds: u64) -> Result<Vec<Finding>> {
-        survey::room(volumes, written_per_second.saturating_mul(seconds))
+    fn room(&self, volumes: &[Volume], beside: u64) -> Result<Vec<Finding>> {
+        survey::room(volumes, beside)
     }
 
     fn settle(&self, volume: &Volume) -> Result<()> {

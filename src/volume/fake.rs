@@ -182,7 +182,7 @@ impl Provider for Fake {
         self.state().exclusive.clone()
     }
 
-    fn room(&self, _volumes: &[Volume], _written_per_second: u64, _seconds: u64) -> Result<Vec<Finding>> {
+    fn room(&self, _volumes: &[Volume], _beside: u64) -> Result<Vec<Finding>> {
         self.call("room")?;
         Ok(self.state().room.clone())
     }

@@ -138,11 +138,10 @@ impl Provider for Lvm {
         volume.id.split_once('/').map(|(group, _)| group.to_owned())
     }
 
-    fn room(&self, volumes: &[Volume], written_per_second: u64, seconds: u64) -> Result<Vec<Finding>> {
-        let expected = match written_per_second.saturating_mul(seconds) {
-            0 => room::expected_changes(volumes, self.bandwidth, self.reads)?,
-            told => vec![told; volumes.len()],
-        };
+    fn room(&self, volumes: &[Volume], beside: u64) -> Result<Vec<Finding>> {
+        let changes = room::expected_changes(volumes, self.bandwidth, self.reads)?;
+        // Which of them it writes to is not known.
+        let expected = changes.into_iter().map(|changes| changes.saturating_add(beside));
         // Those of one group, or pool, share its room.
         let mut sharing: BTreeMap<String, Vec<(Lv, u64)>> = BTreeMap::new();
         for (volume, expected) in volumes.iter().zip(expected) {

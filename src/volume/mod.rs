@@ -197,12 +197,12 @@ pub trait Provider: Send + Sync {
         None
     }
 
-    /// Whether there is room for the snapshots while `written_per_second` bytes change for `seconds` s (0: the provider finds out what it
-    /// needs to know). Changes nothing.
+    /// Whether there is room for the snapshots, as far as they need any of their own, at the present rate of writes. `beside`: bytes that a private server of
+    /// ours is expected to write to what it opens of them. Changes nothing.
     ///
     /// # Errors
     /// The room cannot be found out.
-    fn room(&self, volumes: &[Volume], written_per_second: u64, seconds: u64) -> Result<Vec<Finding>>;
+    fn room(&self, volumes: &[Volume], beside: u64) -> Result<Vec<Finding>>;
 
     /// Makes one volume's filesystem clean, so that the snapshot's own commit is short. No lock is held (or none that matters).
     ///

@@ -77,7 +77,7 @@ impl Provider for Zfs {
         Err("is ZFS, which cannot be frozen".to_owned())
     }
 
-    fn room(&self, volumes: &[Volume], _written_per_second: u64, _seconds: u64) -> Result<Vec<Finding>> {
+    fn room(&self, volumes: &[Volume], _beside: u64) -> Result<Vec<Finding>> {
         room::look(volumes)
     }
 

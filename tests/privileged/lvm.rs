@@ -65,6 +65,46 @@ fn a_volume_group_without_room_is_found_by_check() {
     scene.assert_writable();
 }
 
+#[test]
+fn what_a_private_server_writes_gets_room_in_the_snapshot() {
+    let Some(scene) = scene(false, "") else { return };
+    let size = |level: &str| -> u64 {
+        let gate = scene.lab.path(&format!("gate-{level}"));
+        let child = scene.tool.spawn(
+            &format!("backup.released=pause:{}", gate.display()),
+            &["backup", "--consistency", level],
+        );
+        wait_for(&scene, &format!("gate-{level}.reached"));
+        let listed = run(
+            "lvs",
+            &[
+                "--noheadings",
+                "--units",
+                "b",
+                "--nosuffix",
+                "-o",
+                "lv_name,lv_size",
+                scene.lab.storage.group(),
+            ],
+        );
+        std::fs::write(&gate, "").unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(matches!(output.status.code(), Some(0 | 5)), "{}", both(&output));
+        let ours = listed.lines().find(|line| line.contains("snapback-"));
+        ours.and_then(|line| line.split_whitespace().nth(1))
+            .unwrap()
+            .parse()
+            .unwrap()
+    };
+    let redo: u64 = scene.server.one("SELECT @@innodb_log_file_size");
+    let (application, clean) = (size("application"), size("clean"));
+    assert!(
+        clean >= application + redo,
+        "{application} and {clean} bytes, a redo log of {redo}"
+    );
+    scene.assert_nothing_left();
+}
+
 /// `lvs` reads, and waits for, every group unless it is told one; a long operation in a group that has nothing to do with the backup must not matter.
 #[test]
 fn a_lock_on_another_volume_group_delays_nothing() {

@@ -20,7 +20,7 @@ fn located(all: &[Box<dyn Provider>], path: &Path) -> (usize, snapback::volume::
 }
 
 fn held(provider: &dyn Provider, path: &Path, volume: snapback::volume::Volume) -> Snapshot {
-    provider.room(std::slice::from_ref(&volume), 1 << 20, 1).unwrap();
+    provider.room(std::slice::from_ref(&volume), 1 << 20).unwrap();
     let planned = provider.plan(Id::random(), &[volume], &[path.join("data")]).unwrap();
     let mut prepared = provider.prepare(&planned, None).unwrap();
     prepared.fix().unwrap();

@@ -193,6 +193,20 @@ mod tests {
     }
 
     #[test]
+    fn the_redo_log_has_a_size_by_either_servers_variables() {
+        let capacity = |more: &[(&str, &str)]| {
+            let base = [("version", "9.7.4"), ("datadir", "/nonexistent/data/")];
+            let all = [base.as_slice(), more].concat();
+            facts(&Variables::of(&all), "h:1").unwrap().redo_capacity()
+        };
+        assert_eq!(capacity(&[]), None);
+        assert_eq!(capacity(&[("innodb_log_file_size", "100")]), Some(100));
+        let (size, files) = (("innodb_log_file_size", "100"), ("innodb_log_files_in_group", "2"));
+        assert_eq!(capacity(&[size, files]), Some(200));
+        assert_eq!(capacity(&[size, ("innodb_redo_log_capacity", "700")]), Some(700));
+    }
+
+    #[test]
     fn a_server_without_a_datadir_is_an_error() {
         let error = facts(&Variables::of(&[("version", "9.7.4")]), "h:1").unwrap_err();
         assert!(error.to_string().contains("@@datadir"), "{error}");

@@ -80,7 +80,7 @@ fn quotas(volume: &Volume) -> Finding {
     Finding::note("quota-groups", message)
 }
 
-/// What is changed while a snapshot exists takes room twice.
+/// What is changed in what shares its blocks with a snapshot takes room twice.
 pub fn room(volumes: &[Volume], changed: u64) -> Result<Vec<Finding>> {
     let mut seen: Vec<&str> = Vec::new();
     let mut findings = Vec::new();

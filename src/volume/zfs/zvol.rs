@@ -83,7 +83,7 @@ impl Provider for Zvol {
         true
     }
 
-    fn room(&self, volumes: &[Volume], _written_per_second: u64, _seconds: u64) -> Result<Vec<Finding>> {
+    fn room(&self, volumes: &[Volume], _beside: u64) -> Result<Vec<Finding>> {
         room::look(volumes)
     }
 
