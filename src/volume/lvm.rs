@@ -5,6 +5,7 @@
 
 mod clone;
 mod cow_size;
+mod flush;
 mod locate;
 mod merge;
 mod own;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::super::rollback::{GoBack, Own, Stand, Swap, mount_missing, remounts};
 use super::super::{Error, Result, Snapshot, mark};
+use super::flush::flush;
 use super::report::{self, Lv, changing};
 use super::rollback::{put_away, rename, split, tag, there};
 use super::{CowSize, locate, own, room};
@@ -182,6 +183,7 @@ impl GoBack for Merge {
     fn enter(&self, swap: &Swap) -> Result<()> {
         if self.stand(swap)? == Stand::Away {
             changing("lvchange")?.args(["--addtag", &tag(swap), &swap.away]).run()?;
+            flush(split(&swap.away).0)?;
         }
         Ok(())
     }
@@ -189,6 +191,7 @@ impl GoBack for Merge {
     fn leave(&self, swap: &Swap) -> Result<()> {
         if self.stand(swap)? == Stand::New {
             changing("lvchange")?.args(["--deltag", &tag(swap), &swap.away]).run()?;
+            flush(split(&swap.away).0)?;
         }
         Ok(())
     }
@@ -204,7 +207,9 @@ impl GoBack for Merge {
         let Some(origin) = report::one(&swap.away)? else {
             return Ok(());
         };
-        if !origin.is_merging() {
+        // A merge that somebody's activation began, and that has ended, has used it up.
+        let is_merged = report::one(&swap.held.name)?.is_none();
+        if !origin.is_merging() && !is_merged {
             changing("lvconvert")?
                 .args(["--mergesnapshot", "--background", &swap.held.name])
                 .run()?;
@@ -216,6 +221,7 @@ impl GoBack for Merge {
     fn settle(&self, swap: &Swap) -> Result<Option<Snapshot>> {
         changing("lvchange")?.args(["--deltag", &tag(swap), &swap.live]).run()?;
         if !swap.keep {
+            flush(split(&swap.live).0)?;
             return Ok(None);
         }
         let name = &swap.kept.name;
@@ -223,6 +229,7 @@ impl GoBack for Merge {
             .args(["--addtag", own::TAG, "--addtag", &own::run_tag(swap.kept.run)])
             .args(["--deltag", &tag(swap), name])
             .run()?;
+        flush(split(name).0)?;
         Ok(Some(Snapshot {
             identity: Some(there(name)?.uuid),
             ..swap.kept.clone()
@@ -233,6 +240,7 @@ impl GoBack for Merge {
         let ours = |lv: &Lv| lv.has_tag(&tag(swap));
         if report::one(&swap.kept.name)?.as_ref().is_some_and(ours) {
             changing("lvremove")?.args(["--yes", &swap.kept.name]).run()?;
+            flush(split(&swap.kept.name).0)?;
         }
         Ok(())
     }

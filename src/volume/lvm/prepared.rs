@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use super::super::{Error, Prepared, Result, Snapshot};
+use super::flush::flush;
 use super::report::{self, Lv, changing};
 use super::{CowSize, locate, own, room};
 use crate::finding::Finding;
@@ -251,6 +252,8 @@ impl PreparedLvm {
                 .args(["--activate", "y", "--ignoreactivationskip", &self.one.name])
                 .run()?;
         }
+        // It may be held for long, by a record that is durable.
+        flush(&made.vg)?;
         Ok(Snapshot {
             identity: Some(made.uuid),
             ..self.one.clone()

@@ -5,6 +5,7 @@
 
 use super::super::rollback::{GoBack, Own, Stand, Swap, mount_missing, remounts};
 use super::super::{Error, Result, Snapshot, mark};
+use super::flush::flush;
 use super::report::{self, Lv, changing};
 use super::{Lvm, locate, own};
 use crate::detect::Mounts;
@@ -74,7 +75,7 @@ impl GoBack for Lvm {
             ])
             .args(["--name", name, &swap.held.name])
             .run()?;
-        Ok(())
+        flush(split(&swap.live).0)
     }
 
     fn stand(&self, swap: &Swap) -> Result<Stand> {
@@ -129,12 +130,14 @@ impl GoBack for Lvm {
             ])
             .run()?;
         changing("lvchange")?.args(["--deltag", &tag(swap), &swap.live]).run()?;
+        flush(split(&swap.live).0)?;
         Ok(Some(swap.kept.clone()))
     }
 
     fn discard(&self, swap: &Swap) -> Result<()> {
         if is_fresh(swap, report::one(&swap.fresh)?.as_ref()) {
             changing("lvremove")?.args(["--yes", &swap.fresh]).run()?;
+            flush(split(&swap.live).0)?;
         }
         Ok(())
     }
@@ -177,5 +180,5 @@ pub fn split(name: &str) -> (&str, &str) {
 pub fn rename(old: &str, new: &str) -> Result<()> {
     let ((vg, old), (_, new)) = (split(old), split(new));
     changing("lvrename")?.args([vg, old, new]).run()?;
-    Ok(())
+    flush(vg)
 }
