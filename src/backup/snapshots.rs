@@ -17,6 +17,7 @@ use clones::Cloned;
 
 use super::examine::provider_of;
 use super::run::Run;
+use crate::Result;
 use crate::copy;
 use crate::database::SettlePoint;
 use crate::finding::Finding;
@@ -25,7 +26,6 @@ use crate::monitor::Monitor;
 use crate::units::micros;
 use crate::volume::barrier::Arrangement;
 use crate::volume::{Health, Provider, Snapshot, Volume};
-use crate::{Error, Result};
 
 /// The longest that a filesystem is frozen for a snapshot without a lock.
 const APART_LIMIT: Duration = Duration::from_secs(5);
@@ -115,7 +115,7 @@ impl<'p> Taken<'p> {
                     at: readable.at.clone(),
                 })?;
             }
-            crate::failpoint!("backup.mount", || Error::failed("failpoint"));
+            crate::failpoint!("backup.mount", || crate::Error::failed("failpoint"));
             readable.top = readable.provider.mount(&readable.snapshot, &readable.at)?;
             readable.snapshot_top.clone_from(&readable.top);
         }

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::{Readable, Taken};
+use crate::Result;
 use crate::journal::{Journal, Made};
 use crate::volume::Snapshot;
-use crate::{Error, Result};
 
 /// A writable clone of a snapshot.
 pub(super) struct Cloned {
@@ -66,7 +66,7 @@ impl Readable<'_> {
             }
             None => (self.snapshot.clone(), self.at.clone()),
         };
-        crate::failpoint!("clean.clone", || Error::failed("failpoint"));
+        crate::failpoint!("clean.clone", || crate::Error::failed("failpoint"));
         self.top = self.provider.clone_writable(&self.snapshot, &planned, &at)?;
         Ok(())
     }
