@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # How long until the server answers again with older data: snapback snapshot rollback, snapback restore of a backup of the same data, and
 # mariadb-backup --prepare with --copy-back. One server on Btrfs; each from the moment at which the running server is told to stop.
-# Usage: sudo scripts/lab/bench-rollback.sh [ROWS [ROUNDS]]   (rows of about 1 KiB; 400000 and 3 by default). SNAPBACK: the program.
+# Usage: sudo scripts/lab/bench-rollback.sh [ROWS [ROUNDS]]   (rows of about 1 KiB; 400000 and 3 by default). SNAPBACK: the program. MEMORY: all of it, and what the
+# kernel caches for it, gets no more than so many bytes (a memory cgroup), so that data can be larger than memory.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . scripts/lab/lib.sh
@@ -10,7 +11,12 @@ rows=${1:-400000} rounds=${2:-3}
 snapback=${SNAPBACK:-target/release/snapback}
 [ -x "$snapback" ] || die "$snapback is not built: cargo build --release"
 work=$(mktemp -d)
-device=
+device= group=
+if [ -n "${MEMORY:-}" ]; then
+    group=/sys/fs/cgroup/memory/snapback-bench-$$ limit=memory.limit_in_bytes
+    [ -d /sys/fs/cgroup/memory ] || { group=/sys/fs/cgroup/snapback-bench-$$ limit=memory.max; }
+    mkdir "$group" && echo "$MEMORY" >"$group/$limit" && echo $$ >"$group/cgroup.procs" || die "this host has no memory cgroup to put it into"
+fi
 mysqld() { # not a child of ours that would wait for us
     setsid mariadbd --no-defaults --user=root --datadir="$work/mnt/db/data" --socket="$work/s" --skip-networking --pid-file="$work/pid" --log-bin=binlog \
         --innodb-buffer-pool-size=256M --innodb-log-file-size=128M >>"$work/log" 2>&1 </dev/null &
@@ -28,6 +34,7 @@ tidy() {
     umount "$work/mnt" 2>/dev/null || true
     [ -z "$device" ] || losetup --detach "$device"
     rm -rf "$work"
+    [ -z "$group" ] || { echo $$ >"$(dirname "$group")/cgroup.procs"; sleep 0.2; rmdir "$group"; }
 }
 trap tidy EXIT
 mkdir "$work/mnt"
