@@ -73,3 +73,20 @@ impl Lab {
 pub fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
+
+/// The longest that a test waits for what a process of its own does: beside an emulated guest everything takes long.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(280);
+
+/// Waits until something is so.
+pub fn wait_for(what: &str, done: impl Fn() -> bool) {
+    let begun = std::time::Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < PATIENCE, "{what}");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+/// Waits until a file is there: what a failpoint makes when it is reached, or a command when it has begun.
+pub fn wait_for_file(path: &Path) {
+    wait_for(&format!("{} did not appear", path.display()), || path.exists());
+}

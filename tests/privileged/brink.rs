@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use mysql::prelude::Queryable;
 
 use crate::common::server::signal;
-use crate::common::{Flavour, Kind, both, run, text};
+use crate::common::{Flavour, Kind, both, run, text, wait_for};
 use crate::setting::Scene;
 
 /// Seconds between two attempts for the lock.
@@ -146,14 +146,6 @@ fn origin(scene: &Scene) -> String {
     let datadir = text(&scene.server.datadir);
     let source = run("findmnt", &["-n", "-o", "SOURCE", "--target", &datadir]);
     source.trim().to_owned()
-}
-
-fn wait_for(what: &str, done: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < Duration::from_secs(280), "{what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// While the lock is not to be had, others can use the volume group; then the snapshot is prepared again.

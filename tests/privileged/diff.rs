@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use serde_json::Value;
 
-use crate::common::{Kind, Lab, Tool, both, run, text};
+use crate::common::{Kind, Lab, Tool, both, run, text, wait_for_file};
 
 /// Files on a volume, and no server.
 struct Scene {
@@ -275,14 +275,7 @@ fn what_is_written_at_the_instant_of_the_set_is_told_whether_it_is_in_it_or_not(
         let child = scene
             .tool
             .spawn(&format!("{point}=pause:{}", gate.display()), &["snapshot", "create"]);
-        let begun = Instant::now();
-        while !gate.with_extension("reached").exists() {
-            assert!(
-                begun.elapsed() < Duration::from_secs(240),
-                "the run does not come to its snapshot"
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_for_file(&gate.with_extension("reached"));
         std::thread::scope(|scope| {
             for part in 0..4 {
                 let files = &scene.files;

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::common::server::{mysql_prefix, signal};
-use crate::common::{Flavour, Server, both, load, run, text};
+use crate::common::{Flavour, Server, both, load, run, text, wait_for_file};
 use crate::setting::Scene;
 
 fn scene(flavour: Flavour) -> Option<Scene> {
@@ -284,11 +284,7 @@ fn a_crash_level_backup_with_myisam_is_not_called_good() {
 
 /// Waits until a drill stands at a failpoint; the process number of its server.
 fn server_of(scene: &Scene, scratch: &Path, gate: &Path) -> u32 {
-    let begun = Instant::now();
-    while !gate.with_extension("reached").exists() {
-        assert!(begun.elapsed() < Duration::from_secs(120), "the server did not come up");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_for_file(&gate.with_extension("reached"));
     let space = std::fs::read_dir(scratch).unwrap().next().unwrap().unwrap().path();
     let run = space.join("run");
     assert_eq!(std::fs::metadata(&run).unwrap().mode() & 0o777, 0o700);

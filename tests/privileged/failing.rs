@@ -4,7 +4,7 @@
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use crate::common::{Flavour, Kind, Tool, both, run, text};
+use crate::common::{Flavour, Kind, Tool, both, run, text, wait_for_file};
 use crate::setting::Scene;
 
 /// Where it begins on what is below, in sectors: LVM would find its label there as well.
@@ -72,14 +72,6 @@ impl Drop for Device {
     }
 }
 
-fn wait_for(scene: &Scene, name: &str) {
-    let begun = Instant::now();
-    while !scene.lab.path(name).exists() {
-        assert!(begun.elapsed() < Duration::from_secs(240), "{name} did not come");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 /// The disk that the copy-on-write space is on, and not the server's.
 #[test]
 fn a_disk_that_fails_under_a_snapshot_gives_no_backup() {
@@ -102,7 +94,7 @@ fn a_disk_that_fails_under_a_snapshot_gives_no_backup() {
     let child = scene
         .tool
         .spawn(&format!("backup.readable=pause:{}", gate.display()), &["backup"]);
-    wait_for(&scene, "gate.reached");
+    wait_for_file(&scene.lab.path("gate.reached"));
     disk.takes_no_writes();
     std::fs::write(scene.lab.storage.mount_point().join("db/ballast"), vec![7u8; 20 << 20]).unwrap();
     run("sync", &[]);
@@ -235,7 +227,7 @@ fn metadata_that_fills_while_it_is_copied_lets_the_snapshot_go() {
     let child = scene
         .tool
         .spawn(&format!("backup.readable=pause:{}", gate.display()), &["backup"]);
-    wait_for(&scene, "gate.reached");
+    wait_for_file(&scene.lab.path("gate.reached"));
     filler.fill(97.2);
     std::fs::write(&gate, "").unwrap();
     let output = child.wait_with_output().unwrap();
@@ -380,11 +372,7 @@ impl Fragile {
             .tool
             .spawn(&format!("{failpoints}=pause:{}", gate.display()), &["backup"]);
         let reached = gate.with_extension("reached");
-        let begun = Instant::now();
-        while !reached.exists() {
-            assert!(begun.elapsed() < Duration::from_secs(240), "the point was not reached");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait_for_file(&reached);
         child
     }
 }

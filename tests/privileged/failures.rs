@@ -1,8 +1,8 @@
 //! What goes wrong beside the server: a full repository, a snapshot that vanishes, a second backup at the same time.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::common::{Flavour, both, run, text};
+use crate::common::{Flavour, both, run, text, wait_for_file};
 use crate::setting::Scene;
 
 #[test]
@@ -81,11 +81,7 @@ fn a_snapshot_lost_during_the_copy_ends_the_backup() {
         &format!("backup.released=pause:{}", gate.display()),
         &["backup", "--bandwidth", "2MB"],
     );
-    let begun = Instant::now();
-    while !scene.lab.path("gate.reached").exists() {
-        assert!(begun.elapsed() < Duration::from_secs(240));
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_for_file(&scene.lab.path("gate.reached"));
     std::fs::write(&gate, "").unwrap();
     std::thread::sleep(Duration::from_millis(1500));
     let names = scene.lab.storage.snapshots();
@@ -126,11 +122,7 @@ fn a_lock_that_is_lost_leaves_no_raised_setting_and_no_journal() {
     };
     let reached = scene.lab.path("gate.reached");
     let wait = || {
-        let begun = Instant::now();
-        while !reached.exists() {
-            assert!(begun.elapsed() < Duration::from_secs(240), "the lock was not reached");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_for_file(&reached);
     };
     // Long enough for a busy machine to look at the setting in it.
     let child = spawn("4s");
@@ -219,11 +211,7 @@ fn a_second_backup_at_the_same_time_is_refused_and_cleanup_leaves_the_first_alon
         &format!("backup.released=pause:{}", gate.display()),
         &["--json", "backup"],
     );
-    let begun = Instant::now();
-    while !scene.lab.path("gate.reached").exists() {
-        assert!(begun.elapsed() < Duration::from_secs(240));
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_for_file(&scene.lab.path("gate.reached"));
     let second = scene.tool.run(&["backup"]);
     assert_eq!(second.status.code(), Some(1), "{}", both(&second));
     assert!(both(&second).contains("another backup is running"), "{}", both(&second));

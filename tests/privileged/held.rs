@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::common::{Flavour, Server, both, load, server, text};
+use crate::common::{Flavour, Server, both, load, server, text, wait_for_file};
 use crate::setting::Scene;
 
 fn scene(extra: &str) -> Option<Scene> {
@@ -232,11 +232,7 @@ fn exec_gives_the_commands_status_and_leaves_no_mount_however_it_ends() {
         let mut child = scene
             .tool
             .spawn("", &["snapshot", "exec", "latest", "--", "sh", "-c", &script]);
-        let begun = Instant::now();
-        while !started.exists() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "the command did not start");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait_for_file(&started);
         let command = std::fs::read_to_string(&started).unwrap();
         let command = PathBuf::from(format!("/proc/{}/root", command.trim()));
         let said = refused(&scene, &["snapshot", "delete", "latest"]);

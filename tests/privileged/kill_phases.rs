@@ -3,7 +3,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
-use crate::common::{Flavour, Kind, both, server};
+use crate::common::{Flavour, Kind, both, server, wait_for_file};
 use crate::setting::Scene;
 
 /// In the order in which a run reaches them; the storage's own at the instant and at the removal.
@@ -126,11 +126,7 @@ fn a_server_killed_while_it_is_locked_gives_no_backup() {
         .tool
         .spawn(&format!("backup.locked=pause:{}", gate.display()), &["backup"]);
     let reached = scene.lab.path("gate.reached");
-    let begun = Instant::now();
-    while !reached.exists() {
-        assert!(begun.elapsed() < Duration::from_secs(240), "the lock was not reached");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_for_file(&reached);
     server::signal(scene.server.pid(), rustix::process::Signal::KILL);
     std::thread::sleep(Duration::from_millis(300));
     std::fs::write(&gate, "").unwrap();
@@ -155,11 +151,7 @@ fn a_tool_that_hangs_with_the_lock_is_thrown_out_by_the_server() {
         &["backup", "--hold-limit", "1s"],
     );
     let reached = scene.lab.path("gate.reached");
-    let begun = Instant::now();
-    while !reached.exists() {
-        assert!(begun.elapsed() < Duration::from_secs(240), "the lock was not reached");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_for_file(&reached);
     // Stopped as a whole: neither its own release nor its watchdog can run.
     server::signal(child.id(), rustix::process::Signal::STOP);
     let waited = Instant::now();

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::common::storage::POOL_MIB;
-use crate::common::{Flavour, Kind, Lab, Tool, both, run, text};
+use crate::common::{Flavour, Kind, Lab, Tool, both, run, text, wait_for_file};
 use crate::setting::Scene;
 
 /// The scene, on thick or thin volumes only.
@@ -30,7 +30,7 @@ fn an_overflow_while_it_is_copied_gives_no_backup() {
         &format!("backup.released=pause:{}", gate.display()),
         &["backup", "--bandwidth", "20MB"],
     );
-    wait_for(&scene, "gate.reached");
+    wait_for_file(&scene.lab.path("gate.reached"));
     std::fs::write(&gate, "").unwrap();
     // More than the snapshot can hold, while it is read.
     std::fs::write(scene.lab.storage.mount_point().join("db/ballast"), vec![7u8; 80 << 20]).unwrap();
@@ -74,7 +74,7 @@ fn what_a_private_server_writes_gets_room_in_the_snapshot() {
             &format!("backup.released=pause:{}", gate.display()),
             &["backup", "--consistency", level],
         );
-        wait_for(&scene, &format!("gate-{level}.reached"));
+        wait_for_file(&scene.lab.path(&format!("gate-{level}.reached")));
         let listed = run(
             "lvs",
             &[
@@ -153,7 +153,7 @@ fn a_pool_that_fills_while_it_is_copied_lets_the_snapshot_go() {
     let child = scene
         .tool
         .spawn(&format!("backup.readable=pause:{}", gate.display()), &["backup"]);
-    wait_for(&scene, "gate.reached");
+    wait_for_file(&scene.lab.path("gate.reached"));
     fill(&scene, 98.0);
     std::fs::write(&gate, "").unwrap();
     let output = child.wait_with_output().unwrap();
@@ -211,7 +211,7 @@ fn copy_on_write_space_that_fills_is_extended_up_to_its_limit() {
         &format!("backup.released=pause:{}", gate.display()),
         &["backup", "--bandwidth", "8MB"],
     );
-    wait_for(&scene, "gate.reached");
+    wait_for_file(&scene.lab.path("gate.reached"));
     std::fs::write(&gate, "").unwrap();
     let size = || -> u64 {
         let Some(ours) = scene.lab.storage.snapshots().pop() else {
@@ -253,7 +253,7 @@ fn a_snapshot_that_cannot_be_read_gives_no_backup() {
         &format!("backup.readable=pause:{}", gate.display()),
         &["backup", "--bandwidth", "20MB"],
     );
-    wait_for(&scene, "gate.reached");
+    wait_for_file(&scene.lab.path("gate.reached"));
     let group = scene.lab.storage.group();
     let ours = scene.lab.storage.snapshots();
     let path = run(
@@ -351,12 +351,4 @@ fn encryption_on_top_of_a_volume_is_refused_and_below_it_is_fine() {
     run("vgremove", &["-f", "-y", &group]);
     run("cryptsetup", &["close", &below]);
     run("losetup", &["--detach", &device]);
-}
-
-fn wait_for(scene: &Scene, name: &str) {
-    let begun = Instant::now();
-    while !scene.lab.path(name).exists() {
-        assert!(begun.elapsed() < Duration::from_secs(120), "{name} did not come");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }

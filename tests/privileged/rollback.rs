@@ -9,7 +9,7 @@ use mysql::prelude::Queryable;
 use serde_json::Value;
 
 use crate::common::server::signal;
-use crate::common::{Flavour, Kind, Lab, Server, Tool, both, load, run, text};
+use crate::common::{Flavour, Kind, Lab, Server, Tool, both, load, run, text, wait_for_file};
 use crate::setting::{Scene, exists};
 
 type Sums = BTreeMap<String, Option<u64>>;
@@ -410,9 +410,7 @@ fn whoever_comes_after_the_last_look_is_seen_and_all_is_as_it_was() {
         &["snapshot", "rollback", "set", "--yes", "--stop-server"],
     );
     let reached = gate.with_extension("reached");
-    while !reached.exists() {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    wait_for_file(&reached);
     let volume = lab.scene.lab.storage.mount_point().join("db");
     let mut other = std::process::Command::new("sleep")
         .arg("300")

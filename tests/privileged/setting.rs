@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::common::server::mysql_prefix;
-use crate::common::{Flavour, Kind, Lab, Load, Server, Tool, load, run, text};
+use crate::common::{Flavour, Kind, Lab, Load, Server, Tool, load, run, text, wait_for_file};
 
 pub struct Scene {
     // Dropped in this order: the server before its filesystem.
@@ -155,14 +155,7 @@ impl Scene {
 
     /// The clone of the datadir (of a thick logical volume: its snapshot, writable), once a run stands at a failpoint.
     pub fn clone_of(&self, gate: &Path) -> PathBuf {
-        let begun = Instant::now();
-        while !gate.with_extension("reached").exists() {
-            assert!(
-                begun.elapsed() < Duration::from_secs(240),
-                "the run does not come to its clone"
-            );
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait_for_file(&gate.with_extension("reached"));
         if self.lab.storage.kind != Kind::Btrfs {
             let top = private_mounts().into_iter().find(|(_, writable)| *writable);
             return top.expect("a writable mount of ours").0.join("data");

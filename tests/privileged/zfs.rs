@@ -1,9 +1,8 @@
 //! What only ZFS can do wrong. Where the tests run on other storage, there is nothing to test.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use crate::common::{Flavour, Kind, Tool, both, run, text};
+use crate::common::{Flavour, Kind, Tool, both, run, text, wait_for_file};
 use crate::setting::Scene;
 
 fn scene() -> Option<Scene> {
@@ -26,11 +25,7 @@ fn a_snapshot_that_is_copied_cannot_be_destroyed_and_strangers_stay() {
         &format!("backup.readable=pause:{}", gate.display()),
         &["--json", "backup"],
     );
-    let begun = Instant::now();
-    while !scene.lab.path("gate.reached").exists() {
-        assert!(begun.elapsed() < Duration::from_secs(120), "the copy did not begin");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_for_file(&scene.lab.path("gate.reached"));
     let ours: Vec<String> = scene.lab.storage.snapshots();
     let ours: Vec<&String> = ours.iter().filter(|name| **name != stranger).collect();
     assert_eq!(ours.len(), 1, "{ours:?}");
