@@ -41,6 +41,11 @@ pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// Whether there is a process of this number.
+pub fn is_process(number: i32) -> bool {
+    std::path::Path::new(&format!("/proc/{number}")).exists()
+}
+
 /// A process of one of these names (`/proc/PID/comm`) whose working directory is `directory` (canonical); needs root to see other users'.
 pub fn process_in(directory: &std::path::Path, names: &[&str]) -> Option<i32> {
     let named = |number: &i32| {
@@ -75,6 +80,28 @@ pub fn users_of(device: u64) -> Vec<(i32, String)> {
         uses(&path).then(|| (number, name()))
     });
     found.collect()
+}
+
+/// The mount table (proc(5), `mountinfo`) of each mount namespace that a thread lives in; needs root to see other users'.
+pub fn mount_tables() -> Vec<Vec<u8>> {
+    let listed = |directory: std::path::PathBuf| std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let threads = listed("/proc".into()).flat_map(|process| listed(process.path().join("task")));
+    let (mut seen, mut tables) = (std::collections::BTreeSet::new(), Vec::new());
+    for thread in threads.map(|thread| thread.path()) {
+        let Ok(namespace) = std::fs::read_link(thread.join("ns/mnt")) else {
+            continue;
+        };
+        if seen.contains(&namespace) {
+            continue;
+        }
+        // Of a thread that ended in between it says nothing: another one of that namespace does.
+        let table = std::fs::read(thread.join("mountinfo")).unwrap_or_default();
+        if !table.is_empty() {
+            seen.insert(namespace);
+            tables.push(table);
+        }
+    }
+    tables
 }
 
 #[cfg(test)]
