@@ -196,6 +196,7 @@ fn undo(config: &Config, providers: &[Box<dyn Provider>], run: Id, made: &Made) 
         // `thaw_run` did.
         Made::Frozen { .. } => Ok(false),
         Made::Scratch { at } => crate::drill::remove_space(run, at),
+        Made::Replay { at } => crate::restore::unfinished::remove(run, at),
         Made::Setting(setting) => match &config.server {
             Some(server) => Ok(database::mysql::restore_setting(server, setting)?),
             None => Err(Error::failed("the configuration names no server to put it back on")),
@@ -211,6 +212,7 @@ pub(crate) fn name_of(made: &Made) -> String {
         Made::Frozen { top } => format!("frozen filesystem {}", top.display()),
         Made::Directory { at } => format!("directory {}", at.display()),
         Made::Scratch { at } => format!("scratch space {}", at.display()),
+        Made::Replay { at } => format!("half a replay at {}", at.display()),
         Made::Setting(setting) => format!("setting {} back to {}", setting.variable, setting.old),
     }
 }

@@ -102,7 +102,7 @@ fn left_in(directory: &Path, dry_run: bool) -> (Vec<PathBuf>, Vec<Finding>) {
             Ok(false) => {}
             Err(error) => findings.push(
                 Finding::warning("left-directory", format!("{} is left of a run that died: {error}", place.display()))
-                    .remedy("look what it is; when nobody needs it: `umount -R` it, then `snapback cleanup` again"),
+                    .remedy("when nobody needs it: end what still looks at it, `umount -R` what is mounted, and `snapback cleanup` removes it"),
             ),
         }
     }
@@ -127,9 +127,11 @@ fn remove(at: &Path, dry_run: bool) -> Result<bool> {
         return Ok(false);
     }
     // The kernel would take away what is mounted on it elsewhere: what a command of a dead run started may still be looking at it.
-    for table in sys::host::mount_tables() {
+    for (process, table) in sys::host::mount_tables() {
         if is_mounted(&Mounts::parse(&table)?, at) {
-            return Err(Error::failed("something is mounted there that other processes see"));
+            return Err(Error::failed(format!(
+                "something is mounted there that process {process} still sees"
+            )));
         }
     }
     let failed = |error| sys::Error::path("read", at, error);
