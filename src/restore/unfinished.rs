@@ -29,7 +29,11 @@ pub(crate) fn is_marked(tree: &Path) -> bool {
 
 /// Marks a tree that has not appeared yet, over a mark that was in the backup.
 pub(super) fn mark(tree: &Path, text: &str) -> Result<()> {
-    Ok(sys::fs::replace_durably(&tree.join(UNFINISHED), text.as_bytes(), 0o644)?)
+    Ok(sys::fs::replace_durably(
+        &tree.join(UNFINISHED),
+        text.as_bytes(),
+        0o644,
+    )?)
 }
 
 /// A datadir on which all is done, and durable, is what was asked for.
@@ -110,7 +114,11 @@ fn clear(tree: &Path) -> Result<()> {
 fn entries(tree: &Path) -> Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(tree) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()),
+        entries => entries.and_then(|entries| {
+            entries
+                .map(|entry| Ok(entry?.path()))
+                .collect::<std::io::Result<Vec<_>>>()
+        }),
     };
     let mut entries = entries.map_err(|error| Error::Sys(sys::Error::path("read", tree, error)))?;
     entries.retain(|entry| entry.file_name().is_some_and(|name| name != OF_MKFS));

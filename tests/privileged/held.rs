@@ -289,7 +289,10 @@ fn cleanup_removes_the_empty_directories_of_looks_that_were_killed() {
     let ended = |process: &str| {
         let begun = Instant::now();
         while std::fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
-            assert!(begun.elapsed() < Duration::from_secs(60), "process {process} does not end");
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "process {process} does not end"
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     };
@@ -309,7 +312,11 @@ fn cleanup_removes_the_empty_directories_of_looks_that_were_killed() {
     let (mut left, process) = look("setsid sh -c 'STARTED; exec sleep 600' & wait");
     left.kill().unwrap();
     left.wait().unwrap();
-    let (alive, _) = look(&format!("STARTED; read -r go < {}; test -f {}/ibdata1", text(&gate(&scene)), below(&scene)));
+    let (alive, _) = look(&format!(
+        "STARTED; read -r go < {}; test -f {}/ibdata1",
+        text(&gate(&scene)),
+        below(&scene)
+    ));
     assert_eq!(ours().len(), 5);
 
     let named = |report: &serde_json::Value, what: &str| -> Vec<PathBuf> {

@@ -279,7 +279,9 @@ fn half_replays(scene: &Scene, arguments: &[&str]) {
     };
     killed("restore.publish", arguments);
     assert!(!end.exists(), "it appears when all is restored");
-    for point in ["replay.restored", "replay.applied"] {
+    // With MySQL nothing else is tried: its restores take long.
+    let points = ["replay.applied", "replay.restored"];
+    for point in &points[..if scene.mariadb() { 2 } else { 1 }] {
         scene.cleanup();
         killed(point, arguments);
         assert!(mark.exists(), "{point}: half a replay without a mark");
@@ -299,6 +301,9 @@ fn half_replays(scene: &Scene, arguments: &[&str]) {
     let report = scene.tool.json(&["cleanup"]);
     assert!(report.to_string().contains("half a replay at"), "{report}");
     assert!(!end.exists());
+    if !scene.mariadb() {
+        return;
+    }
 
     // One that somebody made his own by removing the mark stays.
     killed("replay.restored", arguments);
