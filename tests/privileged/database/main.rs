@@ -1,6 +1,6 @@
 //! `snapback::database` against real MariaDB and MySQL servers.
 // What the servers did is worth reading with --nocapture.
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod binlog;
 mod broken;
