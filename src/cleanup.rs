@@ -1,5 +1,7 @@
 //! Undoing what dead runs left on the host: snapshots, settings, mounts, directories; each was written down before it was made.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
 use crate::backup::examine::provider_of;
@@ -41,6 +43,8 @@ pub struct Report {
     pub removed_orphans: Vec<String>,
     /// Held sets that were removed (or would be): their time is over, or their removal had begun.
     pub removed_sets: Vec<Removed>,
+    /// Empty directories that killed looks at held sets left and that were removed (or would be).
+    pub removed_directories: Vec<PathBuf>,
     /// Unfinished files removed from the repository (or that would be).
     pub repository_leftovers: u64,
     /// What a person must read.
@@ -95,6 +99,9 @@ pub fn cleanup(config: &Config, request: &Request, monitor: &dyn Monitor, cancel
         let mounts = Mounts::read()?;
         orphans(request, &providers, &mounts, &known, &mut report);
     }
+    let (removed, findings) = snapshot::remove_left_places(request.dry_run);
+    report.removed_directories = removed;
+    report.findings.extend(findings);
     repository_leftovers(config, request, &mut report);
     Ok(report)
 }
@@ -189,6 +196,7 @@ fn undo(config: &Config, providers: &[Box<dyn Provider>], run: Id, made: &Made) 
         // `thaw_run` did.
         Made::Frozen { .. } => Ok(false),
         Made::Scratch { at } => crate::drill::remove_space(run, at),
+        Made::Replay { at } => crate::restore::unfinished::remove(run, at),
         Made::Setting(setting) => match &config.server {
             Some(server) => Ok(database::mysql::restore_setting(server, setting)?),
             None => Err(Error::failed("the configuration names no server to put it back on")),
@@ -204,6 +212,7 @@ pub(crate) fn name_of(made: &Made) -> String {
         Made::Frozen { top } => format!("frozen filesystem {}", top.display()),
         Made::Directory { at } => format!("directory {}", at.display()),
         Made::Scratch { at } => format!("scratch space {}", at.display()),
+        Made::Replay { at } => format!("half a replay at {}", at.display()),
         Made::Setting(setting) => format!("setting {} back to {}", setting.variable, setting.old),
     }
 }

@@ -73,6 +73,11 @@ pub enum Made {
         /// Its top directory.
         at: PathBuf,
     },
+    /// A restored datadir is about to be made, with what goes beside it, that is half a replay until its mark is lifted.
+    Replay {
+        /// The datadir.
+        at: PathBuf,
+    },
     /// A server setting is about to be changed.
     Setting(Setting),
 }

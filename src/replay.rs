@@ -3,6 +3,7 @@
 //! The replay runs on a private server on the restored datadir (the one that drills use: no network, no events), through the server's own log printer and client, one
 //! transaction after the other as the log has them. It is written to the copy's own binary log under the original GTIDs, so that what comes out can go on as a replica.
 
+mod half;
 mod plan;
 mod programs;
 
@@ -27,6 +28,7 @@ use crate::sys::signal::Cancel;
 use crate::units::Id;
 use crate::{Error, Result};
 
+use half::Half;
 pub use plan::{Asked, Until, parse, plan};
 
 /// The largest event that a server takes, in bytes.
@@ -34,11 +36,6 @@ const PACKET: &str = "1073741824";
 
 /// The client's account, on the copy and for the replay only.
 const ACCOUNT: &str = "snapback-replay";
-
-/// A file in the datadir for as long as its replay is not done: whoever finds it has half a replay, of a tool that was killed.
-const UNFINISHED: &str = "SNAPBACK-REPLAY-UNFINISHED";
-const UNFINISHED_TEXT: &[u8] =
-    b"snapback was replaying binary logs over this datadir and did not come to the end. It is no state that ever was: remove it, and restore again.\n";
 
 /// What is replayed over which backup.
 pub struct Plan {
@@ -91,27 +88,11 @@ impl std::fmt::Debug for Plan {
 }
 
 impl Plan {
-    /// Replays over what was restored to a datadir. On failure the restored trees are removed: half a replay is no state that ever was.
+    /// Replays over what was restored to a datadir; what there is then is durable.
     ///
     /// # Errors
-    /// The private server does not start, or a statement does not fit the data.
-    pub fn replay(
-        &self,
-        restored: &restore::Report,
-        config: &Config,
-        monitor: &dyn Monitor,
-        cancel: &Cancel,
-    ) -> Result<Report> {
-        let replayed = self.on_server(restored, config, monitor, cancel);
-        if replayed.is_err() {
-            for placed in &restored.placed {
-                let _ = std::fs::remove_dir_all(&placed.at);
-            }
-        }
-        replayed
-    }
-
-    fn on_server(
+    /// The private server does not start, or a statement does not fit the data: half a replay is there, or none.
+    fn replay(
         &self,
         restored: &restore::Report,
         config: &Config,
@@ -134,8 +115,7 @@ impl Plan {
             .ok_or_else(|| Error::failed("the datadir was not restored"))?
             .1
             .clone();
-        let mark = datadir.join(UNFINISHED);
-        crate::sys::fs::create_durably(&mark, UNFINISHED_TEXT, 0o644)?;
+        crate::failpoint!("replay.restored");
         let binary = scratch::find(config.scratch.mysqld.as_deref(), facts).map_err(Error::from)?;
         let printer = programs::find(&binary, programs::Kind::Printer)?;
         let client = programs::find(&binary, programs::Kind::Client)?;
@@ -167,8 +147,7 @@ impl Plan {
         let gtid = self.apply(&server, &printer, &client, &run, cancel)?;
         monitor.phase("shutdown");
         server.stop(cancel)?;
-        crate::failpoint!("replay.applied");
-        std::fs::remove_file(&mark).map_err(|error| crate::sys::Error::path("remove", &mark, error))?;
+        crate::failpoint!("replay.applied", || Error::failed("failpoint"));
         for (_, at) in &trees {
             let failed = |error| crate::sys::Error::path("open", at, error);
             crate::sys::fs::syncfs(&std::fs::File::open(at).map_err(failed)?, at)?;
@@ -248,13 +227,50 @@ impl Plan {
     }
 }
 
+/// Restores a backup to a datadir and replays over it as `plan`, which gets a directory for the logs, says. On failure nothing is there: half a replay is no state that
+/// ever was.
+///
+/// # Errors
+/// The plan's and the restore's; the private server does not start, or a statement does not fit the data.
+pub fn restore_and_replay(
+    config: &Config,
+    repository: &Repository,
+    datadir: &Path,
+    request: restore::Request,
+    plan: impl FnOnce(&Path) -> Result<Plan>,
+    monitor: &dyn Monitor,
+    cancel: &Cancel,
+) -> Result<(restore::Report, Report)> {
+    within(config, 0, |space| {
+        let plan = plan(space.at())?;
+        let half = Half::begin(space, datadir)?;
+        let request = restore::Request {
+            unfinished: Some(half.mark()),
+            ..request
+        };
+        let backup = plan.backup.manifest().id.to_string();
+        let done = restore::restore(repository, &backup, &request, monitor, cancel).and_then(|restored| {
+            let replayed = plan.replay(&restored, config, monitor, cancel)?;
+            Ok((restored, replayed))
+        });
+        match done {
+            Ok(done) => half.whole().map(|()| done),
+            Err(error) => Err(error.and_rollback(half.remove())),
+        }
+    })
+}
+
 /// Runs `work` with a directory for logs and the private server's own files, which is gone afterwards, whatever happens.
 ///
 /// # Errors
 /// The directory cannot be made or removed; or those of `work`.
 pub fn in_space<T>(config: &Config, bytes: u64, work: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    within(config, bytes, |space| work(space.at()))
+}
+
+fn within<T>(config: &Config, bytes: u64, work: impl FnOnce(&Space) -> Result<T>) -> Result<T> {
     let space = Space::make(config, Id::random(), Needs { bytes, owner: None })?;
-    let done = work(space.at());
+    let done = work(&space);
     match (done, space.remove()) {
         (Ok(done), removed) => removed.map(|()| done),
         (Err(error), removed) => Err(error.and_rollback(removed)),

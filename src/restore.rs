@@ -6,6 +6,7 @@ mod pieces;
 mod relocate;
 mod running;
 mod start;
+pub mod unfinished;
 mod workspace;
 mod write;
 
@@ -57,6 +58,8 @@ pub struct Request {
     pub keep_uuid: bool,
     /// Go on over damage: everything that is intact is restored, and what is not is told in [`Report::lost`].
     pub keep_going: bool,
+    /// What the trees carry in a file [`unfinished::UNFINISHED`] from before they appear: they are not yet what is wanted.
+    pub unfinished: Option<String>,
 }
 
 impl Request {
@@ -69,6 +72,7 @@ impl Request {
             workers,
             keep_uuid: false,
             keep_going: false,
+            unfinished: None,
         }
     }
 }
@@ -152,6 +156,10 @@ pub fn restore(
             let rewrite = |copy| relocate::rewrite(copy, &record, &pieces, &survey, &spaces, &notes);
             copy.as_ref().map_or(Ok(()), rewrite).map(|()| lost)
         })
+        .and_then(|lost| {
+            let mark = |text: &String| spaces.iter().try_for_each(|space| unfinished::mark(space.path(), text));
+            request.unfinished.iter().try_for_each(mark).map(|()| lost)
+        })
         .and_then(|lost| make_durable(lost, &backup, &spaces, monitor));
     let lost = match written {
         Ok(lost) => lost,
@@ -203,6 +211,14 @@ pub fn needs(backup: &Backup, request: &Request, cancel: &Cancel) -> Result<Need
 /// How a server is seen to run on this datadir; `None` when none is seen.
 pub fn server_on(datadir: &Path) -> Option<String> {
     running::server_on(datadir)
+}
+
+/// Waits for the end of a server that was killed.
+///
+/// # Errors
+/// One still runs.
+pub fn wait_for_end(datadir: &Path) -> Result<()> {
+    running::wait_for_end(datadir)
 }
 
 /// The process that has locked a server's files in this directory.

@@ -117,6 +117,7 @@ fn a_root_that_is_no_plain_path_is_refused() {
             workers: 1,
             keep_uuid: false,
             keep_going: false,
+            unfinished: None,
         };
         let answer = snapback::restore::restore(
             &repository,

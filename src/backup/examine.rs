@@ -119,6 +119,7 @@ fn on_host(
     findings.extend(no_place(&layout, &providers, &directories_of_server(&paths)));
     findings.extend(repository_place(&config.repository, &layout, &paths));
     findings.extend(places::findings(config, &layout));
+    findings.extend(places::half_replayed(&paths));
     findings.extend(places::nothing(trees::plan(config, &layout, &paths).len()));
     Ok(Examined {
         database: None,

@@ -73,6 +73,7 @@ mod tests {
 
     use super::*;
     use crate::binlog_archive::logs;
+    use crate::store::faulty::FaultyStore;
     use crate::store::memory::MemoryStore;
 
     fn put(repository: &Repository, content: &[u8], from: usize, to: usize, closed: bool) {
@@ -118,6 +119,38 @@ mod tests {
         assert_eq!(content(&repository), bytes);
         assert_eq!(merge(&repository, &log(&repository)).unwrap(), 2);
         assert_eq!(content(&repository), bytes);
+    }
+
+    #[test]
+    fn no_part_goes_before_what_replaces_it_is_stored_and_durable() {
+        let bytes: Vec<u8> = (0..300u32).map(|number| number as u8).collect();
+        for calls in 1.. {
+            let store = MemoryStore::default();
+            let repository = Repository::create(Arc::new(store.clone())).unwrap();
+            for at in [0, 100, 200] {
+                put(&repository, &bytes, at, at + 100, at == 200);
+            }
+            repository.store().sync().unwrap();
+            let faulty = FaultyStore::new(Arc::new(store.clone()), calls);
+            let failing = Repository::open(Arc::new(faulty.clone())).unwrap();
+            let merged = merge(&failing, &log(&failing));
+            assert_eq!(merged.is_err(), faulty.has_failed());
+            // A power cut then takes what was not synced.
+            let left = Repository::open(Arc::new(store.after_crash(|_| false))).unwrap();
+            assert_eq!(content(&left), bytes, "the {calls}. call failed: {merged:?}");
+            if merged.is_ok() {
+                assert!(calls > 3, "nothing was written");
+                return;
+            }
+            assert_eq!(
+                log(&repository)
+                    .segments
+                    .iter()
+                    .filter(|part| part.to - part.from == 100)
+                    .count(),
+                3
+            );
+        }
     }
 
     #[test]

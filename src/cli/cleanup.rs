@@ -55,6 +55,10 @@ fn print(report: &Report, dry_run: bool) {
         output::line(format_args!("{verb} held set {} ({})", set.id.short(), set.reason));
     });
     report
+        .removed_directories
+        .iter()
+        .for_each(|at| output::line(format_args!("{verb} directory {}", at.display())));
+    report
         .findings
         .iter()
         .for_each(|finding| output::line(output::finding(finding)));
@@ -71,6 +75,7 @@ fn print(report: &Report, dry_run: bool) {
             .all(|run| run.removed.is_empty() && run.failed.is_empty())
         && report.removed_orphans.is_empty()
         && report.removed_sets.is_empty()
+        && report.removed_directories.is_empty()
         && report.repository_leftovers == 0;
     if nothing && report.findings.is_empty() {
         output::line("nothing was left");

@@ -55,14 +55,16 @@ pub(super) fn run(
         .as_ref()
         .ok_or_else(|| Error::usage("--until needs --datadir"))?;
     let workers = super::restore::workers(arguments.workers);
-    let request = replay::request(absolute(datadir)?, workers, arguments.keep_uuid);
-    let (restored, replayed) = replay::in_space(&config, 0, |work| {
-        let plan = replay::plan(repository, &whose.host, id.as_deref(), asked, work, context.cancel)?;
-        let backup = plan.backup.manifest().id.to_string();
-        let restored = crate::restore::restore(repository, &backup, &request, &context.progress, context.cancel)?;
-        let replayed = plan.replay(&restored, &config, &context.progress, context.cancel)?;
-        Ok((restored, replayed))
-    })?;
+    let at = absolute(datadir)?;
+    let (restored, replayed) = replay::restore_and_replay(
+        &config,
+        repository,
+        &at,
+        replay::request(at.clone(), workers, arguments.keep_uuid),
+        |work| replay::plan(repository, &whose.host, id.as_deref(), asked, work, context.cancel),
+        &context.progress,
+        context.cancel,
+    )?;
     if context.global.json {
         let mut json = serde_json::json!(restored);
         json["replay"] = serde_json::json!(replayed);

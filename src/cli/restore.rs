@@ -37,6 +37,7 @@ pub(super) fn run(arguments: &Restore, context: &Context<'_>) -> Result<Exit> {
         workers: workers(arguments.workers),
         keep_uuid: arguments.keep_uuid,
         keep_going: arguments.keep_going,
+        unfinished: None,
     };
     let wanted = arguments.replica.wanted()?;
     let mut seed = match &wanted {

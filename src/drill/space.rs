@@ -2,7 +2,6 @@
 
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::journal::{Journal, Made};
@@ -12,9 +11,6 @@ use crate::{Error, Result};
 
 /// What a server needs beside its data: temporary tables, new logs, in bytes.
 const BESIDE: u64 = 256 << 20;
-
-/// How long a killed server may take to be gone.
-const DYING: Duration = Duration::from_secs(10);
 
 /// A directory for a restored server.
 #[derive(Debug)]
@@ -68,6 +64,11 @@ impl Space {
         &self.at
     }
 
+    /// The journal that it is in.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
     /// Removes it, and the journal with it.
     ///
     /// # Errors
@@ -91,17 +92,7 @@ pub fn remove(run: Id, at: &Path) -> Result<bool> {
             run.short()
         )));
     }
-    // A server that was killed holds its files until its last thread has ended.
-    let until = Instant::now() + DYING;
-    while let Some(how) = crate::restore::server_on(&at.join("data")) {
-        if Instant::now() > until {
-            return Err(Error::failed(format!(
-                "a server still runs on {} ({how})",
-                at.display()
-            )));
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    crate::restore::wait_for_end(&at.join("data"))?;
     match std::fs::remove_dir_all(at) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),

@@ -134,9 +134,7 @@ fn into_datadir(pieces: &mut Vec<Piece>, datadir: &Path, request: &Request) -> R
     if !pieces.iter().any(|piece| piece.datadir) {
         return Err(Error::usage("this backup holds no database: use --target"));
     }
-    let mut name = datadir.file_name().unwrap_or_default().to_owned();
-    name.push(".external");
-    let external = datadir.with_file_name(name);
+    let external = external_of(datadir);
     for piece in pieces {
         if piece.datadir {
             piece.destination = datadir.to_owned();
@@ -147,6 +145,13 @@ fn into_datadir(pieces: &mut Vec<Piece>, datadir: &Path, request: &Request) -> R
         }
     }
     Ok(())
+}
+
+/// Where that is.
+pub(super) fn external_of(datadir: &Path) -> PathBuf {
+    let mut name = datadir.file_name().unwrap_or_default().to_owned();
+    name.push(".external");
+    datadir.with_file_name(name)
 }
 
 /// An absolute path below a directory.

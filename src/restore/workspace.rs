@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::lost::list_beside;
 use super::pieces::{Piece, Survey};
+use super::unfinished::{UNFINISHED, is_marked};
 use super::{Destination, Placed, Request};
 use crate::copy::PARTIAL;
 use crate::sys::fs::Beneath;
@@ -97,10 +98,12 @@ impl Workspace {
         };
         let in_place = request.destination == Destination::InPlace;
         if occupied && !(in_place && request.force) {
-            let remedy = if in_place {
-                "--force moves it aside"
-            } else {
-                "name an empty or new directory"
+            let remedy = match in_place {
+                true => "--force moves it aside",
+                false if is_marked(destination) => {
+                    "it is half a replay, of a run that died: `snapback cleanup` removes it"
+                }
+                false => "name an empty or new directory",
             };
             return Err(Error::failed(format!(
                 "{} is not empty; nothing was touched: {remedy}",
@@ -278,7 +281,10 @@ impl Workspace {
                 }
             }
         }
-        for new in list(&self.path)? {
+        let mut all = list(&self.path)?;
+        // What says that it is half of something comes before the rest.
+        all.sort_by_key(|new| new.file_name().is_none_or(|name| name != UNFINISHED));
+        for new in all {
             let to = self.destination.join(new.file_name().unwrap_or_default());
             self.rename(&new, &to)?;
         }

@@ -1,7 +1,6 @@
 //! A held set made readable: each tree at its original path below one directory, read-only.
 
 use std::ffi::OsString;
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 
@@ -15,8 +14,8 @@ use crate::units::Id;
 use crate::volume::{self, Provider};
 use crate::{Error, Result};
 
-/// Directories of ours, for mounts that nobody else sees.
-const PRIVATE: &str = "/run/snapback";
+use super::place::{Place, Use};
+
 /// Names the view to the command that runs in it.
 const VARIABLE: &str = "SNAPBACK_MOUNT";
 
@@ -63,16 +62,15 @@ pub(super) fn inside<T: Send>(
     work: impl FnOnce(&Held, &Path) -> Result<T> + Send,
 ) -> Result<T> {
     let used = usable(config, id)?;
-    let at = PathBuf::from(format!("{PRIVATE}/view-{}-{}", id.short(), std::process::id()));
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&at);
-    made.map_err(|error| crate::sys::Error::path("make the directory", &at, error))?;
+    let place = Place::make(id, Use::View)?;
+    let at = place.at();
     // Mounts of its own are a thread's, and of what it starts.
-    let result = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let in_private = scope.spawn(|| {
             view::private_mounts()?;
             let providers = volume::providers(config);
-            let view = show(&used.held, &providers, &at)?;
-            let result = work(&used.held, &at);
+            let view = show(&used.held, &providers, at)?;
+            let result = work(&used.held, at);
             let ended = view.end().map_err(Error::from);
             match (result, ended) {
                 (Ok(value), Ok(())) => Ok(value),
@@ -83,9 +81,7 @@ pub(super) fn inside<T: Send>(
         in_private
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    });
-    let _ = std::fs::remove_dir(&at);
-    result
+    })
 }
 
 /// The set, as long as nobody removes it.
@@ -103,7 +99,7 @@ pub(super) fn usable(config: &Config, id: Id) -> Result<held::Use> {
 /// Shows all trees. What providers mount for it is out of sight afterwards: the trees keep it alive.
 fn show(held: &Held, providers: &[Box<dyn Provider>], at: &Path) -> Result<View> {
     let mut tops: Vec<PathBuf> = Vec::new();
-    let mut mounted: Vec<PathBuf> = Vec::new();
+    let mut mounted: Vec<Place> = Vec::new();
     let result = readable(held, providers, &mut tops, &mut mounted).and_then(|()| {
         let view = View::begin(at)?;
         match shown(held, &tops, &view) {
@@ -112,8 +108,7 @@ fn show(held: &Held, providers: &[Box<dyn Provider>], at: &Path) -> Result<View>
         }
     });
     let unmounted = mounted.iter().try_for_each(|place| {
-        crate::sys::mount::unmount_or_detach(place)?;
-        let _ = std::fs::remove_dir(place);
+        crate::sys::mount::unmount_or_detach(place.at())?;
         Ok(())
     });
     match (result, unmounted) {
@@ -127,16 +122,13 @@ fn readable(
     held: &Held,
     providers: &[Box<dyn Provider>],
     tops: &mut Vec<PathBuf>,
-    mounted: &mut Vec<PathBuf>,
+    mounted: &mut Vec<Place>,
 ) -> Result<()> {
     for (number, snapshot) in held.snapshots().enumerate() {
         let provider = provider_of(providers, &snapshot.volume)?;
-        let place = PathBuf::from(format!(
-            "{PRIVATE}/held-{}-{}-{number}",
-            held.id.short(),
-            std::process::id()
-        ));
-        tops.push(provider.mount(snapshot, &place)?);
+        let place = Place::make(held.id, Use::Held(number))?;
+        tops.push(provider.mount(snapshot, place.at())?);
+        crate::failpoint!("held.readable");
         if provider.mounts() {
             mounted.push(place);
         }

@@ -41,6 +41,11 @@ pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// Whether there is a process of this number.
+pub fn is_process(number: i32) -> bool {
+    std::path::Path::new(&format!("/proc/{number}")).exists()
+}
+
 /// A process of one of these names (`/proc/PID/comm`) whose working directory is `directory` (canonical); needs root to see other users'.
 pub fn process_in(directory: &std::path::Path, names: &[&str]) -> Option<i32> {
     let named = |number: &i32| {
@@ -75,6 +80,30 @@ pub fn users_of(device: u64) -> Vec<(i32, String)> {
         uses(&path).then(|| (number, name()))
     });
     found.collect()
+}
+
+/// The mount table (proc(5), `mountinfo`) of each mount namespace that a thread lives in, and one such thread; needs root to see other users'.
+pub fn mount_tables() -> Vec<(i32, Vec<u8>)> {
+    let listed = |directory: std::path::PathBuf| std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let threads = listed("/proc".into()).flat_map(|process| listed(process.path().join("task")));
+    let (mut seen, mut tables) = (std::collections::BTreeSet::new(), Vec::new());
+    for thread in threads {
+        let (at, number) = (thread.path(), thread.file_name());
+        let number = number.to_str().and_then(|name| name.parse().ok());
+        let (Some(number), Ok(namespace)) = (number, std::fs::read_link(at.join("ns/mnt"))) else {
+            continue;
+        };
+        if seen.contains(&namespace) {
+            continue;
+        }
+        // Of a thread that ended in between it says nothing: another one of that namespace does.
+        let table = std::fs::read(at.join("mountinfo")).unwrap_or_default();
+        if !table.is_empty() {
+            seen.insert(namespace);
+            tables.push((number, table));
+        }
+    }
+    tables
 }
 
 #[cfg(test)]

@@ -62,3 +62,47 @@ fn look(repository: &Repository, segment: &Segment, level: Level) -> crate::repo
         Level::Data => Ok(repository.read_binlog(segment)?.len() as u64),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::memory::MemoryStore;
+
+    /// Does something to the archive after it was listed.
+    struct Meanwhile<F: Fn() + Send + Sync>(F);
+
+    impl<F: Fn() + Send + Sync> Monitor for Meanwhile<F> {
+        fn begin(&self, _work: Work) {
+            (self.0)();
+        }
+    }
+
+    #[test]
+    fn a_segment_that_a_merge_took_meanwhile_is_no_damage_and_one_that_was_cut_off_is() {
+        let store = MemoryStore::default();
+        let repository = Repository::create(Arc::new(store.clone())).unwrap();
+        let segment = |from: u64, to: u64| Segment {
+            host: "h".to_owned(),
+            server: "s".to_owned(),
+            created: 7,
+            file: "b.000001".to_owned(),
+            from,
+            to,
+            closed: false,
+        };
+        let (first, second) = (segment(0, 10), segment(10, 30));
+        repository.put_binlog(&first, &[1; 10]).unwrap();
+        repository.put_binlog(&second, &[2; 20]).unwrap();
+        let check = |monitor: &dyn Monitor| check(&repository, Level::Data, monitor, &Cancel::new()).unwrap();
+        let found = check(&Meanwhile(|| {}));
+        assert_eq!((found.segments, found.bytes, found.damage.len()), (2, 30, 0));
+        let found = check(&Meanwhile(|| repository.remove_binlog(&first).unwrap()));
+        assert_eq!((found.segments, found.bytes), (2, 20));
+        assert!(found.damage.is_empty(), "{:?}", found.damage);
+        let found = check(&Meanwhile(|| store.tamper(&second.key().unwrap(), Vec::new())));
+        assert_eq!(found.damage.len(), 1);
+        assert_eq!(found.damage[0].object, second.key().unwrap());
+    }
+}

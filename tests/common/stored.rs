@@ -108,6 +108,7 @@ fn restore_with(
         workers: 2,
         keep_uuid: false,
         keep_going,
+        unfinished: None,
     };
     let report = restore(repository, which, &request, &Silent, &Cancel::new())?;
     Ok((target.join(dir.strip_prefix("/").unwrap()), report))

@@ -1,12 +1,12 @@
 //! Held sets: taken under load, kept over deaths, read, copied later, removed.
 
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::common::{Flavour, Server, both, load, server, text, wait_for_file};
+use crate::common::{Flavour, Server, both, load, run, server, text, wait_for_file};
 use crate::setting::Scene;
 
 fn scene(extra: &str) -> Option<Scene> {
@@ -251,6 +251,114 @@ fn exec_gives_the_commands_status_and_leaves_no_mount_however_it_ends() {
     }
     scene.tool.ok(&["snapshot", "delete", "latest"]);
     scene.assert_nothing_left();
+}
+
+/// A look at a set that is killed leaves an empty directory; one that is alive, and what its command left behind in its mounts, keep theirs.
+#[test]
+fn cleanup_removes_the_empty_directories_of_looks_that_were_killed() {
+    let Some(scene) = scene("") else { return };
+    let held = create(&scene, &[]);
+    let short = &held["id"].as_str().unwrap()[..8];
+    let ours = || {
+        let mut found: Vec<PathBuf> = std::fs::read_dir("/run/snapback")
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|at| text(at).contains(&format!("-{short}-")))
+            .collect();
+        found.sort();
+        found
+    };
+    let look = |script: &str| {
+        let started = scene.lab.path("started");
+        let _ = std::fs::remove_file(&started);
+        let script = script.replace("STARTED", &format!("echo $$ > {0}.tmp; mv {0}.tmp {0}", text(&started)));
+        let child = scene
+            .tool
+            .spawn("", &["snapshot", "exec", "latest", "--", "sh", "-c", &script]);
+        let begun = Instant::now();
+        while !started.exists() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "the command did not start");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        (child, std::fs::read_to_string(&started).unwrap().trim().to_owned())
+    };
+    let ended = |process: &str| {
+        let begun = Instant::now();
+        while std::fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "process {process} does not end"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    // Killed before and after something was mounted: one with its places, one with its view.
+    let died = scene
+        .tool
+        .with_failpoint("held.readable=kill", &["snapshot", "exec", "latest", "--", "true"]);
+    assert_eq!(died.status.code(), None, "{}", both(&died));
+    assert_eq!(ours().len(), 2);
+    let (mut child, process) = look("STARTED; exec sleep 600");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    ended(&process);
+    let dead = ours();
+    assert_eq!(dead.len(), 3);
+    // The command of this one goes on with a process that outlives it.
+    let (mut left, process) = look("setsid sh -c 'STARTED; exec sleep 600' & wait");
+    left.kill().unwrap();
+    left.wait().unwrap();
+    let (alive, _) = look(&format!(
+        "STARTED; read -r go < {}; test -f {}/ibdata1",
+        text(&gate(&scene)),
+        below(&scene)
+    ));
+    assert_eq!(ours().len(), 5);
+
+    let named = |report: &serde_json::Value, what: &str| -> Vec<PathBuf> {
+        let all = report[what].as_array().unwrap().iter();
+        let path = |one: &serde_json::Value| PathBuf::from(one.as_str().unwrap());
+        all.map(path).filter(|at| text(at).contains(short)).collect()
+    };
+    let would = scene.tool.json(&["cleanup", "--dry-run"]);
+    assert_eq!((named(&would, "removed_directories"), ours().len()), (dead.clone(), 5));
+    let report = scene.tool.json(&["cleanup"]);
+    assert_eq!(named(&report, "removed_directories"), dead, "{report}");
+    let stays = format!("view-{short}-{}", left.id());
+    let said = report["findings"].to_string();
+    assert!(said.contains(&stays) && said.contains("mounted"), "{said}");
+    assert!(!said.contains(&format!("view-{short}-{}", alive.id())), "{said}");
+    assert_eq!(ours().len(), 2);
+    // Both still see the set.
+    let datadir = scene.server.datadir.strip_prefix("/").unwrap();
+    let seen = Path::new("/run/snapback").join(&stays).join(datadir).join("ibdata1");
+    assert!(Path::new(&format!("/proc/{process}/root{}", seen.display())).exists());
+    std::fs::write(gate(&scene), "go\n").unwrap();
+    let output = alive.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", both(&output));
+
+    // What is not empty is not ours to remove.
+    server::signal(process.parse().unwrap(), rustix::process::Signal::KILL);
+    ended(&process);
+    let stays = Path::new("/run/snapback").join(stays);
+    std::fs::write(stays.join("f"), "").unwrap();
+    let report = scene.tool.json_with(&["cleanup"], &[5]);
+    assert!(report["findings"].to_string().contains("not empty"), "{report}");
+    std::fs::remove_file(stays.join("f")).unwrap();
+    let report = scene.tool.json(&["cleanup"]);
+    assert_eq!(named(&report, "removed_directories"), [stays]);
+    assert_eq!(ours(), Vec::<PathBuf>::new());
+    scene.tool.ok(&["snapshot", "delete", "latest"]);
+    scene.assert_nothing_left();
+}
+
+/// A pipe that a command waits at.
+fn gate(scene: &Scene) -> PathBuf {
+    let gate = scene.lab.path("gate");
+    if !gate.exists() {
+        run("mkfifo", &[&text(&gate)]);
+    }
+    gate
 }
 
 #[test]

@@ -251,13 +251,8 @@ fn logs_begun_anew(flavour: Flavour, reset: &str) {
     if flavour == Flavour::MySql {
         arguments.extend(["--mysqld", &mysqld]);
     }
-    // Half a replay says that it is one.
-    let killed = scene.tool.with_failpoint("replay.applied=kill", &arguments);
-    assert_eq!(killed.status.code(), None, "{}", both(&killed));
+    half_replays(&scene, &arguments);
     let mark = scene.lab.path("end/SNAPBACK-REPLAY-UNFINISHED");
-    assert!(mark.exists());
-    std::fs::remove_dir_all(scene.lab.path("end")).unwrap();
-    scene.cleanup();
     let report = scene.tool.json_with(&arguments, &[0, 5]);
     assert!(!mark.exists());
     assert!(report.to_string().contains("binlog-gap"), "{report}");
@@ -273,6 +268,77 @@ fn logs_begun_anew(flavour: Flavour, reset: &str) {
     assert_eq!(kept["forgotten"].as_array().unwrap().len(), 0, "{kept}");
     assert_eq!(of_that_name(), 2);
     scene.assert_nothing_left();
+}
+
+/// Half a replay says that it is one from the moment that it appears, nothing takes it for a whole one, and cleanup removes it.
+fn half_replays(scene: &Scene, arguments: &[&str]) {
+    let (end, mark) = (scene.lab.path("end"), scene.lab.path("end/SNAPBACK-REPLAY-UNFINISHED"));
+    let killed = |point: &str, arguments: &[&str]| {
+        let killed = scene.tool.with_failpoint(&format!("{point}=kill"), arguments);
+        assert_eq!(killed.status.code(), None, "{point} was not reached: {}", both(&killed));
+    };
+    killed("restore.publish", arguments);
+    assert!(!end.exists(), "it appears when all is restored");
+    // With MySQL nothing else is tried: its restores take long.
+    let points = ["replay.applied", "replay.restored"];
+    for point in &points[..if scene.mariadb() { 2 } else { 1 }] {
+        scene.cleanup();
+        killed(point, arguments);
+        assert!(mark.exists(), "{point}: half a replay without a mark");
+        // Neither a second restore nor a backup takes it for something else.
+        let refused = scene.tool.run(arguments);
+        assert_eq!(refused.status.code(), Some(1), "{}", both(&refused));
+        assert!(both(&refused).contains("snapback cleanup"), "{}", both(&refused));
+        let checked = scene.tool.run(&["check"]);
+        let left = format!("half a replay at {}", end.display());
+        assert!(both(&checked).contains(&left), "{}", both(&checked));
+        let dry = scene.tool.ok(&["cleanup", "--dry-run"]);
+        assert!(dry.contains(&format!("would remove {left}")) && mark.exists(), "{dry}");
+    }
+    // A removal that is killed leaves half a replay as well.
+    killed("replay.cleared", &["cleanup"]);
+    assert!(mark.exists());
+    let report = scene.tool.json(&["cleanup"]);
+    assert!(report.to_string().contains("half a replay at"), "{report}");
+    assert!(!end.exists());
+    if !scene.mariadb() {
+        return;
+    }
+
+    // One that somebody made his own by removing the mark stays.
+    killed("replay.restored", arguments);
+    std::fs::remove_file(&mark).unwrap();
+    scene.cleanup();
+    assert!(end.join("ibdata1").exists());
+    std::fs::remove_dir_all(&end).unwrap();
+    // So does one on which a server runs, until it has ended.
+    killed("replay.restored", arguments);
+    let server = Server::on(scene.server.flavour, &end, &scene.lab.path("end-run"), &[]);
+    let report = scene.tool.json_with(&["cleanup"], &[1]);
+    assert!(report.to_string().contains("a server still runs"), "{report}");
+    assert!(end.join("ibdata1").exists());
+    drop_server(server);
+    scene.cleanup();
+    assert!(!end.exists());
+    std::fs::remove_dir_all(scene.lab.path("end-run")).unwrap();
+
+    // A replay that fails takes away what it had made.
+    let failed = scene.tool.with_failpoint("replay.applied=error", arguments);
+    assert_eq!(failed.status.code(), Some(1), "{}", both(&failed));
+    assert!(!end.exists());
+    scene.assert_nothing_left();
+}
+
+/// A server on half a replay is told of.
+#[test]
+fn a_server_on_half_a_replay_is_told_of() {
+    let Some(scene) = Scene::new(Flavour::MariaDb, &[], true, "") else {
+        return;
+    };
+    let told = |scene: &Scene| scene.tool.json(&["check"]).to_string().contains("half-replay");
+    assert!(!told(&scene));
+    std::fs::write(scene.server.datadir.join("SNAPBACK-REPLAY-UNFINISHED"), "").unwrap();
+    assert!(told(&scene));
 }
 
 #[test]

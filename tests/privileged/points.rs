@@ -258,6 +258,13 @@ fn the_archive_is_kept(flavour: Flavour) {
     let filled = tool.json_with(&["binlog", "archive", "--from", "latest"], &[0]);
     assert!(filled["added"].as_array().unwrap().len() >= 2, "{filled}");
     assert_eq!(gaps(&history), 0, "{:?}", history.listed());
+    // The log that the backup ends in went on: nobody knows yet that nothing is missing behind it.
+    assert_eq!(
+        history.listed().last().unwrap()["complete"],
+        false,
+        "{:?}",
+        history.listed()
+    );
     assert_eq!(
         tool.json(&["binlog", "archive", "--from", "latest"])["added"],
         serde_json::json!([])
@@ -280,6 +287,16 @@ fn the_archive_is_kept(flavour: Flavour) {
     history.create("h");
     history.archive();
     assert_eq!(history.at(&second, &["--until", "end"]), "abcdefgh");
+
+    // Only the end of the log that was archived last is missing: the next one follows by its name.
+    history.create("i");
+    history.scene.server.exec("FLUSH BINARY LOGS");
+    let newest = history.scene.server.binary_logs();
+    let newest = newest.last().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
+    history.scene.server.exec(&format!("PURGE BINARY LOGS TO '{newest}'"));
+    let gap = history.archive();
+    assert_eq!(gap["warnings"][0]["code"], "binlog-gap", "{gap}");
+    assert_eq!(gaps(&history), 1);
     history.scene.assert_nothing_left();
 }
 

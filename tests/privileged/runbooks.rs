@@ -28,6 +28,33 @@ const RUN: [&str; 10] = [
     "upgrade-by-dump",
 ];
 
+/// What the document says to write in place of these words on MySQL: the rows of its table.
+fn words_of_mysql() -> Vec<(&'static str, &'static str)> {
+    let mut rows = DOCUMENT.lines().skip_while(|line| *line != "| here | on MySQL |");
+    assert!(
+        rows.next().is_some(),
+        "docs/operations.md has no table of MySQL's words"
+    );
+    let rows = rows.skip(1).take_while(|line| line.starts_with('|'));
+    let cells = |row: &'static str| -> Option<(&'static str, &'static str)> {
+        let mut quoted = row.split('`').skip(1).step_by(2);
+        Some((quoted.next()?, quoted.next()?))
+    };
+    rows.map(|row| cells(row).unwrap_or_else(|| panic!("not two words: {row}")))
+        .collect()
+}
+
+/// The line with whole words replaced: what stands between spaces.
+fn on_mysql(line: &str, words: &[(&str, &str)]) -> String {
+    let mut meant: Vec<&str> = line.split(' ').collect();
+    for word in &mut meant {
+        if let Some((_, there)) = words.iter().find(|(here, _)| here == word) {
+            *word = there;
+        }
+    }
+    meant.join(" ")
+}
+
 /// The lines of the block that is marked so.
 fn block(name: &str) -> Vec<&'static str> {
     let fence = format!("```sh runbook={name}");
@@ -46,13 +73,17 @@ fn status(line: &str) -> &str {
 fn follow(host: &Host, name: &str, examples: &[(&str, &str)]) -> String {
     assert!(RUN.contains(&name), "{name}");
     let mut script = String::from("set -uo pipefail\n");
+    let words = match host.flavour {
+        Flavour::MariaDb => Vec::new(),
+        Flavour::MySql => words_of_mysql(),
+    };
     for line in block(name).into_iter().filter(|line| !line.starts_with('#')) {
-        let mut meant = line.to_owned();
+        let mut meant = on_mysql(line, &words);
         for (example, real) in examples {
             meant = meant.replace(example, real);
         }
         let wanted = status(line);
-        let quoted = line.replace('\'', r"'\''");
+        let quoted = meant.replace('\'', r"'\''");
         script += &format!(
             "echo '$ {quoted}'\n{meant}\nat=$?; [ $at = {wanted} ] || {{ echo \"ended with $at, not {wanted}\"; exit 99; }}\n"
         );
@@ -68,17 +99,48 @@ fn db1(lab: &Lab) -> Host {
     let new = engines_prefix();
     let host = Host::new(lab, "db1", "10.0.0.1", None, new.as_deref());
     host.ok("mariadb-install-db --no-defaults --user=mysql --datadir=/var/lib/mysql --auth-root-authentication-method=normal --skip-test-db >/dev/null\nsystemctl start mariadb");
+    set_up(&host);
+    host
+}
+
+/// The same with MySQL.
+fn db1_with_mysql(lab: &Lab) -> Host {
+    let host = Host::with_mysql(lab, "db1", "10.0.0.1", None);
+    host.ok("install -d -o mysql -g mysql /var/lib/mysql\nmysqld --no-defaults --initialize-insecure --user=mysql --secure-file-priv= --datadir=/var/lib/mysql 2>/run/mysqld/log\nsystemctl start mysql");
+    set_up(&host);
+    host
+}
+
+/// Statements before one that takes rows from `sequence`, and that.
+fn sequence(host: &Host, from: u32, to: u32) -> (&'static str, String) {
+    match host.flavour {
+        Flavour::MariaDb => ("", format!("seq_{from}_to_{to}")),
+        Flavour::MySql => (
+            "SET SESSION cte_max_recursion_depth=10000; ",
+            format!(
+                "(WITH RECURSIVE n(seq) AS (SELECT {from} UNION ALL SELECT seq + 1 FROM n WHERE seq < {to}) SELECT seq FROM n) AS s"
+            ),
+        ),
+    }
+}
+
+fn set_up(host: &Host) {
+    let insert = |table: &str, what: &str, from: u32, to: u32| {
+        let (before, rows) = sequence(host, from, to);
+        host.sql(&format!(
+            "USE shop; {before}INSERT INTO {table} SELECT seq, {what} FROM {rows}"
+        ));
+    };
     host.sql("CREATE DATABASE shop");
     host.sql("CREATE TABLE shop.orders (id INT PRIMARY KEY, what VARCHAR(200)) ENGINE=InnoDB");
     host.sql("CREATE TABLE shop.customers (id INT PRIMARY KEY) ENGINE=InnoDB");
     host.sql("CREATE TABLE shop.invoices (id INT, what VARCHAR(200)) ENGINE=MyISAM");
-    host.sql("USE shop; INSERT INTO orders SELECT seq, REPEAT(SHA2(seq, 256), 3) FROM seq_1_to_4000");
-    host.sql("USE shop; INSERT INTO invoices SELECT seq, REPEAT('paid ', 30) FROM seq_1_to_100");
-    follow(&host, "set-up", &[]);
+    insert("orders", "REPEAT(SHA2(seq, 256), 3)", 1, 4000);
+    insert("invoices", "REPEAT('paid ', 30)", 1, 100);
+    follow(host, "set-up", &[]);
     // Committed after the backup, and in the logs only.
-    host.sql("USE shop; INSERT INTO orders SELECT seq, REPEAT(SHA2(seq, 256), 3) FROM seq_4001_to_4100");
+    insert("orders", "REPEAT(SHA2(seq, 256), 3)", 4001, 4100);
     host.sql("INSERT INTO shop.customers VALUES (1), (2)");
-    host
 }
 
 fn lab() -> Option<Lab> {
@@ -112,13 +174,33 @@ fn a_lost_host_comes_back_with_what_was_committed_last() {
 #[test]
 fn a_dropped_table_comes_back() {
     let Some(lab) = lab() else { return };
-    let host = db1(&lab);
-    let before = sums(&host);
+    drop_and_bring_back(&db1(&lab), "4000");
+}
+
+/// On MySQL the host that was lost is then the one whose table is dropped.
+#[test]
+fn a_lost_host_and_a_dropped_table_come_back_on_mysql() {
+    let Some(lab) = lab().filter(|_| Flavour::MySql.available()) else {
+        return;
+    };
+    let lost = db1_with_mysql(&lab);
+    lost.ok("snapback binlog archive --once");
+    let before = sums(&lost);
+    let new = Host::with_mysql(&lab, "db2", "10.0.0.2", Some(&lost));
+    drop(lost);
+    follow(&new, "lost-host", &[]);
+    assert_eq!(sums(&new), before);
+    drop_and_bring_back(&new, "4100");
+}
+
+/// `in_backup`: rows that the newest backup has.
+fn drop_and_bring_back(host: &Host, in_backup: &str) {
+    let before = sums(host);
     host.sql("DROP TABLE shop.orders");
     host.sql("INSERT INTO shop.customers VALUES (3)");
     let shown = host.ok("snapback binlog archive --once >&2; snapback --json binlog show --table shop.orders --grep 'DROP TABLE' 2>/dev/null | jq -r '.[0] | \"\\(.file):\\(.start)\"'");
     let place = shown.lines().last().unwrap();
-    let said = follow(&host, "dropped-table", &[(PLACE, place)]);
+    let said = follow(host, "dropped-table", &[(PLACE, place)]);
     assert!(
         said.lines()
             .any(|line| line.contains(place) && line.contains("DROP TABLE")),
@@ -126,12 +208,12 @@ fn a_dropped_table_comes_back() {
     );
     assert_eq!(host.sql("SELECT COUNT(*) FROM shop.customers"), "3");
     host.sql("DELETE FROM shop.customers WHERE id = 3");
-    assert_eq!(sums(&host), before);
+    assert_eq!(sums(host), before);
 
     host.sql("DROP TABLE shop.orders");
-    follow(&host, "dropped-table-of-the-backup", &[]);
+    follow(host, "dropped-table-of-the-backup", &[]);
     for table in ["shop.orders", "rescue.orders"] {
-        assert_eq!(host.sql(&format!("SELECT COUNT(*) FROM {table}")), "4000");
+        assert_eq!(host.sql(&format!("SELECT COUNT(*) FROM {table}")), in_backup);
     }
 }
 

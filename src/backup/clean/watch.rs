@@ -24,13 +24,21 @@ pub(super) fn watched<'m, T>(
     work: impl FnOnce(&mut Run<'m>, &Cancel) -> Result<T>,
 ) -> Result<T> {
     let (asked, monitor) = (run.cancel, run.monitor);
-    let health = || taken.health(None, monitor);
+    beside(&|| taken.health(None, monitor), asked, |end| work(run, end))
+}
+
+/// The same, wherever the health is asked for.
+fn beside<T>(
+    health: &(dyn Fn() -> copy::Result<()> + Sync),
+    asked: &Cancel,
+    work: impl FnOnce(&Cancel) -> Result<T>,
+) -> Result<T> {
     let (end, over) = (Cancel::new(), AtomicBool::new(false));
     let (done, watched) = std::thread::scope(|scope| {
-        let watcher = scope.spawn(|| watch(&health, asked, &end, &over));
+        let watcher = scope.spawn(|| watch(health, asked, &end, &over));
         let done = {
             let _over = Over(&over);
-            work(run, &end)
+            work(&end)
         };
         (done, watcher.join().unwrap_or(Ok(())))
     });
@@ -92,6 +100,39 @@ mod tests {
         let (watched, end) = watched_until(&lost, &asked);
         assert!(watched.is_ok());
         assert_eq!(end, Some(libc::SIGHUP), "the same signal");
+    }
+
+    /// Works until it is asked to end; whether it was. Too long for any other end to be taken for it.
+    fn until_asked(end: &Cancel) -> bool {
+        let begun = Instant::now();
+        while end.asked().is_none() && begun.elapsed() < Duration::from_secs(120) {
+            std::thread::sleep(PAUSE);
+        }
+        end.asked().is_some()
+    }
+
+    #[test]
+    fn work_is_ended_by_a_loss_and_by_a_wish_and_the_loss_is_what_is_said() {
+        let lost = || Err(copy::Error::SnapshotLost("its space is full".into()));
+        let ended = std::cell::Cell::new(false);
+        let work = |end: &Cancel| -> Result<()> {
+            ended.set(until_asked(end));
+            Err(crate::Error::failed("the server went away"))
+        };
+        let said = beside(&lost, &Cancel::new(), work).unwrap_err().to_string();
+        assert!(ended.get(), "nobody ended the work on what is lost");
+        assert!(
+            said.contains("its space is full") && !said.contains("went away"),
+            "{said}"
+        );
+        let asked = Cancel::new();
+        asked.cancel(libc::SIGHUP);
+        ended.set(false);
+        let said = beside(&|| Ok(()), &asked, work).unwrap_err().to_string();
+        assert!(ended.get() && said.contains("went away"), "{said}");
+        // What was lost when the work was done as well.
+        assert!(beside(&lost, &Cancel::new(), |_| Ok(())).is_err());
+        assert!(beside(&|| Ok(()), &Cancel::new(), |_| Ok(())).is_ok());
     }
 
     #[test]

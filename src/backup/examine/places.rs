@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
+use crate::database::WrittenPath;
 use crate::detect::Layout;
 use crate::finding::Finding;
+use crate::restore::unfinished;
 
 /// The repository and the state directory, as the kernel names them: they are in no backup.
 pub(crate) fn own(config: &Config) -> Vec<(PathBuf, &'static str)> {
@@ -53,6 +55,17 @@ pub(super) fn wanted(config: &Config) -> (Vec<PathBuf>, Vec<Finding>) {
         }
     }
     (files, findings)
+}
+
+/// A server that runs on what is half a replay: a backup of it would be one of a state that never was.
+pub(super) fn half_replayed(paths: &[WrittenPath]) -> Option<Finding> {
+    let half = paths.iter().find(|written| unfinished::is_marked(&written.path))?;
+    let said = format!(
+        "{} is half a replay of binary logs, which was killed: {} in it says so",
+        half.path.display(),
+        unfinished::UNFINISHED
+    );
+    Some(Finding::warning("half-replay", said).remedy("restore again to another datadir, and use that"))
 }
 
 /// What is to be said of the layout's trees.

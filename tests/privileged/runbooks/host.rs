@@ -5,13 +5,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::{Lab, run, text};
+use crate::common::server::mysql_prefix;
+use crate::common::{Flavour, Lab, run, text};
 
 /// Programs that stand for what a test has not got, and the built binary.
 const PROGRAMS: [(&str, &str); 2] = [
     ("systemctl", include_str!("systemctl")),
     ("editor", include_str!("editor")),
 ];
+
+/// What MySQL, which is not installed, has by these names in its prefix.
+const OF_MYSQL: [&str; 4] = ["mysqld", "mysql", "mysqladmin", "mysqldump"];
 
 /// Ends with everything that runs in it.
 pub struct Host {
@@ -20,15 +24,25 @@ pub struct Host {
     first: u32,
     programs: PathBuf,
     dir: PathBuf,
+    pub flavour: Flavour,
 }
 
 impl Host {
-    /// `beside`: another host on the same network. `new`: what `/opt/new` is.
+    /// A host with MariaDB. `beside`: another host on the same network. `new`: what `/opt/new` is.
     pub fn new(lab: &Lab, name: &str, address: &str, beside: Option<&Host>, new: Option<&Path>) -> Host {
+        Host::with(Flavour::MariaDb, lab, name, address, beside, new)
+    }
+
+    /// A host with MySQL.
+    pub fn with_mysql(lab: &Lab, name: &str, address: &str, beside: Option<&Host>) -> Host {
+        Host::with(Flavour::MySql, lab, name, address, beside, None)
+    }
+
+    fn with(flavour: Flavour, lab: &Lab, name: &str, address: &str, beside: Option<&Host>, new: Option<&Path>) -> Host {
         let volume = lab.storage.volume(name);
         let programs = lab.path("bin");
         if !programs.exists() {
-            install(&programs);
+            install(&programs, flavour);
         }
         let namespaces = ["--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"];
         // The test's own death ends it as well.
@@ -47,9 +61,15 @@ impl Host {
             first,
             programs,
             dir: lab.dir.path().to_owned(),
+            flavour,
+        };
+        let options = match flavour {
+            Flavour::MariaDb => "innodb-log-file-size=32M",
+            Flavour::MySql => "innodb-redo-log-capacity=32M\nmysqlx=OFF\ngtid-mode=ON\nenforce-gtid-consistency=ON",
         };
         let mut make = host.command(&["sh", "-c", include_str!("host.sh"), "sh", name, address]);
         make.env("LAB", lab.dir.path()).env("VOLUME", volume);
+        make.env("OPTIONS", options);
         if let Some(new) = new {
             make.env("NEW", new);
         }
@@ -74,6 +94,9 @@ impl Host {
             format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", text(&self.programs)),
         );
         command.env("HOME", "/root").env("LC_ALL", "C.UTF-8");
+        if self.flavour == Flavour::MySql {
+            command.env("MYSQLD", mysql_prefix().join("bin/mysqld97"));
+        }
         command
     }
 
@@ -96,7 +119,11 @@ impl Host {
 
     /// What a query gives, by the client, without names.
     pub fn sql(&self, statement: &str) -> String {
-        let output = self.command(&["mariadb", "-NBe", statement]).output().unwrap();
+        let client = match self.flavour {
+            Flavour::MariaDb => "mariadb",
+            Flavour::MySql => "mysql",
+        };
+        let output = self.command(&[client, "-NBe", statement]).output().unwrap();
         assert!(output.status.success(), "{statement}: {}", crate::common::both(&output));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
@@ -113,11 +140,15 @@ impl Drop for Host {
     }
 }
 
-fn install(programs: &Path) {
+fn install(programs: &Path, flavour: Flavour) {
     std::fs::create_dir(programs).unwrap();
     for (name, text) in PROGRAMS {
         std::fs::write(programs.join(name), text).unwrap();
         run("chmod", &["755", &crate::common::text(&programs.join(name))]);
+    }
+    for name in OF_MYSQL.iter().filter(|_| flavour == Flavour::MySql) {
+        let wrapper = mysql_prefix().join("bin").join(format!("{name}97"));
+        std::os::unix::fs::symlink(wrapper, programs.join(name)).unwrap();
     }
     // It may have been built below a directory that the host has of its own.
     let built = std::env::var("SNAPBACK_TEST_BINARY");

@@ -1,4 +1,5 @@
-# Makes a namespace look like a database host of its own. $1 is its name, $2 its address; $LAB is the test's directory, $VOLUME a Btrfs subvolume.
+# Makes a namespace look like a database host of its own. $1 is its name, $2 its address; $LAB is the test's directory, $VOLUME a Btrfs subvolume,
+# $OPTIONS more lines for the server's configuration.
 # Nothing of the real host's /etc, /root, /srv, /mnt, /opt, /run, /var/lib and /var/tmp is written to.
 set -eu
 home=$LAB/$1
@@ -22,6 +23,8 @@ grep -q '^mysql:' /etc/passwd || {
 }
 mkdir -p /run/mysqld
 chown mysql: /run/mysqld
+# MySQL's package makes it.
+if [ -n "${MYSQLD:-}" ]; then install -d -m 750 -o mysql -g mysql /var/lib/mysql-files; fi
 rm -rf /etc/mysql
 mkdir -p /etc/mysql
 cat >/etc/mysql/my.cnf <<CNF
@@ -34,7 +37,7 @@ socket=/run/mysqld/mysqld.sock
 bind-address=$2
 server-id=1
 log-bin=binlog
-innodb-log-file-size=32M
 innodb-buffer-pool-size=64M
+$OPTIONS
 CNF
 if [ -n "${NEW:-}" ]; then ln -s "$NEW" /opt/new; fi
