@@ -68,7 +68,11 @@ impl Rehearsal {
             match lab.storage.kind {
                 // A server cannot be held on two subvolumes at one instant: the second one has files.
                 Kind::Btrfs => more = format!("files: [{}]", text(&logs)),
-                _ => log_bin = text(&logs.join("binlog")),
+                // Both are frozen while the first one's command ends, which under emulation takes long.
+                _ => {
+                    log_bin = text(&logs.join("binlog"));
+                    more = "lock: {hold_limit: 10m}".to_owned();
+                }
             }
         }
         let server = Server::create(
