@@ -140,6 +140,9 @@ fn prove(flavour: Flavour) {
     // The replica takes over; the old source comes back in place and follows it.
     let uuid = |server: &Server| (flavour == Flavour::MySql).then(|| server.one::<String>("SELECT @@server_uuid"));
     let before = uuid(&scene.server);
+    // What the replica was seeded with is not in its log.
+    scene.tool.json(&["backup"]);
+    assert_catches_up(&scene.server, &second, "before the failover");
     scene.server.stop();
     let word = if scene.mariadb() { "SLAVE" } else { "REPLICA" };
     second.exec(&format!("STOP {word}"));
