@@ -56,6 +56,8 @@ pub struct Request {
     pub workers: usize,
     /// Keep MySQL's `auto.cnf`: the restored server replaces the old one.
     pub keep_uuid: bool,
+    /// In place as well MySQL's `auto.cnf` stays behind: the restored server becomes a replica, maybe of one that has that `server_uuid`.
+    pub new_uuid: bool,
     /// Go on over damage: everything that is intact is restored, and what is not is told in [`Report::lost`].
     pub keep_going: bool,
     /// What the trees carry in a file [`unfinished::UNFINISHED`] from before they appear: they are not yet what is wanted.
@@ -71,6 +73,7 @@ impl Request {
             force: false,
             workers,
             keep_uuid: false,
+            new_uuid: false,
             keep_going: false,
             unfinished: None,
         }

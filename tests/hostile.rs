@@ -116,6 +116,7 @@ fn a_root_that_is_no_plain_path_is_refused() {
             force: false,
             workers: 1,
             keep_uuid: false,
+            new_uuid: false,
             keep_going: false,
             unfinished: None,
         };

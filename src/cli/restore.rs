@@ -36,6 +36,7 @@ pub(super) fn run(arguments: &Restore, context: &Context<'_>) -> Result<Exit> {
         force: arguments.force,
         workers: workers(arguments.workers),
         keep_uuid: arguments.keep_uuid,
+        new_uuid: arguments.replica.replica_of.is_some(),
         keep_going: arguments.keep_going,
         unfinished: None,
     };

@@ -51,6 +51,8 @@ pub(super) fn next_steps(
             }
             _ => "give it its own server_id beside the old server".to_owned(),
         });
+    } else if request.new_uuid && server.flavour == Flavour::MySql {
+        steps.push("auto.cnf stayed behind: the server makes itself a new server_uuid".to_owned());
     }
     if let Some(position) = &record.position {
         let exact = if record.exact {

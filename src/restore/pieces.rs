@@ -326,7 +326,8 @@ pub(super) fn find<'e>(pieces: &[Piece], entry: &'e Entry) -> Option<(usize, &'e
 
 /// MySQL's `auto.cnf` names the server: a copy that lives beside its origin needs a name of its own (trap 35).
 pub(super) fn is_dropped(piece: &Piece, rest: &[u8], request: &Request) -> bool {
-    piece.datadir && rest == b"auto.cnf" && !request.keep_uuid && matches!(request.destination, Destination::Datadir(_))
+    let another = request.new_uuid || matches!(request.destination, Destination::Datadir(_));
+    piece.datadir && rest == b"auto.cnf" && !request.keep_uuid && another
 }
 
 /// Where a piece's entry goes in its workspace.

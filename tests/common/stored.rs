@@ -107,6 +107,7 @@ fn restore_with(
         force: false,
         workers: 2,
         keep_uuid: false,
+        new_uuid: false,
         keep_going,
         unfinished: None,
     };

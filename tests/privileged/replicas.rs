@@ -11,14 +11,19 @@ use crate::setting::{Scene, THREADS};
 
 const PASSWORD: &str = "it's a 'secret'";
 
-/// Restores with these flags, starts a server on it, gives it the file.
+/// Restores with these flags (in place where the datadir is that of the scene's server, which is stopped), starts a server on it, gives it the file.
 fn seed(tool: &Tool, scene: &Scene, datadir: &Path, flags: &[&str]) -> (Server, Value) {
     let secret = scene.lab.path("secret");
     std::fs::write(&secret, format!("{PASSWORD}\n")).unwrap();
     std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).unwrap();
     let (at, secret) = (text(datadir), text(&secret));
-    let mut arguments = vec!["restore", "latest", "--datadir", &at, "--replica-user", "repl"];
+    let in_place = datadir == scene.server.datadir;
+    let mut arguments = vec!["restore", "latest", "--replica-user", "repl"];
     arguments.extend(["--replica-password-file", &secret]);
+    arguments.extend(match in_place {
+        true => ["--in-place", "--force"],
+        false => ["--datadir", &at],
+    });
     arguments.extend(flags);
     let report = tool.json(&arguments);
     assert!(!report.to_string().contains(PASSWORD), "{report}");
@@ -29,7 +34,10 @@ fn seed(tool: &Tool, scene: &Scene, datadir: &Path, flags: &[&str]) -> (Server, 
     };
     let mut options = vec![(skip, "ON")];
     options.extend(gtids(flavour));
-    let name = datadir.file_name().unwrap().to_str().unwrap();
+    let name = match in_place {
+        true => "back",
+        false => datadir.file_name().unwrap().to_str().unwrap(),
+    };
     let server = Server::on(flavour, datadir, &scene.lab.path(&format!("{name}-run")), &options);
     let file = report["replica"]["file"].as_str().unwrap();
     assert_eq!(file, format!("{}.snapback-replica.sql", text(datadir)));
@@ -76,7 +84,7 @@ fn gtids(flavour: Flavour) -> Vec<(&'static str, &'static str)> {
 }
 
 fn prove(flavour: Flavour) {
-    let Some(scene) = Scene::new(flavour, &gtids(flavour), true, "") else {
+    let Some(mut scene) = Scene::new(flavour, &gtids(flavour), true, "") else {
         return;
     };
     let quoted = PASSWORD.replace('\'', "''");
@@ -127,6 +135,26 @@ fn prove(flavour: Flavour) {
     assert_catches_up(&scene.server, &sibling, "a replica's backup, of its source");
     assert_catches_up(&scene.server, &child, "a replica's backup, of itself");
     load::proven(&child.socket, scene.mariadb(), true, THREADS);
+    drop((sibling, child));
+
+    // The replica takes over; the old source comes back in place and follows it.
+    let uuid = |server: &Server| (flavour == Flavour::MySql).then(|| server.one::<String>("SELECT @@server_uuid"));
+    let before = uuid(&scene.server);
+    // What the replica was seeded with is not in its log.
+    scene.tool.json(&["backup"]);
+    assert_catches_up(&scene.server, &second, "before the failover");
+    scene.server.stop();
+    let word = if scene.mariadb() { "SLAVE" } else { "REPLICA" };
+    second.exec(&format!("STOP {word}"));
+    second.exec(&format!("RESET {word} ALL"));
+    second.exec("CREATE TABLE ledger.after_failover (a INT PRIMARY KEY) ENGINE=InnoDB");
+    let (back, report) = seed(&scene.tool, &scene, &scene.server.datadir, &["--replica-of", &itself]);
+    assert_eq!(report["replica"]["by"], "gtid");
+    assert_catches_up(&second, &back, "in place");
+    assert!(
+        before.is_none() || uuid(&back) != before,
+        "the backed-up server's server_uuid"
+    );
 }
 
 #[test]
