@@ -230,8 +230,13 @@ fn data_and_logs_on_two_volumes_agree_to_the_transaction() {
     let Some(two) = Two::new(PATIENT) else { return };
     let output = two.scene.tool.run(&["check"]);
     assert!(both(&output).contains("will be frozen"), "{}", both(&output));
+    // Without a lock nothing but the barrier makes them agree: where there is one round only, that is the one.
+    let strategies = match rounds() {
+        1 => &["lockless"][..],
+        _ => &["lockless", "backup-stage"][..],
+    };
     for round in 0..rounds() {
-        for strategy in ["lockless", "backup-stage"] {
+        for strategy in strategies {
             let (backup, before) = two.back_up(strategy, "");
             eprintln!(
                 "{:?} {strategy} round {round}: held {} us with {APART} ms between the snapshots",
