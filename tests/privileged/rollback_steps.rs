@@ -49,6 +49,10 @@ fn go(way: &dyn GoBack, swap: &Swap, storage: &Storage) -> Snapshot {
     way.mount_again(swap).unwrap();
     way.mount_again(swap).unwrap();
     way.settle(swap).unwrap();
+    // As `cleanup` goes on after a death right there.
+    way.enter(swap).unwrap();
+    way.commit(swap).unwrap();
+    way.mount_again(swap).unwrap();
     let kept = way.settle(swap).unwrap().unwrap();
     storage.wait_until_merged();
     kept

@@ -82,7 +82,7 @@ impl GoBack for Lvm {
         match report::one(&swap.live)? {
             None => Ok(Stand::Away),
             Some(lv) if lv.uuid == swap.live_identity => Ok(Stand::Old),
-            found if is_fresh(swap, found.as_ref()) => Ok(Stand::New),
+            found if is_fresh(swap, found.as_ref()) || is_settled(swap)? => Ok(Stand::New),
             Some(_) => {
                 let reason = "another volume has its name now; look at it, and give the right one the name back";
                 Err(Error::failed("roll back", &swap.live, reason))
@@ -158,6 +158,12 @@ pub fn tag(swap: &Swap) -> String {
 
 fn is_fresh(swap: &Swap, found: Option<&Lv>) -> bool {
     found.is_some_and(|lv| lv.has_tag(&tag(swap)))
+}
+
+/// Whether what was live is marked as kept: from then on the copy loses its own mark.
+fn is_settled(swap: &Swap) -> Result<bool> {
+    let away = report::one(&swap.away)?;
+    Ok(away.is_some_and(|lv| lv.uuid == swap.live_identity && lv.has_tag(&own::run_tag(swap.kept.run))))
 }
 
 /// The live volume gives up its name; nothing activates it, a restart neither.

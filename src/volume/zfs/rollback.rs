@@ -97,7 +97,7 @@ impl GoBack for Zfs {
         match report::one(&swap.live)? {
             None => Ok(Stand::Away),
             Some(found) if found.guid == swap.live_identity => Ok(Stand::Old),
-            Some(_) if is_fresh(swap, &swap.live)? => Ok(Stand::New),
+            Some(_) if is_fresh(swap, &swap.live)? || is_settled(swap)? => Ok(Stand::New),
             Some(_) => {
                 let reason = "another dataset has its name now; look at it, and give the right one the name back";
                 Err(Error::failed("roll back", &swap.live, reason))
@@ -216,6 +216,14 @@ fn held_now(held: &Snapshot) -> Result<String> {
 
 fn is_fresh(swap: &Swap, dataset: &str) -> Result<bool> {
     Ok(value(FRESH, dataset)? == swap.kept.run.to_string())
+}
+
+/// Whether what was live is marked as kept: from then on the copy loses its own mark.
+fn is_settled(swap: &Swap) -> Result<bool> {
+    match report::one(&swap.away)? {
+        Some(away) if away.guid == swap.live_identity => Ok(value(PROPERTY, &swap.away)? == swap.kept.run.to_string()),
+        _ => Ok(false),
+    }
 }
 
 fn value(property: &str, dataset: &str) -> Result<String> {
