@@ -207,9 +207,7 @@ impl GoBack for Merge {
         let Some(origin) = report::one(&swap.away)? else {
             return Ok(());
         };
-        // A merge that somebody's activation began, and that has ended, has used it up.
-        let is_merged = report::one(&swap.held.name)?.is_none();
-        if !origin.is_merging() && !is_merged {
+        if !origin.is_merging() {
             changing("lvconvert")?
                 .args(["--mergesnapshot", "--background", &swap.held.name])
                 .run()?;
