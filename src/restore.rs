@@ -109,6 +109,9 @@ pub struct Report {
     pub warnings: Vec<Finding>,
     /// What to do now, in order.
     pub next_steps: Vec<String>,
+    /// What has to be done before a server is started on it, if anything.
+    #[serde(skip)]
+    pub before_start: Option<String>,
     /// What could not be restored; empty unless the restore was asked to go on over damage and met some.
     #[serde(skip_serializing_if = "Lost::is_empty")]
     pub lost: Lost,
@@ -180,6 +183,7 @@ pub fn restore(
         files: survey.entries,
         bytes: survey.bytes,
         seconds: begun.elapsed().as_secs_f64(),
+        before_start: placed.iter().find_map(|placed| after::in_the_way(&record, placed)),
         next_steps: after::next_steps(&record, &placed, request, copy.as_ref(), survey.owner, &lost),
         placed,
         warnings: findings,

@@ -2,6 +2,7 @@
 //!
 //! They are made from what the backup recorded, before anything is restored, so that a backup that cannot seed is refused early.
 
+mod start;
 mod statements;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use crate::database::{Flavour, Position, ReplicaChannel, ServerFacts};
 use crate::finding::Finding;
 use crate::record::Record;
 use crate::{Error, Result};
+
+pub use start::{Following, ready};
 
 /// Whose coordinates a new replica starts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -71,6 +74,14 @@ pub struct Seed {
     pub file: Option<PathBuf>,
     /// What a person must read.
     pub warnings: Vec<Finding>,
+    /// Set when it was started as a replica.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub following: Option<Following>,
+    /// Whether the server gets (or got) that id from the statements: else its own option file's is another than the backed-up server's.
+    #[serde(skip)]
+    pub id_is_set: bool,
+    #[serde(skip)]
+    id_asked: bool,
     #[serde(skip)]
     password: Option<Secret>,
 }
@@ -111,6 +122,9 @@ pub fn seed(record: &Record, wanted: &Wanted) -> Result<Seed> {
         statements,
         file: None,
         warnings: warnings(record, coordinates, by),
+        following: None,
+        id_is_set: true,
+        id_asked: wanted.server_id.is_some(),
         password: wanted.password.clone(),
     })
 }
@@ -130,16 +144,30 @@ impl Seed {
             self.source
         );
         for statement in &self.statements {
-            let whole = match &self.password {
-                Some(password) => statement.replace(statements::PLACEHOLDER, &statements::literal(password.expose())),
-                None => statement.clone(),
-            };
-            text.push_str(&whole);
+            text.push_str(&self.whole(statement));
             text.push_str(";\n");
         }
         crate::sys::fs::replace_durably(&path, text.as_bytes(), 0o600)?;
         self.file = Some(path);
         Ok(())
+    }
+
+    /// A statement with the password in it.
+    fn whole(&self, statement: &str) -> String {
+        match &self.password {
+            Some(password) => statement.replace(statements::PLACEHOLDER, &statements::literal(password.expose())),
+            None => statement.to_owned(),
+        }
+    }
+
+    /// Nothing needs what is in it any more, and it may have the password.
+    fn remove_file(&mut self) -> Result<()> {
+        match self.file.take() {
+            Some(file) => {
+                Ok(std::fs::remove_file(&file).map_err(|error| crate::sys::Error::path("remove", &file, error))?)
+            }
+            None => Ok(()),
+        }
     }
 }
 

@@ -18,6 +18,7 @@ server_start() {
     fi
     for _ in $(seq 600); do
         ! sql 'SELECT 1' >/dev/null 2>&1 || return 0
+        systemd || kill -0 $! 2>/dev/null || break
         sleep 0.2
     done
     tail -20 /var/log/lab-mariadb.log >&2 2>/dev/null || true

@@ -33,6 +33,9 @@ pub(super) struct ReplicaArguments {
     /// The new replica's server_id [default: a random large one]
     #[arg(long, value_name = "N", requires = "replica_of")]
     pub replica_server_id: Option<u32>,
+    /// Start the server through its service, run the statements, and wait until it follows
+    #[arg(long, requires = "replica_user")]
+    pub replica_start: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -122,7 +125,19 @@ pub(super) fn print(seed: &Seed) {
             file.display()
         ));
     }
-    output::line(format_args!("  put server-id={} into its option file", seed.server_id));
+    if let Some(following) = &seed.following {
+        let behind = match following.behind_seconds {
+            Some(seconds) => format!("{seconds} s behind"),
+            None => "how far behind it does not say yet".to_owned(),
+        };
+        output::line(format_args!(
+            "  the server ({}) was started and follows {}: {behind}",
+            following.version, seed.source
+        ));
+    }
+    if seed.id_is_set {
+        output::line(format_args!("  put server-id={} into its option file", seed.server_id));
+    }
     seed.warnings
         .iter()
         .for_each(|finding| output::say(output::finding(finding)));

@@ -6,7 +6,7 @@ use super::arguments::Restore;
 use super::{Context, Exit, output, replay, replica};
 use crate::backup::open_repository;
 use crate::restore::{Lost, Report, Request, record_of, restore};
-use crate::seed::{Seed, seed};
+use crate::seed::{self, Seed};
 use crate::units::Bytes;
 use crate::{Error, Result};
 
@@ -41,11 +41,15 @@ pub(super) fn run(arguments: &Restore, context: &Context<'_>) -> Result<Exit> {
         unfinished: None,
     };
     let wanted = arguments.replica.wanted()?;
+    let record = record_of(backup.manifest())?;
     let mut seed = match &wanted {
-        Some(wanted) => Some(seed(&record_of(backup.manifest())?, wanted)?),
+        Some(wanted) => Some(seed::seed(&record, wanted)?),
         None => None,
     };
-    let report = restore(
+    if arguments.replica.replica_start {
+        seed::ready(&config, &record)?;
+    }
+    let mut report = restore(
         &repository,
         &backup.manifest().id.to_string(),
         &request,
@@ -53,12 +57,15 @@ pub(super) fn run(arguments: &Restore, context: &Context<'_>) -> Result<Exit> {
         context.cancel,
     )?;
     if let Some(seed) = &mut seed {
-        let datadir = record_of(backup.manifest())?.server.map(|server| server.datadir);
-        let placed = report
-            .placed
-            .iter()
-            .find(|placed| Some(&placed.original) == datadir.as_ref());
+        let datadir = record.server.as_ref().map(|server| &server.datadir);
+        let placed = report.placed.iter().find(|placed| Some(&placed.original) == datadir);
         seed.write_beside(&placed.ok_or_else(|| Error::failed("the datadir was not restored"))?.at)?;
+        if arguments.replica.replica_start {
+            let following = seed.start(&config, &record, &report, &context.progress, context.cancel)?;
+            seed.following = Some(following);
+            // What a person does next is done.
+            report.next_steps.clear();
+        }
     }
     if context.global.json {
         output::json(&as_json(&report, seed.as_ref()))?;

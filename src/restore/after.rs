@@ -110,7 +110,7 @@ fn lost_steps(record: &Record, lost: &Lost) -> Vec<String> {
 /// What was moved aside must not be where the server looks for its own: MySQL opens every tablespace file below its datadir and
 /// `innodb_directories` and refuses two of one number (MySQL manual, "innodb_directories"), and either server takes a directory in its datadir
 /// for a schema.
-fn in_the_way(record: &Record, placed: &Placed) -> Option<String> {
+pub(super) fn in_the_way(record: &Record, placed: &Placed) -> Option<String> {
     let aside = placed.moved_aside.as_deref()?;
     let searched = record.paths.iter().filter(|path| {
         let mysql = record

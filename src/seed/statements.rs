@@ -20,19 +20,45 @@ pub(super) fn make(
     server_id: u32,
 ) -> Vec<String> {
     let mut all = vec!["SET SESSION sql_mode = ''".to_owned()];
+    all.extend(forget(facts, channels));
     match facts.flavour {
-        Flavour::MariaDb => mariadb(&mut all, channels, start, by, wanted, server_id),
+        Flavour::MariaDb => mariadb(&mut all, start, by, wanted, server_id),
         Flavour::MySql => mysql(&mut all, facts, start, by, wanted, server_id),
     }
     all
 }
 
-fn mariadb(all: &mut Vec<String>, channels: &[&str], start: &Start, by: By, wanted: &Wanted, server_id: u32) {
-    // What the copy brought of its original's replication goes: it would follow as somebody else.
-    all.push("STOP ALL SLAVES".to_owned());
-    all.push("RESET SLAVE ALL".to_owned());
-    let named = channels.iter().filter(|name| !name.is_empty());
-    all.extend(named.map(|name| format!("RESET SLAVE {} ALL", literal(name))));
+/// What a copy brought of its original's replication goes: it would follow as somebody else.
+pub(super) fn forget(facts: &ServerFacts, channels: &[&str]) -> Vec<String> {
+    match facts.flavour {
+        Flavour::MariaDb => {
+            let named = channels.iter().filter(|name| !name.is_empty());
+            let named = named.map(|name| format!("RESET SLAVE {} ALL", literal(name)));
+            let all = ["STOP ALL SLAVES", "RESET SLAVE ALL"].map(str::to_owned);
+            all.into_iter().chain(named).collect()
+        }
+        Flavour::MySql => {
+            let replica = replica_word(facts);
+            vec![format!("STOP {replica}"), format!("RESET {replica} ALL")]
+        }
+    }
+}
+
+/// Whether a statement of ours gives the server its id.
+pub(super) fn sets_server_id(statement: &str) -> bool {
+    statement.starts_with("SET ") && statement.contains(" server_id = ")
+}
+
+/// Whether a statement of ours empties the binary log.
+pub(super) fn empties_log(statement: &str) -> bool {
+    statement.starts_with("RESET MASTER") || statement.starts_with("RESET BINARY LOGS")
+}
+
+fn replica_word(facts: &ServerFacts) -> &'static str {
+    if has_new_words(facts) { "REPLICA" } else { "SLAVE" }
+}
+
+fn mariadb(all: &mut Vec<String>, start: &Start, by: By, wanted: &Wanted, server_id: u32) {
     // Not kept over a restart: the option file must have it too.
     all.push(format!("SET GLOBAL server_id = {server_id}"));
     let mut change = source(wanted, "MASTER");
@@ -54,13 +80,7 @@ fn mariadb(all: &mut Vec<String>, channels: &[&str], start: &Start, by: By, want
 
 fn mysql(all: &mut Vec<String>, facts: &ServerFacts, start: &Start, by: By, wanted: &Wanted, server_id: u32) {
     let new = has_new_words(facts);
-    let (replica, word) = if new {
-        ("REPLICA", "SOURCE")
-    } else {
-        ("SLAVE", "MASTER")
-    };
-    all.push(format!("STOP {replica}"));
-    all.push(format!("RESET {replica} ALL"));
+    let (replica, word) = (replica_word(facts), if new { "SOURCE" } else { "MASTER" });
     let scope = if facts.version_number >= (8, 0, 0) {
         "PERSIST"
     } else {

@@ -31,6 +31,7 @@ mod rollback;
 mod rollback_steps;
 mod round_trip;
 mod runbooks;
+mod service;
 mod setting;
 mod several_volumes;
 mod watch;

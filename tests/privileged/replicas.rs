@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::common::{Flavour, Server, Tool, both, load, text};
+use crate::common::server::mysql_prefix;
+use crate::common::{Flavour, Server, Tool, both, load, run, text};
+use crate::service::{Ends, service};
 use crate::setting::{Scene, THREADS};
 
 const PASSWORD: &str = "it's a 'secret'";
@@ -51,6 +53,85 @@ fn seed(tool: &Tool, scene: &Scene, datadir: &Path, flags: &[&str]) -> (Server, 
     let id: u64 = server.one("SELECT @@server_id");
     assert_eq!(report["replica"]["server_id"], id);
     (server, report)
+}
+
+/// Restores where a server ran until now with `--replica-start`; the service starts it with that one's options. `of`: whose repository.
+fn start(of: &Tool, scene: &Scene, mut server: Server, flags: &[&str]) -> (Ends, Server, Value) {
+    let name = server.datadir.file_name().unwrap().to_str().unwrap().to_owned();
+    let in_place = server.datadir == scene.server.datadir;
+    let dir = scene.lab.path(&format!("{name}-service"));
+    std::fs::create_dir(&dir).unwrap();
+    let work = server.socket.parent().unwrap().to_owned();
+    let mut yaml = format!("server:\n  socket: {}\n  user: root\n", text(&server.socket));
+    yaml += &service(&dir, &work, &server, &[]);
+    if server.flavour == Flavour::MySql {
+        yaml += &format!("scratch:\n  mysqld: {}\n", text(&mysql_prefix().join("bin/mysqld97")));
+    }
+    let tool = Tool::bare(&dir, &yaml);
+    let (at, secret, repository) = (
+        text(&server.datadir),
+        text(&scene.lab.path("secret")),
+        text(&of.repository),
+    );
+    let mut arguments = vec![
+        "--repository",
+        repository.as_str(),
+        "restore",
+        "latest",
+        "--replica-start",
+    ];
+    arguments.extend(["--replica-user", "repl", "--replica-password-file", &secret]);
+    arguments.extend(match in_place {
+        true => vec!["--in-place"],
+        false => vec!["--datadir", &at],
+    });
+    arguments.extend(flags);
+    // Beside a server that answers nothing is done.
+    let refused = tool.run(&arguments);
+    assert_eq!(refused.status.code(), Some(2), "{}", both(&refused));
+    assert!(both(&refused).contains("stop it"), "{}", both(&refused));
+    server.stop();
+    std::fs::remove_dir_all(&server.datadir).unwrap();
+    let ends = Ends {
+        pid: work.join("pid"),
+        not: None,
+    };
+    // A source that lets it not in is said, with what is left to do.
+    let wrong = scene.lab.path("wrong");
+    std::fs::write(&wrong, "another password\n").unwrap();
+    std::fs::set_permissions(&wrong, PermissionsExt::from_mode(0o600)).unwrap();
+    let wrong = text(&wrong);
+    let without: Vec<&str> = arguments
+        .iter()
+        .map(|word| if *word == secret { &wrong } else { *word })
+        .collect();
+    let refused = tool.run(&without);
+    assert_eq!(refused.status.code(), Some(1), "{}", both(&refused));
+    assert!(both(&refused).contains("Access denied"), "{}", both(&refused));
+    assert!(!both(&refused).contains("another password"), "{}", both(&refused));
+    let file = format!("{at}.snapback-replica.sql");
+    assert!(
+        both(&refused).contains(&file) && Path::new(&file).exists(),
+        "{}",
+        both(&refused)
+    );
+    run(&text(&dir.join("service-stop")), &[]);
+    std::fs::remove_dir_all(&server.datadir).unwrap();
+
+    let report = tool.json(&arguments);
+    assert!(!report.to_string().contains(PASSWORD), "{report}");
+    assert!(!Path::new(&file).exists(), "it has the password, and nobody needs it");
+    assert_eq!(
+        report["replica"]["following"]["server_id"],
+        server.one::<u64>("SELECT @@server_id")
+    );
+    assert_eq!(
+        server.one::<u64>("SELECT COUNT(*) FROM mysql.user WHERE user LIKE 'snapback-%'"),
+        0
+    );
+    let left = std::fs::read_dir(tool.state.join("journal")).map_or(0, Iterator::count);
+    assert_eq!(left, 0, "a journal is left");
+    (ends, server, report)
 }
 
 /// Waits until the replica has what the source has. The source's writers are at rest.
@@ -135,7 +216,13 @@ fn prove(flavour: Flavour) {
     assert_catches_up(&scene.server, &sibling, "a replica's backup, of its source");
     assert_catches_up(&scene.server, &child, "a replica's backup, of itself");
     load::proven(&child.socket, scene.mariadb(), true, THREADS);
-    drop((sibling, child));
+    drop(child);
+
+    // Started by the restore itself: the copy of a replica, which would have gone on under its original's name.
+    let (ends, sibling, report) = start(&tool, &scene, sibling, &of_source);
+    assert_eq!(report["replica"]["coordinates"], "source");
+    assert_catches_up(&scene.server, &sibling, "a replica's backup, started by the restore");
+    drop((ends, sibling));
 
     // The replica takes over; the old source comes back in place and follows it.
     let uuid = |server: &Server| (flavour == Flavour::MySql).then(|| server.one::<String>("SELECT @@server_uuid"));
@@ -155,6 +242,15 @@ fn prove(flavour: Flavour) {
         before.is_none() || uuid(&back) != before,
         "the backed-up server's server_uuid"
     );
+    let (ends, back, _) = start(
+        &scene.tool,
+        &scene,
+        back,
+        &["--replica-of", &itself, "--replica-server-id", "77"],
+    );
+    assert_eq!(back.one::<u64>("SELECT @@server_id"), 77);
+    assert_catches_up(&second, &back, "in place, started by the restore");
+    drop(ends);
 }
 
 #[test]

@@ -8,45 +8,17 @@ use std::process::Output;
 use mysql::prelude::Queryable;
 use serde_json::Value;
 
-use crate::common::server::signal;
 use crate::common::{Flavour, Kind, Lab, Server, Tool, both, load, run, text, wait_for_file};
+use crate::service::{Ends, service};
 use crate::setting::{Scene, exists};
 
 type Sums = BTreeMap<String, Option<u64>>;
 
-/// Commands that stop and start the test's own server, as a service does.
-fn service(dir: &Path, server: &Server, more: &[&str]) -> String {
-    let line: Vec<String> = std::fs::read(format!("/proc/{}/cmdline", server.pid()))
-        .unwrap()
-        .split(|byte| *byte == 0)
-        .filter(|word| !word.is_empty())
-        .map(|word| String::from_utf8_lossy(word).into_owned())
-        .collect();
-    let (pid, log) = (dir.join("run/pid"), dir.join("run/log"));
-    let stop = format!(
-        "#!/bin/sh\nkill -TERM \"$(cat {0})\" && while kill -0 \"$(cat {0} 2>/dev/null)\" 2>/dev/null; do sleep 0.05; done\n",
-        text(&pid)
-    );
-    let start = format!(
-        "#!/bin/sh\n[ ! -e {1}/refuse ] || exit 1\nsetsid '{0}' >>{2} 2>&1 </dev/null &\n",
-        line.join("' '"),
-        text(dir),
-        text(&log)
-    );
-    let mut yaml = "service:\n  limit: 2m\n".to_owned();
-    for (verb, script) in [("stop", stop), ("start", start)] {
-        let path = dir.join(format!("service-{verb}"));
-        std::fs::write(&path, script).unwrap();
-        run("chmod", &["755", &text(&path)]);
-        yaml += &format!("  {verb}: [{}]\n", text(&path));
-    }
-    yaml + &more.join("\n") + "\n"
-}
-
 /// A server on one or two volumes, with a service; the one that the service started is ended at the end.
 struct Rehearsal {
+    // Dropped in this order: the server before its filesystem.
+    _ends: Ends,
     scene: Scene,
-    pid: PathBuf,
 }
 
 impl Rehearsal {
@@ -84,10 +56,13 @@ impl Rehearsal {
         load::set_up(&server.socket, flavour == Flavour::MariaDb, false, 10_000);
         // The last log is read on every way; under emulation a long one takes minutes.
         server.exec("FLUSH BINARY LOGS");
-        let yaml = service(lab.dir.path(), &server, &[&more]);
+        let yaml = service(lab.dir.path(), &lab.path("run"), &server, &[&more]);
         let tool = Tool::new(lab.dir.path(), &server, &yaml);
         Some(Rehearsal {
-            pid: lab.path("run/pid"),
+            _ends: Ends {
+                pid: lab.path("run/pid"),
+                not: Some(server.pid()),
+            },
             scene: Scene {
                 server,
                 tool,
@@ -174,22 +149,6 @@ impl Rehearsal {
 
     fn unfinished(&self) -> usize {
         std::fs::read_dir(self.tool().state.join("rollback")).map_or(0, |entries| entries.count())
-    }
-}
-
-impl Drop for Rehearsal {
-    fn drop(&mut self) {
-        // The first server dies with its guard; a later one is no child of ours.
-        let number = std::fs::read_to_string(&self.pid)
-            .ok()
-            .and_then(|text| text.trim().parse::<u32>().ok());
-        if let Some(number) = number.filter(|number| *number != self.scene.server.pid()) {
-            signal(number, rustix::process::Signal::KILL);
-            let begun = std::time::Instant::now();
-            while Path::new(&format!("/proc/{number}")).exists() && begun.elapsed().as_secs() < 20 {
-                std::thread::sleep(std::time::Duration::from_millis(20));
-            }
-        }
     }
 }
 

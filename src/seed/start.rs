@@ -1,0 +1,325 @@
+//! `--replica-start`: the restored server is started through its service and follows its source before we end.
+//!
+//! A copy of a replica has its original's replication, and would go on with it as soon as it starts: a private server without any replication takes it out before.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::{Seed, statements};
+use crate::config::Config;
+use crate::database::mysql::connect::ConnectOptions;
+use crate::database::mysql::facts::dialect;
+use crate::database::mysql::scratch::{self, Place, Wishes};
+use crate::database::mysql::session::{Row, Session};
+use crate::database::{self, Flavour, ServerFacts};
+use crate::monitor::Monitor;
+use crate::record::Record;
+use crate::sys::signal::Cancel;
+use crate::{Error, Result, replay, restore, service, sys};
+
+/// How often the new replica is asked how it does.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// So long a source that does not answer, or refuses, is tried again.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The longest until both threads run.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// The `server_id` of a server that was given none (MySQL and MariaDB manuals, "server_id").
+const DEFAULT_ID: u64 = 1;
+
+/// A replica that follows its source.
+#[derive(Debug, Clone, Serialize)]
+pub struct Following {
+    /// The server's version.
+    pub version: String,
+    /// The id that it has.
+    pub server_id: u64,
+    /// Seconds that it is behind, as the server says; `None` while it does not say.
+    pub behind_seconds: Option<u64>,
+}
+
+/// Refuses before anything is restored.
+///
+/// # Errors
+/// The configuration does not say how the server is started or asked; one answers already; a copy of a replica, and no program that fits it.
+pub fn ready(config: &Config, record: &Record) -> Result<()> {
+    if !config.service.is_set() {
+        return Err(Error::usage(
+            "--replica-start needs to know how the server is started: set `service: {name: UNIT}` in the configuration",
+        ));
+    }
+    let options = ConnectOptions::new(server(config)?)?;
+    if Session::admin(&options).is_ok() {
+        return Err(Error::usage(format!(
+            "a server answers at {}: stop it, so that the restored one can be started in its place",
+            options.address()
+        )));
+    }
+    if let Some(facts) = record.server.as_ref().filter(|_| !record.replica.is_empty()) {
+        scratch::find(config.scratch.mysqld.as_deref(), facts)?;
+    }
+    Ok(())
+}
+
+fn server(config: &Config) -> Result<&crate::config::Server> {
+    let server = config.server.as_ref();
+    server.ok_or_else(|| {
+        Error::usage("--replica-start needs `server` in the configuration: where the started server answers")
+    })
+}
+
+impl Seed {
+    /// Starts the server on what was restored, makes it a replica, and waits until it follows. The file with the statements is gone then.
+    ///
+    /// # Errors
+    /// It does not start, is on another datadir, refuses a statement, or does not follow; the file is left.
+    pub fn start(
+        &mut self,
+        config: &Config,
+        record: &Record,
+        restored: &restore::Report,
+        monitor: &dyn Monitor,
+        cancel: &Cancel,
+    ) -> Result<Following> {
+        let file = self.file.clone();
+        self.begin(config, record, restored, monitor, cancel)
+            .and_then(|following| self.remove_file().map(|()| following))
+            .map_err(|error| {
+                let left = file.map(|file| format!("; the statements are in {}", file.display()));
+                Error::failed(format!(
+                    "the backup is restored, but it is no replica of {} yet: {error}{}",
+                    self.source,
+                    left.unwrap_or_default()
+                ))
+            })
+    }
+
+    fn begin(
+        &mut self,
+        config: &Config,
+        record: &Record,
+        restored: &restore::Report,
+        monitor: &dyn Monitor,
+        cancel: &Cancel,
+    ) -> Result<Following> {
+        let facts = record
+            .server
+            .as_ref()
+            .ok_or_else(|| Error::usage("the backup holds no database"))?;
+        if let Some(first) = &restored.before_start {
+            return Err(Error::failed(first.clone()));
+        }
+        let trees: Vec<(PathBuf, PathBuf)> = restored
+            .placed
+            .iter()
+            .map(|placed| (placed.original.clone(), placed.at.clone()))
+            .collect();
+        let datadir = trees.iter().find(|(original, _)| *original == facts.datadir);
+        let (_, datadir) = datadir.ok_or_else(|| Error::failed("the datadir was not restored"))?;
+        if !record.replica.is_empty() {
+            monitor.phase("forget");
+            forget(config, record, facts, &trees, datadir, monitor, cancel)?;
+        }
+        crate::failpoint!("seed.forgotten");
+        monitor.phase("start");
+        let version = service::start(config)?;
+        let mut session = Session::admin(&ConnectOptions::new(server(config)?)?)?;
+        is_on(&mut session, datadir)?;
+        cancel.check()?;
+        monitor.phase("replicate");
+        self.apply(&mut session, facts)?;
+        let behind_seconds = self.wait(&mut session, facts, cancel)?;
+        let id = session.value("SELECT @@GLOBAL.server_id")?;
+        Ok(Following {
+            version,
+            server_id: id.and_then(|id| id.parse().ok()).unwrap_or_default(),
+            behind_seconds,
+        })
+    }
+
+    /// Runs the statements. A `server_id` that the server has from its own option file stays, unless one was asked for: neither the default nor the backed-up
+    /// server's is its own.
+    fn apply(&mut self, session: &mut Session, facts: &ServerFacts) -> Result<()> {
+        let number = |text: Option<String>| text.and_then(|text| text.parse::<u64>().ok());
+        let own = number(session.value("SELECT @@GLOBAL.server_id")?);
+        let keeps_id = !self.id_asked && own.is_some_and(|own| own != DEFAULT_ID && own != facts.server_id);
+        // MariaDB has none to empty then, and says so by an error.
+        let no_log = facts.flavour == Flavour::MariaDb && number(session.value("SELECT @@GLOBAL.log_bin")?) == Some(0);
+        self.statements.retain(|statement| {
+            !(keeps_id && statements::sets_server_id(statement) || no_log && statements::empties_log(statement))
+        });
+        self.id_is_set = !keeps_id;
+        for statement in &self.statements {
+            // What fails is told with the placeholder.
+            session.run(&self.whole(statement)).map_err(|error| match error {
+                database::Error::Statement { code, reason, .. } => database::Error::Statement {
+                    statement: statement.clone(),
+                    code,
+                    reason,
+                },
+                other => other,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Waits until both threads run; returns how far behind it is.
+    fn wait(&self, session: &mut Session, facts: &ServerFacts, cancel: &Cancel) -> Result<Option<u64>> {
+        let begun = Instant::now();
+        loop {
+            let rows = session.rows(dialect(facts).show_replicas())?;
+            let row = rows.iter().find(|row| {
+                either(row, "Connection_name", "Channel_Name").is_empty()
+                    && format!("{}:{}", source(row, "Host"), source(row, "Port")) == self.source
+            });
+            let state = row.map_or(State::Gone, state);
+            match state {
+                State::Follows(behind) => return Ok(behind),
+                State::Gone => return Err(Error::failed("the server does not know of it any more")),
+                State::Ended(error) => return Err(Error::failed(error)),
+                State::Tries(Some(error)) if begun.elapsed() > PATIENCE => return Err(Error::failed(error)),
+                State::Tries(_) if begun.elapsed() > LIMIT => {
+                    return Err(Error::failed(format!(
+                        "replication did not begin within {} s",
+                        LIMIT.as_secs()
+                    )));
+                }
+                State::Tries(_) => cancel.sleep(LOOK_EVERY)?,
+            }
+        }
+    }
+}
+
+/// What a channel does.
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    /// Both threads run.
+    Follows(Option<u64>),
+    /// It tries to reach its source; the last error.
+    Tries(Option<String>),
+    /// A thread has ended.
+    Ended(String),
+    /// There is none.
+    Gone,
+}
+
+fn state(row: &Row) -> State {
+    let io = either(row, "Slave_IO_Running", "Replica_IO_Running");
+    let sql = either(row, "Slave_SQL_Running", "Replica_SQL_Running");
+    let error = |column: &str| Some(row.text(column)).filter(|text| !text.is_empty());
+    let io_error = error("Last_IO_Error");
+    match (io.as_str(), sql.as_str()) {
+        ("Yes", "Yes") => {
+            let behind = row.number("Seconds_Behind_Master");
+            State::Follows(behind.or_else(|| row.number("Seconds_Behind_Source")))
+        }
+        (_, "No") if error("Last_SQL_Error").is_some() => State::Ended(row.text("Last_SQL_Error")),
+        ("No", _) if io_error.is_some() => State::Ended(io_error.unwrap_or_default()),
+        _ => State::Tries(io_error),
+    }
+}
+
+/// A column by its old or its new name.
+fn either(row: &Row, old: &str, new: &str) -> String {
+    row.get(old).or_else(|| row.get(new)).unwrap_or_default().to_owned()
+}
+
+fn source(row: &Row, what: &str) -> String {
+    either(row, &format!("Master_{what}"), &format!("Source_{what}"))
+}
+
+/// The server that answers must be the one that was restored.
+fn is_on(session: &mut Session, datadir: &Path) -> Result<()> {
+    let on = PathBuf::from(session.value("SELECT @@GLOBAL.datadir")?.unwrap_or_default());
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    match real(&on) == real(datadir) {
+        true => Ok(()),
+        false => Err(Error::failed(format!(
+            "the server that was started is on {}, not on {}: nothing was changed in it; see `datadir` in its option file",
+            on.display(),
+            datadir.display()
+        ))),
+    }
+}
+
+/// Takes what a copy brought of its original's replication out of it, on a private server.
+fn forget(
+    config: &Config,
+    record: &Record,
+    facts: &ServerFacts,
+    trees: &[(PathBuf, PathBuf)],
+    datadir: &Path,
+    monitor: &dyn Monitor,
+    cancel: &Cancel,
+) -> Result<()> {
+    let binary = scratch::find(config.scratch.mysqld.as_deref(), facts)?;
+    let place = Place {
+        facts,
+        paths: &record.paths,
+        datadir,
+        trees,
+    };
+    let wishes = Wishes {
+        memory: config.scratch.memory.as_u64(),
+        boot_limit: config.scratch.boot_limit.unsigned(),
+        options: config.scratch.options.clone(),
+        ..Wishes::default()
+    };
+    let channels: Vec<&str> = record.replica.iter().map(|channel| channel.channel.as_str()).collect();
+    replay::in_space(config, 0, |space| {
+        let owner = std::fs::metadata(datadir).map_err(|error| sys::Error::path("look at", datadir, error))?;
+        if sys::host::is_root() {
+            // The server runs as its datadir's owner and has its socket in there.
+            std::os::unix::fs::chown(space, Some(owner.uid()), Some(owner.gid()))
+                .map_err(|error| sys::Error::path("give away", space, error))?;
+        }
+        let server = scratch::start(&binary, &place, &space.join("run"), &wishes, monitor, cancel)?;
+        let mut session = server.session(Duration::from_secs(300))?;
+        for statement in statements::forget(facts, &channels) {
+            session.run(&statement)?;
+        }
+        let left = session.rows(dialect(facts).show_replicas())?;
+        if !left.is_empty() {
+            return Err(Error::failed("the copy's old replication cannot be taken out of it"));
+        }
+        server.leave()?;
+        server.stop(cancel)
+    })?;
+    for (_, at) in trees {
+        let failed = |error| sys::Error::path("open", at, error);
+        sys::fs::syncfs(&std::fs::File::open(at).map_err(failed)?, at)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_ended_is_told_from_one_that_tries() {
+        let row = |io: &str, sql: &str, io_error: &str, sql_error: &str| {
+            Row::of(&[
+                ("Replica_IO_Running", Some(io)),
+                ("Replica_SQL_Running", Some(sql)),
+                ("Last_IO_Error", Some(io_error)),
+                ("Last_SQL_Error", Some(sql_error)),
+                ("Seconds_Behind_Source", Some("7")),
+            ])
+        };
+        assert_eq!(state(&row("Yes", "Yes", "", "")), State::Follows(Some(7)));
+        assert_eq!(state(&row("Connecting", "Yes", "", "")), State::Tries(None));
+        let refused = State::Tries(Some("Access denied".to_owned()));
+        assert_eq!(state(&row("Connecting", "Yes", "Access denied", "")), refused);
+        let purged = State::Ended("logs are purged".to_owned());
+        assert_eq!(state(&row("No", "Yes", "logs are purged", "")), purged);
+        let duplicate = State::Ended("duplicate key".to_owned());
+        assert_eq!(state(&row("Yes", "No", "", "duplicate key")), duplicate);
+        assert_eq!(state(&row("No", "No", "", "")), State::Tries(None));
+    }
+}
