@@ -125,9 +125,9 @@ impl Seed {
             monitor.phase("forget");
             forget(config, record, facts, &trees, datadir, monitor, cancel)?;
         }
-        crate::failpoint!("seed.forgotten");
         monitor.phase("start");
         let version = service::start(config)?;
+        crate::failpoint!("seed.started");
         let mut session = Session::admin(&ConnectOptions::new(server(config)?)?)?;
         is_on(&mut session, datadir)?;
         cancel.check()?;

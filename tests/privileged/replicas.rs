@@ -4,10 +4,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use mysql::prelude::Queryable;
 use serde_json::Value;
 
 use crate::common::server::mysql_prefix;
-use crate::common::{Flavour, Server, Tool, both, load, run, text};
+use crate::common::{Flavour, Server, Tool, both, load, run, text, wait_for_file};
 use crate::service::{Ends, service};
 use crate::setting::{Scene, THREADS};
 
@@ -64,6 +65,10 @@ fn start(of: &Tool, scene: &Scene, mut server: Server, flags: &[&str]) -> (Ends,
     let work = server.socket.parent().unwrap().to_owned();
     let mut yaml = format!("server:\n  socket: {}\n  user: root\n", text(&server.socket));
     yaml += &service(&dir, &work, &server, &[]);
+    // An id of its own in its option file: replication that its copy brought would begin.
+    let script = dir.join("service-start");
+    let line = std::fs::read_to_string(&script).unwrap();
+    std::fs::write(&script, line.replace("--server-id=1'", "--server-id=41'")).unwrap();
     if server.flavour == Flavour::MySql {
         yaml += &format!("scratch:\n  mysqld: {}\n", text(&mysql_prefix().join("bin/mysqld97")));
     }
@@ -118,7 +123,21 @@ fn start(of: &Tool, scene: &Scene, mut server: Server, flags: &[&str]) -> (Ends,
     run(&text(&dir.join("service-stop")), &[]);
     std::fs::remove_dir_all(&server.datadir).unwrap();
 
-    let report = tool.json(&arguments);
+    // When it is started nothing of its original's replication is left in it.
+    let gate = dir.join("gate");
+    arguments.insert(0, "--json");
+    let child = tool.spawn(&format!("seed.started=pause:{}", gate.display()), &arguments);
+    wait_for_file(&dir.join("gate.reached"));
+    let statement = match server.flavour {
+        Flavour::MariaDb => "SHOW ALL SLAVES STATUS",
+        Flavour::MySql => "SHOW REPLICA STATUS",
+    };
+    let channels: Vec<mysql::Row> = server.connect().query(statement).unwrap();
+    assert!(channels.is_empty(), "{channels:?}");
+    std::fs::write(&gate, "").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(matches!(output.status.code(), Some(0 | 5)), "{}", both(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(!report.to_string().contains(PASSWORD), "{report}");
     assert!(!Path::new(&file).exists(), "it has the password, and nobody needs it");
     assert_eq!(
@@ -143,7 +162,6 @@ fn assert_catches_up(source: &Server, replica: &Server, what: &str) {
             Flavour::MariaDb => ("SHOW SLAVE STATUS", "Last_Error"),
             Flavour::MySql => ("SHOW REPLICA STATUS", "Last_Error"),
         };
-        use mysql::prelude::Queryable;
         let row: mysql::Row = replica.connect().query_first(statement).unwrap().unwrap();
         let (error, io): (String, String) = (row.get(column).unwrap(), row.get("Last_IO_Error").unwrap());
         let late = begun.elapsed() > Duration::from_secs(120);
@@ -221,6 +239,7 @@ fn prove(flavour: Flavour) {
     // Started by the restore itself: the copy of a replica, which would have gone on under its original's name.
     let (ends, sibling, report) = start(&tool, &scene, sibling, &of_source);
     assert_eq!(report["replica"]["coordinates"], "source");
+    assert_eq!(sibling.one::<u64>("SELECT @@server_id"), 41);
     assert_catches_up(&scene.server, &sibling, "a replica's backup, started by the restore");
     drop((ends, sibling));
 
