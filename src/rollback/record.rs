@@ -62,11 +62,6 @@ impl Record {
         }
     }
 
-    /// Whether it is finished after a death, and not undone.
-    pub fn goes_forward(&self) -> bool {
-        matches!(self.phase, Phase::Exchanging | Phase::Settling)
-    }
-
     /// Writes it over the one before.
     ///
     /// # Errors

@@ -52,14 +52,14 @@ pub fn resume_all(config: &Config, dry_run: bool, monitor: &dyn Monitor) -> Resu
     let mut resumed = Vec::new();
     for id in all {
         monitor.message(&format!("rollback {}", id.short()));
-        let done = match (Record::read(&config.state_dir, id), dry_run) {
-            (Ok(record), true) => Ok(record.goes_forward()),
-            (Ok(record), false) => {
-                let providers = super::providers(config);
-                Steps::new(config, &providers, record, monitor).resume()
+        let providers = super::providers(config);
+        let done = Record::read(&config.state_dir, id).and_then(|record| {
+            let mut steps = Steps::new(config, &providers, record, monitor);
+            match dry_run {
+                true => steps.goes_forward(),
+                false => steps.resume(),
             }
-            (Err(error), _) => Err(error),
-        };
+        });
         resumed.push(match done {
             Ok(true) => report(id, "finished", None),
             Ok(false) => report(id, "undone", None),

@@ -14,7 +14,7 @@ use crate::held::{self, Held, HeldVolume, ServerState};
 use crate::monitor::Monitor;
 use crate::restore::is_server;
 use crate::volume::Provider;
-use crate::volume::rollback::{GoBack, Swap};
+use crate::volume::rollback::{GoBack, Stand, Swap};
 use crate::{Error, Result, service, sys};
 
 /// So many users of a volume are named.
@@ -371,24 +371,35 @@ impl<'c> Steps<'c> {
         self.finish()
     }
 
+    /// Whether it is finished after a death, and not undone. As long as the datadir's volume, which leaves first, has its name, a reboot may have started a server on it,
+    /// and what that has written since is kept nowhere else.
+    ///
+    /// # Errors
+    /// The storage cannot be looked at.
+    pub fn goes_forward(&self) -> Result<bool> {
+        match (self.record.phase, self.record.swaps.first()) {
+            (Phase::Preparing | Phase::Undoing, _) => Ok(false),
+            (Phase::Settling, _) | (Phase::Exchanging, None) => Ok(true),
+            (Phase::Exchanging, Some(first)) => Ok(self.way(first)?.stand(first)? != Stand::Old),
+        }
+    }
+
     /// Goes on after a death: forward when the names were being exchanged or are, else back. Returns whether forward.
     pub fn resume(&mut self) -> Result<bool> {
-        match self.record.phase {
-            Phase::Preparing | Phase::Undoing => self.undo().map(|()| false),
-            Phase::Exchanging | Phase::Settling => {
-                if self.record.phase == Phase::Exchanging {
-                    self.unmount_what_came_up()?;
-                    self.exchange()?;
-                }
-                self.settle()?;
-                let runs = server_of(&self.record.set).is_some();
-                if !runs {
-                    self.start(self.config)?;
-                }
-                self.finish()?;
-                Ok(true)
-            }
+        if !self.goes_forward()? {
+            return self.undo().map(|()| false);
         }
+        if self.record.phase == Phase::Exchanging {
+            self.unmount_what_came_up()?;
+            self.exchange()?;
+        }
+        self.settle()?;
+        let runs = server_of(&self.record.set).is_some();
+        if !runs {
+            self.start(self.config)?;
+        }
+        self.finish()?;
+        Ok(true)
     }
 
     /// After a reboot, volumes whose names were right are mounted.

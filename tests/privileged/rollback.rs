@@ -394,11 +394,13 @@ fn whoever_comes_after_the_last_look_is_seen_and_all_is_as_it_was() {
 }
 
 /// In their order; whether `cleanup` goes on (true) or back.
-const POINTS: [(&str, bool); 14] = [
+const POINTS: [(&str, bool); 15] = [
     ("rollback.planned", false),
     ("rollback.made", false),
     ("rollback.stopped", false),
     ("rollback.unmounted", false),
+    // The record says that names are exchanged, and none has been.
+    ("lvm.kept", false),
     ("rollback.away", true),
     ("rollback.other-away", true),
     ("rollback.other-entered", true),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::super::{Result, Snapshot};
 use super::own;
-use super::report::changing;
+use super::report::{activate, changing};
 use crate::sys;
 
 /// Makes a thin clone as it was planned, active for this run alone.
@@ -24,10 +24,7 @@ pub fn make(snapshot: &Snapshot, planned: &Snapshot) -> Result<()> {
         }
         return Err(cause.into());
     }
-    changing("lvchange")?
-        .args(["--activate", "y", "--ignoreactivationskip", &planned.name])
-        .run()?;
-    Ok(())
+    activate(&planned.name, &["--ignoreactivationskip"])
 }
 
 /// Mounts a clone, or a thick snapshot, writable.

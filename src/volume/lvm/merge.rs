@@ -247,7 +247,7 @@ impl GoBack for Merge {
         changing("lvchange")?
             .args(["--setactivationskip", "n", &swap.live])
             .run()?;
-        changing("lvchange")?.args(["--activate", "y", &swap.live]).run()?;
+        report::activate(&swap.live, &[])?;
         // LVM suspends the origin when a merge ends, and the kernel mounts no device that is frozen (EBUSY of get_tree_bdev, fs/super.c): a short merge may end right now.
         let until = Instant::now() + MOUNT_LIMIT;
         loop {

@@ -35,9 +35,7 @@ pub fn mount(snapshot: &Snapshot, at: &Path) -> Result<()> {
     let lv = there(snapshot)?;
     // A thin one that was held over a restart of the host: LVM passes over it then.
     if lv.kind == "thin" && !lv.is_active() {
-        changing("lvchange")?
-            .args(["--activate", "y", "--ignoreactivationskip", &snapshot.name])
-            .run()?;
+        report::activate(&snapshot.name, &["--ignoreactivationskip"])?;
     }
     let data = if snapshot.volume.fs_type == "xfs" { "nouuid" } else { "" };
     Ok(sys::mount::mount_read_only(

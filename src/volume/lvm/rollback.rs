@@ -146,7 +146,7 @@ impl GoBack for Lvm {
         changing("lvchange")?
             .args(["--setactivationskip", "n", &swap.live])
             .run()?;
-        changing("lvchange")?.args(["--activate", "y", &swap.live]).run()?;
+        report::activate(&swap.live, &[])?;
         mount_missing(&swap.mounts)
     }
 }
