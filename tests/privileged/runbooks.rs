@@ -220,14 +220,39 @@ fn drop_and_bring_back(host: &Host, in_backup: &str) {
 #[test]
 fn silent_corruption_is_dated_and_mended_without_loss() {
     let Some(lab) = lab() else { return };
-    let host = db1(&lab);
+    corrupt_and_mend(&db1(&lab));
+}
+
+#[test]
+fn a_new_replica_follows() {
+    let Some(lab) = lab() else { return };
+    let source = db1(&lab);
+    replicate(&source, &Host::new(&lab, "db2", "10.0.0.2", Some(&source), None));
+}
+
+/// On MySQL the host that was mended is then the one that gets a replica.
+#[test]
+fn silent_corruption_is_mended_and_a_replica_follows_on_mysql() {
+    let Some(lab) = lab().filter(|_| Flavour::MySql.available()) else {
+        return;
+    };
+    let source = db1_with_mysql(&lab);
+    corrupt_and_mend(&source);
+    replicate(&source, &Host::with_mysql(&lab, "db2", "10.0.0.2", Some(&source)));
+}
+
+fn corrupt_and_mend(host: &Host) {
     host.ok("snapback backup");
-    let before = sums(&host);
+    let before = sums(host);
     // Behind the server's back, when its log has nothing of them any more and its memory has them whole: a page of rows, and a byte in a row.
-    host.ok(
-        "mariadb-admin shutdown; while [ -S /run/mysqld/mysqld.sock ]; do sleep 0.1; done; systemctl start mariadb",
-    );
-    assert_eq!(sums(&host), before);
+    let (admin, unit) = match host.flavour {
+        Flavour::MariaDb => ("mariadb-admin", "mariadb"),
+        Flavour::MySql => ("mysqladmin", "mysql"),
+    };
+    host.ok(&format!(
+        "{admin} shutdown; while [ -S /run/mysqld/mysqld.sock ]; do sleep 0.1; done; systemctl start {unit}"
+    ));
+    assert_eq!(sums(host), before);
     host.sql("FLUSH TABLES shop.invoices");
     host.ok("cd /var/lib/mysql/shop\n\
          dd if=/dev/urandom of=orders.ibd bs=16384 seek=20 count=1 conv=notrunc,fsync status=none\n\
@@ -236,27 +261,29 @@ fn silent_corruption_is_dated_and_mended_without_loss() {
     let ids = host.ok("snapback --json list 2>/dev/null | jq -r '.[].id'");
     let ids: Vec<&str> = ids.lines().collect();
     let examples = [(LAST_GOOD, ids[1]), (FIRST_BAD, ids[2])];
-    let said = follow(&host, "silent-corruption-find", &examples);
+    let said = follow(host, "silent-corruption-find", &examples);
     assert!(said.contains("shop.orders"), "{said}");
     assert!(said.contains("\"invoices\""), "{said}");
-    let mended = follow(&host, "silent-corruption-mend", &examples);
-    assert_eq!(sums(&host), before, "{mended}");
+    let mended = follow(host, "silent-corruption-mend", &examples);
+    assert_eq!(sums(host), before, "{mended}");
     let verdict = host.ok("snapback verify --boot latest");
     assert!(!verdict.contains("failed"), "{verdict}");
 }
 
-#[test]
-fn a_new_replica_follows() {
-    let Some(lab) = lab() else { return };
-    let source = db1(&lab);
-    follow(&source, "new-replica-source", &[]);
-    let replica = Host::new(&lab, "db2", "10.0.0.2", Some(&source), None);
-    let said = follow(&replica, "new-replica", &[]);
-    assert!(said.contains("Slave_IO_Running: "), "{said}");
+fn replicate(source: &Host, replica: &Host) {
+    follow(source, "new-replica-source", &[]);
+    let said = follow(replica, "new-replica", &[]);
+    assert!(said.contains("_IO_Running: "), "{said}");
     source.sql("INSERT INTO shop.customers VALUES (7)");
-    let position = source.sql("SELECT @@gtid_binlog_pos");
-    assert_eq!(replica.sql(&format!("SELECT MASTER_GTID_WAIT('{position}', 60)")), "0");
-    assert_eq!(sums(&replica), sums(&source));
+    let wait = match source.flavour {
+        Flavour::MariaDb => format!("MASTER_GTID_WAIT('{}', 60)", source.sql("SELECT @@gtid_binlog_pos")),
+        Flavour::MySql => format!(
+            "WAIT_FOR_EXECUTED_GTID_SET(REPLACE('{}', '\\n', ''), 60)",
+            source.sql("SELECT @@gtid_executed")
+        ),
+    };
+    assert_eq!(replica.sql(&format!("SELECT {wait}")), "0");
+    assert_eq!(sums(replica), sums(source));
 }
 
 #[test]
