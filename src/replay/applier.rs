@@ -74,7 +74,10 @@ impl Applier<'_> {
     pub fn run(&self) -> Result<std::result::Result<(), String>> {
         let mut channel = Channel::new(self.server.session(PATIENCE)?, self.flavour);
         let path = |channel: &mut Channel, name: &str| -> Result<Option<PathBuf>> {
-            Ok(channel.session().value(&format!("SELECT @@GLOBAL.{name}"))?.map(PathBuf::from))
+            Ok(channel
+                .session()
+                .value(&format!("SELECT @@GLOBAL.{name}"))?
+                .map(PathBuf::from))
         };
         let (Some(basename), Some(index)) = (
             path(&mut channel, "relay_log_basename")?,
@@ -85,7 +88,10 @@ impl Applier<'_> {
         let logs = self.cut()?;
         let relay = Relay::lay(&basename, &index, &logs, self.owner)?;
         // Else it would take its own transactions for what came back to it, and pass over them.
-        let own = channel.session().value("SELECT @@GLOBAL.server_id")?.unwrap_or_default();
+        let own = channel
+            .session()
+            .value("SELECT @@GLOBAL.server_id")?
+            .unwrap_or_default();
         self.set(&mut channel, "server_id", &self.other_server_id().to_string())?;
         let before = match self.flavour {
             Flavour::MariaDb => channel.session().value("SELECT @@GLOBAL.gtid_slave_pos")?,
@@ -98,6 +104,7 @@ impl Applier<'_> {
             return Ok(Err(error.to_string()));
         }
         channel.start()?;
+        crate::failpoint!("replay.applying");
         self.wait(&mut channel, &relay, &logs)?;
         channel.stop()?;
         let status = channel.status()?;
@@ -190,7 +197,9 @@ impl Applier<'_> {
                 Ok(!ends.is_empty() && ends.iter().all(|gtid| there.contains(gtid)))
             }
             Flavour::MySql => {
-                let last = relay.number(&status.file).map(|number| number + 1 == self.plan.logs.len());
+                let last = relay
+                    .number(&status.file)
+                    .map(|number| number + 1 == self.plan.logs.len());
                 if last == Some(false) || (last == Some(true) && status.position < self.plan.position) {
                     return Ok(false);
                 }

@@ -253,7 +253,9 @@ impl Scratch {
     /// The errors in its log that have this in them.
     pub fn errors_of(&self, words: &str) -> Vec<String> {
         let text = self.log_text();
-        let errors = text.lines().filter(|line| line.contains("[ERROR]") && line.contains(words));
+        let errors = text
+            .lines()
+            .filter(|line| line.contains("[ERROR]") && line.contains(words));
         errors.map(log::without_time).collect()
     }
 
