@@ -15,6 +15,7 @@ use super::relay::Relay;
 use crate::database::mysql::scratch::Scratch;
 use crate::database::{Flavour, ServerFacts};
 use crate::monitor::{Monitor, Work};
+use crate::sys::failpoint;
 use crate::sys::signal::Cancel;
 use crate::{Error, Result};
 
@@ -97,7 +98,11 @@ impl Applier<'_> {
             Flavour::MariaDb => channel.session().value("SELECT @@GLOBAL.gtid_slave_pos")?,
             Flavour::MySql => None,
         };
-        if let Err(error) = channel.create(&relay.first(), &self.plan.logs[0].file, self.plan.from) {
+        let made = match failpoint::asked("replay.no-channel") {
+            true => Err(crate::database::Error::Unsupported("failpoint".to_owned())),
+            false => channel.create(&relay.first(), &self.plan.logs[0].file, self.plan.from),
+        };
+        if let Err(error) = made {
             let _ = channel.remove();
             self.set(&mut channel, "server_id", &own)?;
             relay.remove()?;

@@ -24,15 +24,22 @@ fn arguments(scene: &Scene, name: &str, workers: &str) -> Vec<String> {
     all.into_iter().map(str::to_owned).collect()
 }
 
-fn restore(scene: &Scene, name: &str, workers: &str) -> Value {
+/// Restores, and expects that it was by so many workers.
+fn restore(scene: &Scene, name: &str, (workers, failpoint, by): (&str, &str, u64)) {
     let arguments = arguments(scene, name, workers);
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let report = scene.tool.json(&arguments)["replay"].clone();
+    let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    arguments.insert(0, "--json");
+    let output = scene.tool.with_failpoint(failpoint, &arguments);
+    assert!(output.status.success(), "{}", both(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let report = &report["replay"];
     eprintln!("{:?}: {report}", scene.server.flavour);
-    let way = if workers == SERIAL { "serial" } else { "parallel" };
-    assert_eq!(report["applier"], way, "{report}");
-    assert_eq!(report["workers"].to_string(), workers, "{report}");
-    report
+    let way = if by == 1 { "serial" } else { "parallel" };
+    assert_eq!(
+        (&report["applier"], &report["workers"]),
+        (&way.into(), &by.into()),
+        "{report}"
+    );
 }
 
 /// What a server knows of its replication, and of what it has executed.
@@ -180,8 +187,19 @@ fn prove(flavour: Flavour, options: &[(&str, &str)]) {
         Flavour::MariaDb => "skip-slave-start",
         Flavour::MySql => "skip-replica-start",
     };
-    for (name, workers) in [("serial", SERIAL), ("parallel", PARALLEL)] {
-        restore(&scene, name, workers);
+    let ways = [
+        ("serial", (SERIAL, "", 1)),
+        ("parallel", (PARALLEL, "", 4)),
+        // A server that does not take the channel.
+        ("no-channel", (PARALLEL, "replay.no-channel=error", 1)),
+    ];
+    // With MySQL, where each takes half a minute, once is enough.
+    for (name, way) in &ways[..if flavour == Flavour::MariaDb || options.is_empty() {
+        3
+    } else {
+        2
+    }] {
+        restore(&scene, name, *way);
         let datadir = scene.lab.path(name);
         let relay = text(&datadir.join("relay-bin"));
         // The private server has written down where it found the relay logs.
@@ -204,7 +222,9 @@ fn prove(flavour: Flavour, options: &[(&str, &str)]) {
         // A replica has what it had: that of the live server now, but that one has gone on.
         seen.push((replication(&copy), channels(&copy), names(&copy)));
     }
-    assert_eq!(seen[0], seen[1], "serially, and in parallel");
+    for (seen_too, (name, _)) in seen.iter().zip(&ways) {
+        assert_eq!(*seen_too, seen[0], "{name}, and serially");
+    }
     let all = format!("{seen:?}");
     assert!(all.contains("other") && !all.contains("snapback_replay"), "{all}");
     scene.assert_nothing_left();
