@@ -13,13 +13,13 @@ use crate::{Error, Result};
 #[command(next_help_heading = "Point in time")]
 pub(super) struct ReplayArguments {
     /// Replay the archived binary logs up to and with: a time, FILE:POS, a GTID, or `end`
-    #[arg(long, value_name = "POINT", conflicts_with_all = ["target", "in_place", "into_server", "include", "keep_going", "replica_of", "until_before"])]
+    #[arg(long, value_name = "POINT", group = "point", conflicts_with_all = ["target", "in_place", "into_server", "include", "keep_going", "replica_of", "until_before"])]
     pub until: Option<String>,
     /// The same, up to and without: the transaction at FILE:POS, with this GTID, or of this second
-    #[arg(long, value_name = "POINT", conflicts_with_all = ["target", "in_place", "into_server", "include", "keep_going", "replica_of"])]
+    #[arg(long, value_name = "POINT", group = "point", conflicts_with_all = ["target", "in_place", "into_server", "include", "keep_going", "replica_of"])]
     pub until_before: Option<String>,
     /// Transactions that the server's applier may replay at the same time, where it can; 1: one after the other through the server's client [default: as many as processors, at most 8]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", requires = "point", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub replay_workers: Option<u16>,
 }
 
@@ -29,9 +29,6 @@ impl ReplayArguments {
         let (text, before) = match (&self.until, &self.until_before) {
             (Some(text), _) => (text, false),
             (None, Some(text)) => (text, true),
-            (None, None) if self.replay_workers.is_some() => {
-                return Err(Error::usage("--replay-workers is for --until and --until-before"));
-            }
             (None, None) => return Ok(None),
         };
         let until = replay::parse(text)?;
