@@ -205,7 +205,7 @@ impl Applier<'_> {
                 let last = relay
                     .number(&status.file)
                     .map(|number| number + 1 == self.plan.logs.len());
-                if last == Some(false) || (last == Some(true) && status.position < self.plan.position) {
+                if last == Some(false) || (last == Some(true) && status.position != self.plan.position) {
                     return Ok(false);
                 }
                 let subset = format!("SELECT GTID_SUBSET('{}', @@GLOBAL.gtid_executed)", ends.join(","));

@@ -48,7 +48,9 @@ fn replication(server: &Server) -> Vec<String> {
     let mut said = Vec::new();
     let mut ask = |statement: &str| {
         let rows: Vec<mysql::Row> = conn.query(statement).unwrap();
-        said.extend(rows.into_iter().map(|row| format!("{statement}: {:?}", row.unwrap())));
+        // Debug shows the first few bytes of a value only.
+        let text = |row: mysql::Row| row.unwrap().iter().map(|value| value.as_sql(true)).collect::<Vec<_>>();
+        said.extend(rows.into_iter().map(|row| format!("{statement}: {:?}", text(row))));
     };
     match server.flavour {
         Flavour::MariaDb => {
