@@ -1,12 +1,18 @@
 //! Point in time: a backup, and the archived binary logs replayed over it from its exact position to a point.
 //!
-//! The replay runs on a private server on the restored datadir (the one that drills use: no network, no events), through the server's own log printer and client, one
-//! transaction after the other as the log has them. It is written to the copy's own binary log under the original GTIDs, so that what comes out can go on as a replica.
+//! The replay runs on a private server on the restored datadir (the one that drills use: no network, no events): in parallel by that server's applier, or one transaction
+//! after the other through the server's own log printer and client. Either way it is written to the copy's own binary log in the order of the log and under the original
+//! GTIDs, so that what comes out can go on as a replica.
 
+mod applier;
+mod channel;
+mod client;
 mod half;
 mod plan;
 mod programs;
+mod relay;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -14,28 +20,24 @@ use serde::Serialize;
 
 use crate::binlog_archive::logs::Log;
 use crate::config::Config;
-use crate::database::mysql::connect::Target;
-use crate::database::mysql::scratch::{self, Place, Scratch, Wishes};
+use crate::database::mysql::scratch::{self, Binary, Place, Scratch, Wishes};
 use crate::drill::Space;
 use crate::finding::Finding;
 use crate::monitor::Monitor;
 use crate::record::Record;
 use crate::repository::{Backup, Repository};
 use crate::restore::{self, Needs, record_of};
-use crate::sys::command::Program;
-use crate::sys::pipeline::{self, Stage};
 use crate::sys::signal::Cancel;
 use crate::units::Id;
 use crate::{Error, Result};
 
+use applier::Applier;
+use client::Client;
 use half::Half;
 pub use plan::{Asked, Until, parse, plan};
 
 /// The largest event that a server takes, in bytes.
 const PACKET: &str = "1073741824";
-
-/// The client's account, on the copy and for the replay only.
-const ACCOUNT: &str = "snapback-replay";
 
 /// What is replayed over which backup.
 pub struct Plan {
@@ -56,6 +58,12 @@ pub struct Plan {
     pub warnings: Vec<Finding>,
     /// Where the whole logs are, named as on the server.
     work: PathBuf,
+    /// The servers that wrote what is replayed.
+    servers: BTreeSet<u32>,
+    /// The last GTID of each domain (MariaDB) or source (MySQL) in what is replayed.
+    ends: BTreeMap<String, String>,
+    /// Transactions that may be replayed at the same time.
+    workers: usize,
 }
 
 /// What a replay did.
@@ -75,6 +83,10 @@ pub struct Report {
     pub changes: u64,
     /// The GTIDs that the copy has executed now.
     pub gtid: Option<String>,
+    /// `parallel`: the server's applier; `serial`: its client, one transaction after the other.
+    pub applier: &'static str,
+    /// Transactions that could be replayed at the same time.
+    pub workers: usize,
     /// Wall time of the replay.
     pub seconds: f64,
     /// What a person must read.
@@ -88,6 +100,12 @@ impl std::fmt::Debug for Plan {
 }
 
 impl Plan {
+    /// Lets the server replay so many transactions at the same time, where it can; 1: one after the other.
+    pub fn with_workers(mut self, workers: usize) -> Plan {
+        self.workers = workers;
+        self
+    }
+
     /// Replays over what was restored to a datadir; what there is then is durable.
     ///
     /// # Errors
@@ -117,8 +135,6 @@ impl Plan {
             .clone();
         crate::failpoint!("replay.restored");
         let binary = scratch::find(config.scratch.mysqld.as_deref(), facts).map_err(Error::from)?;
-        let printer = programs::find(&binary, programs::Kind::Printer)?;
-        let client = programs::find(&binary, programs::Kind::Client)?;
         let place = Place {
             facts,
             paths: &self.record.paths,
@@ -127,6 +143,14 @@ impl Plan {
         };
         let mut options = config.scratch.options.clone();
         options.insert("max-allowed-packet".to_owned(), PACKET.to_owned());
+        let workers = match applier::can(facts) {
+            true => self.workers.max(1),
+            false => 1,
+        };
+        if workers > 1 {
+            let more = applier::options(facts.flavour, workers);
+            options.extend(more.into_iter().map(|(key, value)| (key.to_owned(), value)));
+        }
         let wishes = Wishes {
             memory: config.scratch.memory.as_u64(),
             connections: 2,
@@ -136,15 +160,19 @@ impl Plan {
         };
         monitor.phase("boot");
         let owner = std::fs::metadata(&datadir).map_err(|error| crate::sys::Error::path("look at", &datadir, error))?;
-        if crate::sys::host::is_root() {
+        let owner = crate::sys::host::is_root().then_some((owner.uid(), owner.gid()));
+        if let Some((uid, gid)) = owner {
             // The server runs as its datadir's owner and has its socket in there.
-            std::os::unix::fs::chown(&self.work, Some(owner.uid()), Some(owner.gid()))
+            std::os::unix::fs::chown(&self.work, Some(uid), Some(gid))
                 .map_err(|error| crate::sys::Error::path("give away", &self.work, error))?;
         }
         let run = self.work.join("run");
         let server = scratch::start(&binary, &place, &run, &wishes, monitor, cancel)?;
         monitor.phase("replay");
-        let gtid = self.apply(&server, &printer, &client, &run, cancel)?;
+        let workers = self.apply(&server, &binary, owner, workers, monitor, cancel)?;
+        let gtid = server.gtid()?;
+        // With the server's own account goes the last door of ours; it is asked to end by a signal then.
+        server.leave()?;
         monitor.phase("shutdown");
         server.stop(cancel)?;
         crate::failpoint!("replay.applied", || Error::failed("failpoint"));
@@ -162,68 +190,48 @@ impl Plan {
                 .and_then(|time| jiff::Timestamp::from_second(i64::from(time)).ok()),
             changes: self.changes,
             gtid,
+            applier: if workers > 1 { "parallel" } else { "serial" },
+            workers,
             seconds: begun.elapsed().as_secs_f64(),
             warnings: self.warnings.clone(),
         })
     }
 
-    /// Prints the logs into the client. Afterwards no account of ours is left.
+    /// Applies the logs, in parallel where the server can; by so many workers it was.
     fn apply(
         &self,
         server: &Scratch,
-        printer: &Program,
-        client: &Program,
-        run: &Path,
+        binary: &Binary,
+        owner: Option<(u32, u32)>,
+        workers: usize,
+        monitor: &dyn Monitor,
         cancel: &Cancel,
-    ) -> Result<Option<String>> {
-        let mut session = server.session(std::time::Duration::from_secs(300))?;
-        let password = format!("Aa1!{}", Id::random());
-        session.run(&format!(
-            "CREATE USER '{ACCOUNT}'@'localhost' IDENTIFIED BY '{password}'"
-        ))?;
-        session.run(&format!(
-            "GRANT ALL PRIVILEGES ON *.* TO '{ACCOUNT}'@'localhost' WITH GRANT OPTION"
-        ))?;
-        let Target::Socket(socket) = &server.address().target else {
-            return Err(Error::failed("the scratch server has no socket"));
-        };
-        let file = run.join("client.cnf");
-        let text = format!(
-            "[client]\nuser={ACCOUNT}\npassword=\"{password}\"\nsocket=\"{}\"\n",
-            socket.display()
-        );
-        crate::sys::fs::create_durably(&file, text.as_bytes(), 0o600)?;
-        let mut print = vec!["--no-defaults".to_owned()];
-        print.push(format!("--start-position={}", self.from));
-        print.push(format!("--stop-position={}", self.position));
-        print.extend(
-            self.logs
-                .iter()
-                .map(|log| self.work.join(&log.file).display().to_string()),
-        );
-        let apply = vec![
-            format!("--defaults-file={}", file.display()),
-            "--binary-mode".to_owned(),
-            format!("--max-allowed-packet={PACKET}"),
-        ];
-        if self.changes > 0 {
-            pipeline::run(
-                &Stage {
-                    program: printer,
-                    arguments: &print,
-                },
-                &Stage {
-                    program: client,
-                    arguments: &apply,
-                },
-                cancel,
-            )?;
+    ) -> Result<usize> {
+        if self.changes == 0 {
+            return Ok(workers);
         }
-        let gtid = server.gtid()?;
-        // With the server's own account goes the last door of ours; it is asked to end by a signal then.
-        session.run(&format!("DROP USER '{ACCOUNT}'@'localhost'"))?;
-        session.run("DROP USER IF EXISTS 'snapback-scratch'@'localhost'")?;
-        Ok(gtid)
+        if workers > 1 {
+            let applier = Applier {
+                plan: self,
+                server,
+                flavour: binary.flavour,
+                owner,
+                monitor,
+                cancel,
+            };
+            match applier.run()? {
+                Ok(()) => return Ok(workers),
+                Err(reason) => monitor.message(&format!("one transaction after the other: {reason}")),
+            }
+        }
+        let client = Client {
+            plan: self,
+            server,
+            binary,
+            cancel,
+        };
+        client.run()?;
+        Ok(1)
     }
 }
 

@@ -13,11 +13,14 @@ use crate::{Error, Result};
 #[command(next_help_heading = "Point in time")]
 pub(super) struct ReplayArguments {
     /// Replay the archived binary logs up to and with: a time, FILE:POS, a GTID, or `end`
-    #[arg(long, value_name = "POINT", conflicts_with_all = ["target", "in_place", "into_server", "include", "keep_going", "replica_of", "until_before"])]
+    #[arg(long, value_name = "POINT", group = "point", conflicts_with_all = ["target", "in_place", "into_server", "include", "keep_going", "replica_of", "until_before"])]
     pub until: Option<String>,
     /// The same, up to and without: the transaction at FILE:POS, with this GTID, or of this second
-    #[arg(long, value_name = "POINT", conflicts_with_all = ["target", "in_place", "into_server", "include", "keep_going", "replica_of"])]
+    #[arg(long, value_name = "POINT", group = "point", conflicts_with_all = ["target", "in_place", "into_server", "include", "keep_going", "replica_of"])]
     pub until_before: Option<String>,
+    /// Transactions that the server's applier may replay at the same time, where it can; 1: one after the other through the server's client [default: as many as processors, at most 8]
+    #[arg(long, value_name = "N", requires = "point", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub replay_workers: Option<u16>,
 }
 
 impl ReplayArguments {
@@ -55,13 +58,17 @@ pub(super) fn run(
         .as_ref()
         .ok_or_else(|| Error::usage("--until needs --datadir"))?;
     let workers = super::restore::workers(arguments.workers);
+    let replayers = super::restore::workers(arguments.replay.replay_workers.map(usize::from));
     let at = absolute(datadir)?;
     let (restored, replayed) = replay::restore_and_replay(
         &config,
         repository,
         &at,
         replay::request(at.clone(), workers, arguments.keep_uuid),
-        |work| replay::plan(repository, &whose.host, id.as_deref(), asked, work, context.cancel),
+        |work| {
+            let plan = replay::plan(repository, &whose.host, id.as_deref(), asked, work, context.cancel)?;
+            Ok(plan.with_workers(replayers))
+        },
         &context.progress,
         context.cancel,
     )?;
@@ -72,8 +79,12 @@ pub(super) fn run(
         json["next_steps"] = serde_json::json!(before_position(&restored.next_steps));
         output::json(&json)?;
     } else {
+        let how = match replayed.workers {
+            1 => "one after the other".to_owned(),
+            workers => format!("by {workers} workers"),
+        };
         output::line(format_args!(
-            "restored {} to {} and replayed {} transactions from {}:{} to {}:{} in {:.1} s, one after the other",
+            "restored {} to {} and replayed {} transactions from {}:{} to {}:{} in {:.1} s, {how}",
             output::bold(restored.id.short()),
             datadir.display(),
             replayed.changes,

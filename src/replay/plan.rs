@@ -1,5 +1,6 @@
 //! Which backup, which logs, and where in them the replay ends.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::{Plan, candidates};
@@ -135,6 +136,8 @@ struct Reading<'a> {
     position: u64,
     last: Option<u32>,
     changes: u64,
+    servers: BTreeSet<u32>,
+    ends: BTreeMap<String, String>,
     found: bool,
 }
 
@@ -165,10 +168,20 @@ impl Reading<'_> {
             (self.file, self.position) = (change.file.clone(), change.end);
             self.last = Some(change.time);
             self.changes += 1;
+            self.servers.insert(change.server_id);
+            if let Some(gtid) = &change.gtid {
+                self.ends.insert(line_of(gtid).to_owned(), gtid.clone());
+            }
         }
         self.found = after;
         !after
     }
+}
+
+/// What a GTID's number counts in: its domain, or its source (with the tag).
+fn line_of(gtid: &str) -> &str {
+    let source = gtid.rsplit_once(':').map(|(source, _)| source);
+    source.unwrap_or_else(|| gtid.split('-').next().unwrap_or(gtid))
 }
 
 type Fit = std::result::Result<Plan, String>;
@@ -246,6 +259,8 @@ fn from(
         position: position.position,
         last: None,
         changes: 0,
+        servers: u32::try_from(facts.server_id).into_iter().collect(),
+        ends: BTreeMap::new(),
         found: false,
     };
     let mut warnings = Vec::new();
@@ -306,6 +321,9 @@ fn from(
         changes: reading.changes,
         warnings,
         work: work.to_owned(),
+        servers: reading.servers,
+        ends: reading.ends,
+        workers: 1,
     }))
 }
 
@@ -372,6 +390,8 @@ mod tests {
             position: 0,
             last: None,
             changes: 0,
+            servers: BTreeSet::new(),
+            ends: BTreeMap::new(),
             found: false,
         };
         let changes = [

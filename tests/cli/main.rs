@@ -131,6 +131,8 @@ fn wrong_usage_has_status_2() {
     let cli = Cli::new("server: none\n");
     cli.fails(&["restore", "latest"], 2);
     cli.fails(&["restore", "latest", "--datadir", "/a", "--target", "/b"], 2);
+    let said = cli.fails(&["restore", "latest", "--datadir", "/a", "--replay-workers", "2"], 2);
+    assert!(said.contains("--until"), "{said}");
     cli.fails(&["backup", "--tag", "novalue"], 2);
     cli.fails(&["frobnicate"], 2);
     let said = cli.fails(&["list"], 2);

@@ -25,6 +25,7 @@ mod lvm;
 mod measure;
 mod point_in_time;
 mod points;
+mod replay;
 mod replicas;
 mod restore_elsewhere;
 mod rollback;

@@ -1,10 +1,11 @@
-//! Figures for docs/benchmarks.md: the lock's hold beside the bare snapshot command, under load. Not a test of anything: run it by name with `--ignored`.
+//! Figures for docs/benchmarks.md: the lock's hold beside the bare snapshot command, under load; the two ways of a replay. Not a test of anything: run it by name with `--ignored`.
 #![allow(clippy::print_stdout)]
 
 use std::time::{Duration, Instant};
 
-use crate::common::{Flavour, Kind, Storage, both, run, text};
-use crate::setting::Scene;
+use crate::common::server::mysql_prefix;
+use crate::common::{Flavour, Kind, Storage, both, load, run, text};
+use crate::setting::{ROWS, Scene, THREADS};
 
 const ROUNDS: usize = 3;
 
@@ -182,4 +183,63 @@ fn mylvmbackup(scene: &Scene) -> Duration {
         .unwrap()
         .unwrap();
     Duration::from_micros(held.unwrap_or_else(|| panic!("mylvmbackup took no lock: {}", both(&output))))
+}
+
+/// Transactions of the load that is replayed.
+const REPLAYED: u64 = 50_000;
+
+fn replay(flavour: Flavour) {
+    // So that the load itself does not take long.
+    let fast = [("innodb-flush-log-at-trx-commit", "0"), ("sync-binlog", "0")];
+    let Some(scene) = Scene::new(flavour, &fast, true, "") else {
+        return;
+    };
+    scene.tool.json(&["backup"]);
+    let options = load::Options {
+        threads: THREADS,
+        mariadb: scene.mariadb(),
+        only_innodb: true,
+        rows: ROWS,
+        pause: Duration::ZERO,
+        log: None,
+    };
+    let load = load::Load::start(&scene.server.socket, &options);
+    while load.commits() < REPLAYED {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let rate = load.commits_per_second();
+    load.stop();
+    scene.tool.json(&["binlog", "archive", "--once"]);
+    let mysqld = text(&mysql_prefix().join("bin/mysqld97"));
+    for round in 0..2 {
+        for workers in ["1", "2", "4"] {
+            let datadir = text(&scene.lab.path(&format!("of-{round}-{workers}")));
+            let mut arguments = vec!["restore", "latest", "--datadir", &datadir, "--until", "end"];
+            arguments.extend(["--replay-workers", workers]);
+            if !scene.mariadb() {
+                arguments.extend(["--mysqld", &mysqld]);
+            }
+            let report = &scene.tool.json(&arguments)["replay"];
+            println!(
+                "{flavour:?}: {} transactions of {rate:.0} a second, {} workers, {}: {:.1} s",
+                report["changes"],
+                report["workers"],
+                report["applier"],
+                report["seconds"].as_f64().unwrap()
+            );
+            std::fs::remove_dir_all(&datadir).unwrap();
+        }
+    }
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn mariadb_replays() {
+    replay(Flavour::MariaDb);
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn mysql_replays() {
+    replay(Flavour::MySql);
 }

@@ -28,6 +28,9 @@ pub struct Change {
     /// Its GTID, where it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gtid: Option<String>,
+    /// The server that made it.
+    #[serde(skip)]
+    pub server_id: u32,
     /// `insert`, `update`, `delete`, `statement`, `compressed` (its content is not looked into).
     pub kinds: BTreeSet<&'static str>,
     /// Tables whose rows it changes, as `database.table`.
@@ -64,6 +67,7 @@ pub fn read(path: &Path, flavour: Flavour, each: &mut dyn FnMut(Change) -> bool)
         let change = open.get_or_insert_with(|| Change {
             file: file.clone(),
             start: event.at,
+            server_id: event.server_id,
             ..Change::default()
         });
         add(change, &event, flavour);

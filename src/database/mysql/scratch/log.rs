@@ -92,7 +92,7 @@ pub(super) fn last_words(log: &str) -> String {
 }
 
 /// `2026-11-24 21:54:59 0 [Note] InnoDB: x` and `2026-11-24T21:55:03.277874Z 0 [Note] [MY-1] [InnoDB] x` from the bracket on.
-fn without_time(line: &str) -> String {
+pub(super) fn without_time(line: &str) -> String {
     match line.find('[') {
         Some(at) if at < 50 && line.starts_with(|c: char| c.is_ascii_digit()) => line[at..].to_owned(),
         _ => line.to_owned(),

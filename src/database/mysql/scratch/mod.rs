@@ -250,6 +250,15 @@ impl Scratch {
         log::last_words(&self.log_text())
     }
 
+    /// The errors in its log that have this in them.
+    pub fn errors_of(&self, words: &str) -> Vec<String> {
+        let text = self.log_text();
+        let errors = text
+            .lines()
+            .filter(|line| line.contains("[ERROR]") && line.contains(words));
+        errors.map(log::without_time).collect()
+    }
+
     /// Kills it, as a power cut does.
     pub fn kill(&mut self) {
         self.running.kill();
