@@ -1,5 +1,6 @@
 //! A backup on scratch space with a private server on it, for whoever wants to take something out of it. Nothing of it is left afterwards.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
@@ -40,6 +41,65 @@ pub(crate) struct Booted<'b> {
     pub record: &'b Record,
     /// A private directory, beside the data, that goes with it.
     pub run: &'b Path,
+}
+
+/// A private server on restored data that stay: something is changed in them, and then they are as a server left them in order.
+pub(crate) struct OnRestored<'p> {
+    /// The data.
+    pub place: &'p Place<'p>,
+    /// A directory for its own files; it is given to the owner of the datadir.
+    pub work: &'p Path,
+    /// Who hears of it.
+    pub monitor: &'p dyn Monitor,
+    /// Whether it was asked to end.
+    pub cancel: &'p Cancel,
+}
+
+impl OnRestored<'_> {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// It does not start on the data.
+    pub fn start(&self, binary: &Binary, wishes: &Wishes) -> Result<Scratch> {
+        if let Some((uid, gid)) = self.owner()? {
+            std::os::unix::fs::chown(self.work, Some(uid), Some(gid))
+                .map_err(|error| crate::sys::Error::path("give away", self.work, error))?;
+        }
+        scratch::start(
+            binary,
+            self.place,
+            &self.work.join("run"),
+            wishes,
+            self.monitor,
+            self.cancel,
+        )
+    }
+
+    /// Whom the server runs as, when it is not us.
+    ///
+    /// # Errors
+    /// The datadir cannot be looked at.
+    pub fn owner(&self) -> Result<Option<(u32, u32)>> {
+        let datadir = self.place.datadir;
+        let found = std::fs::metadata(datadir).map_err(|error| crate::sys::Error::path("look at", datadir, error))?;
+        Ok(crate::sys::host::is_root().then_some((found.uid(), found.gid())))
+    }
+
+    /// Ends it in order, without an account of ours; what it did is durable.
+    ///
+    /// # Errors
+    /// It did not end in order, or the disk failed.
+    pub fn stop(&self, server: Scratch) -> Result<()> {
+        // With the server's own account goes the last door of ours; it is asked to end by a signal then.
+        server.leave()?;
+        self.monitor.phase("shutdown");
+        server.stop(self.cancel)?;
+        for (_, at) in self.place.trees {
+            let failed = |error| crate::sys::Error::path("open", at, error);
+            crate::sys::fs::syncfs(&std::fs::File::open(at).map_err(failed)?, at)?;
+        }
+        Ok(())
+    }
 }
 
 impl Boot<'_> {

@@ -13,12 +13,12 @@ mod programs;
 mod relay;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use crate::binlog_archive::logs::Log;
+use crate::booted::OnRestored;
 use crate::config::Config;
 use crate::database::mysql::scratch::{self, Binary, Place, Scratch, Wishes};
 use crate::drill::Space;
@@ -159,27 +159,18 @@ impl Plan {
             clean: false,
         };
         monitor.phase("boot");
-        let owner = std::fs::metadata(&datadir).map_err(|error| crate::sys::Error::path("look at", &datadir, error))?;
-        let owner = crate::sys::host::is_root().then_some((owner.uid(), owner.gid()));
-        if let Some((uid, gid)) = owner {
-            // The server runs as its datadir's owner and has its socket in there.
-            std::os::unix::fs::chown(&self.work, Some(uid), Some(gid))
-                .map_err(|error| crate::sys::Error::path("give away", &self.work, error))?;
-        }
-        let run = self.work.join("run");
-        let server = scratch::start(&binary, &place, &run, &wishes, monitor, cancel)?;
+        let on = OnRestored {
+            place: &place,
+            work: &self.work,
+            monitor,
+            cancel,
+        };
+        let server = on.start(&binary, &wishes)?;
         monitor.phase("replay");
-        let workers = self.apply(&server, &binary, owner, workers, monitor, cancel)?;
+        let workers = self.apply(&server, &binary, on.owner()?, workers, monitor, cancel)?;
         let gtid = server.gtid()?;
-        // With the server's own account goes the last door of ours; it is asked to end by a signal then.
-        server.leave()?;
-        monitor.phase("shutdown");
-        server.stop(cancel)?;
+        on.stop(server)?;
         crate::failpoint!("replay.applied", || Error::failed("failpoint"));
-        for (_, at) in &trees {
-            let failed = |error| crate::sys::Error::path("open", at, error);
-            crate::sys::fs::syncfs(&std::fs::File::open(at).map_err(failed)?, at)?;
-        }
         Ok(Report {
             from_file: self.logs[0].file.clone(),
             from_position: self.from,

@@ -2,13 +2,13 @@
 //!
 //! A copy of a replica has its original's replication, and would go on with it as soon as it starts: a private server without any replication takes it out before.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::{Seed, statements};
+use crate::booted::OnRestored;
 use crate::config::Config;
 use crate::database::mysql::connect::ConnectOptions;
 use crate::database::mysql::facts::dialect;
@@ -18,7 +18,7 @@ use crate::database::{self, Flavour, ServerFacts};
 use crate::monitor::Monitor;
 use crate::record::Record;
 use crate::sys::signal::Cancel;
-use crate::{Error, Result, replay, restore, service, sys};
+use crate::{Error, Result, replay, restore, service};
 
 /// How often the new replica is asked how it does.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -272,13 +272,13 @@ fn forget(
     };
     let channels: Vec<&str> = record.replica.iter().map(|channel| channel.channel.as_str()).collect();
     replay::in_space(config, 0, |space| {
-        let owner = std::fs::metadata(datadir).map_err(|error| sys::Error::path("look at", datadir, error))?;
-        if sys::host::is_root() {
-            // The server runs as its datadir's owner and has its socket in there.
-            std::os::unix::fs::chown(space, Some(owner.uid()), Some(owner.gid()))
-                .map_err(|error| sys::Error::path("give away", space, error))?;
-        }
-        let server = scratch::start(&binary, &place, &space.join("run"), &wishes, monitor, cancel)?;
+        let on = OnRestored {
+            place: &place,
+            work: space,
+            monitor,
+            cancel,
+        };
+        let server = on.start(&binary, &wishes)?;
         let mut session = server.session(Duration::from_secs(300))?;
         for statement in statements::forget(facts, &channels) {
             session.run(&statement)?;
@@ -287,14 +287,8 @@ fn forget(
         if !left.is_empty() {
             return Err(Error::failed("the copy's old replication cannot be taken out of it"));
         }
-        server.leave()?;
-        server.stop(cancel)
-    })?;
-    for (_, at) in trees {
-        let failed = |error| sys::Error::path("open", at, error);
-        sys::fs::syncfs(&std::fs::File::open(at).map_err(failed)?, at)?;
-    }
-    Ok(())
+        on.stop(server)
+    })
 }
 
 #[cfg(test)]
