@@ -160,6 +160,7 @@ impl Boot<'_> {
             boot_limit: scratch.boot_limit.unsigned(),
             options: scratch.options.clone(),
             clean: false,
+            replication: false,
         };
         let mut server = scratch::start(binary, &place, &run, &wishes, self.monitor, self.cancel)?;
         crate::failpoint!("booted");

@@ -255,6 +255,7 @@ impl Running<'_> {
             boot_limit: scratch.boot_limit.unsigned(),
             options: scratch.options.clone(),
             clean: false,
+            replication: false,
         };
         scratch::start(self.binary, place, run, &wishes, self.monitor, self.cancel)
     }

@@ -157,6 +157,7 @@ impl Plan {
             boot_limit: config.scratch.boot_limit.unsigned(),
             options,
             clean: false,
+            replication: false,
         };
         monitor.phase("boot");
         let on = OnRestored {

@@ -268,6 +268,7 @@ fn forget(
         memory: config.scratch.memory.as_u64(),
         boot_limit: config.scratch.boot_limit.unsigned(),
         options: config.scratch.options.clone(),
+        replication: true,
         ..Wishes::default()
     };
     let channels: Vec<&str> = record.replica.iter().map(|channel| channel.channel.as_str()).collect();

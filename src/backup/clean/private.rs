@@ -101,6 +101,7 @@ impl<'p> Private<'p> {
             boot_limit: limits.boot_limit.unsigned(),
             options: limits.options.clone(),
             clean: kept,
+            replication: false,
         };
         let begun = Instant::now();
         let server = run.phase("recover", |run| {

@@ -63,6 +63,8 @@ pub struct Wishes {
     pub options: BTreeMap<String, String>,
     /// The data are kept: the end writes everything back.
     pub clean: bool,
+    /// It sees what the data know of their own replication (MySQL always does), and may change that. It never replicates.
+    pub replication: bool,
 }
 
 impl Default for Wishes {
@@ -73,6 +75,7 @@ impl Default for Wishes {
             boot_limit: Duration::from_secs(3600),
             options: BTreeMap::new(),
             clean: false,
+            replication: false,
         }
     }
 }

@@ -110,7 +110,7 @@ pub(super) fn text(place: &Place<'_>, wishes: &Wishes, run: &Path) -> Result<Str
     file.set("innodb-buffer-pool-size", &memory)?;
     file.set("loose-innodb-buffer-pool-size-max", &memory)?;
     file.set("max-connections", &(wishes.connections + 8).to_string())?;
-    paths(&mut file, place, run)?;
+    paths(&mut file, place, wishes, run)?;
     if wishes.clean {
         // Everything is purged, merged and written back: nothing is left to recover.
         file.set("innodb-fast-shutdown", "0")?;
@@ -119,7 +119,7 @@ pub(super) fn text(place: &Place<'_>, wishes: &Wishes, run: &Path) -> Result<Str
 }
 
 /// Every path that a server writes.
-fn paths(file: &mut File, place: &Place<'_>, run: &Path) -> Result<()> {
+fn paths(file: &mut File, place: &Place<'_>, wishes: &Wishes, run: &Path) -> Result<()> {
     let facts = place.facts;
     file.path("socket", &run.join("s"))?;
     file.path("pid-file", &run.join("pid"))?;
@@ -132,6 +132,12 @@ fn paths(file: &mut File, place: &Place<'_>, run: &Path) -> Result<()> {
     file.path("loose-innodb-tmpdir", &temporary)?;
     file.path("loose-slave-load-tmpdir", &temporary)?;
     file.path("secure-file-priv", &temporary)?;
+    if facts.flavour == Flavour::MariaDb && !wishes.replication {
+        // What the data know of their replication is neither read nor written: relay logs have other names here, and MariaDB does not start when it misses those of a named
+        // connection ("Failed to initialize multi master structures").
+        file.path("master-info-file", &temporary.join("master.info"))?;
+        file.path("relay-log-info-file", &temporary.join("relay-log.info"))?;
+    }
     // Where the backup has relay logs, the options of its paths say so after this.
     file.path("relay-log", &temporary.join("relay-log"))?;
     file.path("relay-log-index", &temporary.join("relay-log-index"))?;
