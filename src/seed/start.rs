@@ -132,6 +132,12 @@ impl Seed {
         is_on(&mut session, datadir)?;
         cancel.check()?;
         monitor.phase("replicate");
+        if !record.replica.is_empty() {
+            // Done before the start; what is gone cannot be reset again.
+            let channels: Vec<&str> = record.replica.iter().map(|channel| channel.channel.as_str()).collect();
+            let done = statements::forget(facts, &channels);
+            self.statements.retain(|statement| !done.contains(statement));
+        }
         self.apply(&mut session, facts)?;
         let behind_seconds = self.wait(&mut session, facts, cancel)?;
         let id = session.value("SELECT @@GLOBAL.server_id")?;
@@ -271,7 +277,6 @@ fn forget(
         replication: true,
         ..Wishes::default()
     };
-    let channels: Vec<&str> = record.replica.iter().map(|channel| channel.channel.as_str()).collect();
     replay::in_space(config, 0, |space| {
         let on = OnRestored {
             place: &place,
@@ -281,11 +286,13 @@ fn forget(
         };
         let server = on.start(&binary, &wishes)?;
         let mut session = server.session(Duration::from_secs(300))?;
+        let show = dialect(facts).show_replicas();
+        let rows = session.rows(show)?;
+        let channels: Vec<&str> = rows.iter().filter_map(|row| row.get("Connection_name")).collect();
         for statement in statements::forget(facts, &channels) {
             session.run(&statement)?;
         }
-        let left = session.rows(dialect(facts).show_replicas())?;
-        if !left.is_empty() {
+        if !session.rows(show)?.is_empty() {
             return Err(Error::failed("the copy's old replication cannot be taken out of it"));
         }
         on.stop(server)

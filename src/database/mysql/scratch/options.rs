@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::super::place::{Place, engine_libraries, path_options};
 use super::Wishes;
-use crate::database::{Error, Flavour, Result};
+use crate::database::{Error, Flavour, Result, ServerFacts};
 
 /// Settings without which the data cannot be read, or reads as something else: as the record has them, where it has them.
 const OF_THE_DATA: &[&str] = &[
@@ -132,15 +132,20 @@ fn paths(file: &mut File, place: &Place<'_>, wishes: &Wishes, run: &Path) -> Res
     file.path("loose-innodb-tmpdir", &temporary)?;
     file.path("loose-slave-load-tmpdir", &temporary)?;
     file.path("secure-file-priv", &temporary)?;
-    if facts.flavour == Flavour::MariaDb && !wishes.replication {
+    let mariadb = facts.flavour == Flavour::MariaDb;
+    if mariadb && !wishes.replication {
         // What the data know of their replication is neither read nor written: relay logs have other names here, and MariaDB does not start when it misses those of a named
         // connection ("Failed to initialize multi master structures").
         file.path("master-info-file", &temporary.join("master.info"))?;
         file.path("relay-log-info-file", &temporary.join("relay-log.info"))?;
     }
     // Where the backup has relay logs, the options of its paths say so after this.
-    file.path("relay-log", &temporary.join("relay-log"))?;
-    file.path("relay-log-index", &temporary.join("relay-log-index"))?;
+    if mariadb && wishes.replication {
+        file.set("relay-log", &usual_relay_log(facts))?;
+    } else {
+        file.path("relay-log", &temporary.join("relay-log"))?;
+        file.path("relay-log-index", &temporary.join("relay-log-index"))?;
+    }
     for (option, value) in path_options(place)? {
         file.set(option, &value)?;
     }
@@ -148,6 +153,13 @@ fn paths(file: &mut File, place: &Place<'_>, wishes: &Wishes, run: &Path) -> Res
         file.0.push_str("skip-log-bin\n");
     }
     Ok(())
+}
+
+/// MariaDB names relay logs by its pid file, unless told otherwise (manual, "relay_log").
+fn usual_relay_log(facts: &ServerFacts) -> String {
+    let pid_file = facts.variables.get("pid_file").map(Path::new);
+    let stem = pid_file.and_then(Path::file_stem).and_then(std::ffi::OsStr::to_str);
+    format!("{}-relay-bin", stem.unwrap_or("mysqld"))
 }
 
 /// The text while it grows.
