@@ -115,7 +115,11 @@ fn address(text: &str) -> Result<(String, u16)> {
 }
 
 pub(super) fn print(seed: &Seed) {
-    output::line(output::bold(format_args!("to make it a replica of {}", seed.source)));
+    let made = match seed.following {
+        Some(_) => "made a replica of",
+        None => "to make it a replica of",
+    };
+    output::line(output::bold(format_args!("{made} {}", seed.source)));
     for statement in &seed.statements {
         output::line(format_args!("  {statement};"));
     }
@@ -131,8 +135,8 @@ pub(super) fn print(seed: &Seed) {
             None => "how far behind it does not say yet".to_owned(),
         };
         output::line(format_args!(
-            "  the server ({}) was started and follows {}: {behind}",
-            following.version, seed.source
+            "  the server ({}) was started and follows: {behind}",
+            following.version
         ));
     }
     if seed.id_is_set {
