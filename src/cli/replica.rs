@@ -34,7 +34,7 @@ pub(super) struct ReplicaArguments {
     #[arg(long, value_name = "N", requires = "replica_of")]
     pub replica_server_id: Option<u32>,
     /// Start the server through its service, run the statements, and wait until it follows
-    #[arg(long, requires = "replica_user")]
+    #[arg(long, requires = "replica_user", conflicts_with = "keep_going")]
     pub replica_start: bool,
 }
 

@@ -46,8 +46,8 @@ pub(super) fn run(arguments: &Restore, context: &Context<'_>) -> Result<Exit> {
         Some(wanted) => Some(seed::seed(&record, wanted)?),
         None => None,
     };
-    if arguments.replica.replica_start {
-        seed::ready(&config, &record)?;
+    if let Some(wanted) = wanted.as_ref().filter(|_| arguments.replica.replica_start) {
+        seed::ready(&config, &record, wanted)?;
     }
     let mut report = restore(
         &repository,

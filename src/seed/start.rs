@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::{Seed, statements};
+use super::{Seed, Wanted, statements};
 use crate::booted::OnRestored;
 use crate::config::Config;
 use crate::database::mysql::connect::ConnectOptions;
@@ -46,8 +46,13 @@ pub struct Following {
 /// Refuses before anything is restored.
 ///
 /// # Errors
-/// The configuration does not say how the server is started or asked; one answers already; a copy of a replica, and no program that fits it.
-pub fn ready(config: &Config, record: &Record) -> Result<()> {
+/// There is no password; the configuration does not say how the server is started or asked; one answers already; a copy of a replica, and no program that fits it.
+pub fn ready(config: &Config, record: &Record, wanted: &Wanted) -> Result<()> {
+    if wanted.password.is_none() {
+        return Err(Error::usage(
+            "--replica-start needs the replication account's password: --replica-password-file, or SNAPBACK_REPLICA_PASSWORD",
+        ));
+    }
     if !config.service.is_set() {
         return Err(Error::usage(
             "--replica-start needs to know how the server is started: set `service: {name: UNIT}` in the configuration",
@@ -90,9 +95,14 @@ impl Seed {
         self.begin(config, record, restored, monitor, cancel)
             .and_then(|following| self.remove_file().map(|()| following))
             .map_err(|error| {
+                // Nothing is removed: the restore was done before.
+                let why = match error {
+                    Error::Interrupted(signal) => format!("ended by signal {signal}"),
+                    other => other.to_string(),
+                };
                 let left = file.map(|file| format!("; the statements are in {}", file.display()));
                 Error::failed(format!(
-                    "the backup is restored, but it is no replica of {} yet: {error}{}",
+                    "the backup is restored, but it is no replica of {} yet: {why}{}",
                     self.source,
                     left.unwrap_or_default()
                 ))

@@ -91,7 +91,15 @@ fn start(of: &Tool, scene: &Scene, mut server: Server, flags: &[&str]) -> (Ends,
         false => vec!["--datadir", &at],
     });
     arguments.extend(flags);
-    // Beside a server that answers nothing is done.
+    // Without a password, or beside a server that answers, nothing is done.
+    let no_password: Vec<&str> = arguments
+        .iter()
+        .filter(|word| **word != "--replica-password-file" && **word != secret)
+        .copied()
+        .collect();
+    let refused = tool.run(&no_password);
+    assert_eq!(refused.status.code(), Some(2), "{}", both(&refused));
+    assert!(both(&refused).contains("password"), "{}", both(&refused));
     let refused = tool.run(&arguments);
     assert_eq!(refused.status.code(), Some(2), "{}", both(&refused));
     assert!(both(&refused).contains("stop it"), "{}", both(&refused));
