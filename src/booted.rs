@@ -144,8 +144,7 @@ impl Boot<'_> {
         let id = self.backup.manifest().id.to_string();
         let request = restore::Request::to_datadir(datadir.clone(), self.workers);
         let restored = restore::restore(self.repository, &id, &request, self.monitor, self.cancel)?;
-        let placed = restored.placed.into_iter();
-        let trees: Vec<(PathBuf, PathBuf)> = placed.map(|placed| (placed.original, placed.at)).collect();
+        let trees = restored.trees();
         let place = Place {
             facts,
             paths: &record.paths,

@@ -135,11 +135,7 @@ impl Plan {
             .server
             .as_ref()
             .ok_or_else(|| Error::usage("the backup holds no database"))?;
-        let trees: Vec<(PathBuf, PathBuf)> = restored
-            .placed
-            .iter()
-            .map(|placed| (placed.original.clone(), placed.at.clone()))
-            .collect();
+        let trees = restored.trees();
         let datadir = trees.iter().find(|(original, _)| *original == facts.datadir);
         let datadir = datadir
             .ok_or_else(|| Error::failed("the datadir was not restored"))?

@@ -117,6 +117,16 @@ pub struct Report {
     pub lost: Lost,
 }
 
+impl Report {
+    /// Where each tree was and is.
+    pub fn trees(&self) -> Vec<(PathBuf, PathBuf)> {
+        let placed = self.placed.iter();
+        placed
+            .map(|placed| (placed.original.clone(), placed.at.clone()))
+            .collect()
+    }
+}
+
 /// Restores a backup.
 ///
 /// # Errors

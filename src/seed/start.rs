@@ -124,11 +124,7 @@ impl Seed {
         if let Some(first) = &restored.before_start {
             return Err(Error::failed(first.clone()));
         }
-        let trees: Vec<(PathBuf, PathBuf)> = restored
-            .placed
-            .iter()
-            .map(|placed| (placed.original.clone(), placed.at.clone()))
-            .collect();
+        let trees = restored.trees();
         let datadir = trees.iter().find(|(original, _)| *original == facts.datadir);
         let (_, datadir) = datadir.ok_or_else(|| Error::failed("the datadir was not restored"))?;
         if !record.replica.is_empty() {
