@@ -20,7 +20,6 @@ use serde::Serialize;
 use crate::binlog_archive::logs::Log;
 use crate::booted::OnRestored;
 use crate::config::Config;
-use crate::database::Flavour;
 use crate::database::mysql::scratch::{self, Binary, Place, Scratch, Wishes};
 use crate::drill::Space;
 use crate::finding::Finding;
@@ -101,20 +100,9 @@ impl std::fmt::Debug for Plan {
 }
 
 impl Plan {
-    /// Lets the server replay so many transactions at the same time, where it can; 1: one after the other. `None`: with MariaDB as many as processors, at most 8; with
-    /// MySQL 1, whose applier does not come to the end of every log (a `FLUSH TABLES` alone: 9.7).
+    /// Lets the server replay so many transactions at the same time, where it can; 1: one after the other. `None`: as many as processors, at most 8.
     pub fn with_workers(mut self, workers: Option<usize>) -> Plan {
-        let mysql = self
-            .record
-            .server
-            .as_ref()
-            .is_some_and(|server| server.flavour == Flavour::MySql);
-        let usual = if mysql {
-            1
-        } else {
-            crate::sys::host::processors().min(8)
-        };
-        self.workers = workers.unwrap_or(usual);
+        self.workers = workers.unwrap_or_else(|| crate::sys::host::processors().min(8));
         self
     }
 

@@ -18,7 +18,7 @@ pub(super) struct ReplayArguments {
     /// The same, up to and without: the transaction at FILE:POS, with this GTID, or of this second
     #[arg(long, value_name = "POINT", group = "point", conflicts_with_all = ["target", "in_place", "into_server", "include", "keep_going", "replica_of"])]
     pub until_before: Option<String>,
-    /// Transactions that the server's applier may replay at the same time, where it can; 1: one after the other through the server's client [default: MariaDB as many as processors, at most 8; MySQL 1]
+    /// Transactions that the server's applier may replay at the same time, where it can; 1: one after the other through the server's client [default: as many as processors, at most 8]
     #[arg(long, value_name = "N", requires = "point", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub replay_workers: Option<u16>,
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::Plan;
 use super::channel::{CHANNEL, Channel, Status};
-use super::relay::Relay;
+use super::relay::{Relay, Shown};
 use crate::database::mysql::scratch::Scratch;
 use crate::database::{Flavour, ServerFacts};
 use crate::monitor::{Monitor, Work};
@@ -19,7 +19,7 @@ use crate::sys::failpoint;
 use crate::sys::signal::Cancel;
 use crate::{Error, Result};
 
-/// How long the server may be silent within one statement: MySQL reads the relay logs when the channel is made.
+/// How long the server may be silent within one statement: to stop the applier waits for what its workers have begun.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Between two looks at how far it is.
@@ -87,7 +87,16 @@ impl Applier<'_> {
             return Ok(Err("it has no relay logs".to_owned()));
         };
         let logs = self.cut()?;
-        let relay = Relay::lay(&basename, &index, &logs, self.owner)?;
+        let lengths: Vec<u64> = logs
+            .iter()
+            .map(|log| std::fs::metadata(log).map_or(0, |found| found.len()))
+            .collect();
+        let shown = match self.flavour {
+            // It looks at the offset when the channel is made, and leaves the logs as they are.
+            Flavour::MariaDb => Shown::Logs,
+            Flavour::MySql => Shown::Heads,
+        };
+        let relay = Relay::lay(&basename, &index, logs, shown, self.owner)?;
         // Else it would take its own transactions for what came back to it, and pass over them.
         let own = channel
             .session()
@@ -108,9 +117,12 @@ impl Applier<'_> {
             relay.remove()?;
             return Ok(Err(error.to_string()));
         }
+        if shown == Shown::Heads {
+            relay.show_logs()?;
+        }
         channel.start()?;
         crate::failpoint!("replay.applying");
-        self.wait(&mut channel, &relay, &logs)?;
+        self.wait(&mut channel, &relay, &lengths)?;
         channel.stop()?;
         let status = channel.status()?;
         if !status.error.is_empty() || !self.is_done(&mut channel, &relay, &status)? {
@@ -151,11 +163,7 @@ impl Applier<'_> {
     }
 
     /// Waits until all is applied.
-    fn wait(&self, channel: &mut Channel, relay: &Relay, logs: &[PathBuf]) -> Result<()> {
-        let lengths: Vec<u64> = logs
-            .iter()
-            .map(|log| std::fs::metadata(log).map_or(0, |found| found.len()))
-            .collect();
+    fn wait(&self, channel: &mut Channel, relay: &Relay, lengths: &[u64]) -> Result<()> {
         let all: u64 = lengths.iter().sum();
         self.monitor.begin(Work {
             name: "replaying",

@@ -1,16 +1,32 @@
 //! The logs as relay logs: links to them where the private server keeps such, and an index of these.
+//!
+//! When a channel is made, MySQL (8.0.32 and later; seen with 9.7) puts the relay logs in order: what is behind the last transaction that ends with a commit it takes for
+//! half received, cuts it off, and removes the logs behind (note MY-015128, "Relay log sanitization: Removed ..."). A `FLUSH TABLES` has no commit, so a log with nothing
+//! else was gone. The server is therefore shown the heads of the logs first, with no transaction, and the logs when the channel is there. It also reads them once less.
 
+use std::io::Read;
 use std::os::unix::fs::{chown, symlink};
 use std::path::{Path, PathBuf};
 
 use super::channel::CHANNEL;
 use crate::Result;
+use crate::database::mysql::binlog;
 use crate::sys::{self, Error};
 
 /// What is laid out. The server takes it away with the channel.
 pub(super) struct Relay {
     index: PathBuf,
     links: Vec<PathBuf>,
+    logs: Vec<PathBuf>,
+}
+
+/// What the links lead to when the channel is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// The logs.
+    Logs,
+    /// Copies of their heads, beside the logs.
+    Heads,
 }
 
 impl Relay {
@@ -18,15 +34,26 @@ impl Relay {
     ///
     /// # Errors
     /// A file cannot be written.
-    pub fn lay(basename: &Path, index: &Path, logs: &[PathBuf], owner: Option<(u32, u32)>) -> Result<Relay> {
+    pub fn lay(
+        basename: &Path,
+        index: &Path,
+        logs: Vec<PathBuf>,
+        shown: Shown,
+        owner: Option<(u32, u32)>,
+    ) -> Result<Relay> {
         let directory = basename.parent().unwrap_or(basename);
         let stem = basename.file_name().unwrap_or_default().to_string_lossy();
         let mut relay = Relay {
             index: index_of(index),
             links: Vec::new(),
+            logs,
+        };
+        let shown = match shown {
+            Shown::Logs => relay.logs.clone(),
+            Shown::Heads => relay.logs.iter().map(|log| head_of(log)).collect::<Result<_>>()?,
         };
         let mut text = String::new();
-        for (number, log) in (1..).zip(logs) {
+        for (number, log) in (1..).zip(&shown) {
             let link = directory.join(format!("{stem}-{CHANNEL}.{number:06}"));
             symlink(log, &link).map_err(|error| Error::path("make the link", &link, error))?;
             text.push_str(&format!("{}\n", link.display()));
@@ -34,11 +61,24 @@ impl Relay {
         }
         sys::fs::create_durably(&relay.index, text.as_bytes(), 0o600)?;
         if let Some((uid, gid)) = owner {
-            for path in logs.iter().chain([&relay.index]) {
+            for path in relay.logs.iter().chain(&shown).chain([&relay.index]) {
                 chown(path, Some(uid), Some(gid)).map_err(|error| Error::path("give away", path, error))?;
             }
         }
         Ok(relay)
+    }
+
+    /// Lets the links lead to the logs. There must be no applier yet.
+    ///
+    /// # Errors
+    /// A link cannot be made, or the server has taken one away.
+    pub fn show_logs(&self) -> Result<()> {
+        for (link, log) in self.links.iter().zip(&self.logs) {
+            let failed = |error| Error::path("make the link", link, error);
+            std::fs::remove_file(link).map_err(failed)?;
+            symlink(log, link).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// The first one's name.
@@ -71,6 +111,19 @@ impl Relay {
         }
         Ok(())
     }
+}
+
+/// Copies what stands before a log's first transaction, its format description, beside it.
+fn head_of(log: &Path) -> Result<PathBuf> {
+    let end = binlog::head_end(log)?;
+    let name = log.file_name().unwrap_or_default().to_string_lossy();
+    let copy = log.with_file_name(format!("{name}.head"));
+    let failed = |error| Error::path("copy the head of", log, error);
+    let mut head = Vec::new();
+    let file = std::fs::File::open(log).map_err(failed)?;
+    file.take(end).read_to_end(&mut head).map_err(failed)?;
+    std::fs::write(&copy, head).map_err(failed)?;
+    Ok(copy)
 }
 
 /// A channel's index has the channel's name before its ending.

@@ -83,6 +83,14 @@ pub fn extent(path: &Path) -> Result<Option<Extent>> {
     }))
 }
 
+/// The end of a log's format description, which every other event comes behind; 0 when not even that is there.
+///
+/// # Errors
+/// It cannot be read, is encrypted, or is no binary log.
+pub(crate) fn head_end(path: &Path) -> Result<u64> {
+    Ok(event::Log::open(path)?.map_or(0, |log| log.at()))
+}
+
 /// The checksum of an event.
 pub(crate) fn checksum(event: &[u8]) -> u32 {
     let mut crc = crc32::Crc32::new();
