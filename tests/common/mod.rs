@@ -4,6 +4,7 @@
 pub mod load;
 pub mod server;
 pub mod storage;
+mod template;
 pub mod tool;
 
 use std::path::{Path, PathBuf};

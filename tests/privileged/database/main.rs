@@ -12,3 +12,5 @@ mod hold;
 mod replica;
 mod safety;
 mod server;
+#[path = "../../common/template.rs"]
+mod template;

@@ -13,6 +13,8 @@ use snapback::config;
 use snapback::database::Flavour;
 use snapback::database::mysql::Server;
 
+use crate::template;
+
 /// A running server.
 pub struct TestServer {
     pub flavour: Flavour,
@@ -21,46 +23,17 @@ pub struct TestServer {
     child: Child,
 }
 
-/// A datadir that is initialised once and copied for every server. It is kept in the build directory, by version.
+/// A datadir that is initialised once and copied for every server.
 fn template(flavour: Flavour) -> &'static Path {
     static MARIADB: OnceLock<PathBuf> = OnceLock::new();
     static MYSQL: OnceLock<PathBuf> = OnceLock::new();
     match flavour {
         Flavour::MariaDb => MARIADB.get_or_init(|| {
             let initialise = ["--skip-test-db", "--auth-root-authentication-method=normal"];
-            make_template(Path::new("mariadbd"), Path::new("mariadb-install-db"), &initialise)
+            template::kept(Path::new("mariadbd"), Path::new("mariadb-install-db"), &initialise)
         }),
-        Flavour::MySql => MYSQL.get_or_init(|| make_template(&mysqld(), &mysqld(), &["--initialize-insecure"])),
+        Flavour::MySql => MYSQL.get_or_init(|| template::kept(&mysqld(), &mysqld(), &["--initialize-insecure"])),
     }
-}
-
-fn make_template(server: &Path, initialiser: &Path, arguments: &[&str]) -> PathBuf {
-    let output = Command::new(server).arg("--version").output();
-    let output = output.unwrap_or_else(|error| panic!("cannot run {}: {error}", server.display()));
-    // `NAME  Ver 9.7.4-2 for ...`
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let version = text
-        .split_whitespace()
-        .skip_while(|word| *word != "Ver")
-        .nth(1)
-        .unwrap_or_default();
-    let kept = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let at = kept.join(format!("datadir-{version}"));
-    if at.is_dir() {
-        return at;
-    }
-    let making = tempfile::tempdir_in(kept).unwrap();
-    let status = Command::new(initialiser)
-        .args(["--no-defaults", "--user=root"])
-        .args(arguments)
-        .arg(format!("--datadir={}", making.path().join("data").display()))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    assert!(status.unwrap().success(), "{} failed", initialiser.display());
-    // Another process may have been quicker.
-    drop(fs::rename(making.path(), &at));
-    at
 }
 
 fn mysqld() -> PathBuf {
@@ -84,7 +57,7 @@ impl TestServer {
 
     /// Starts on a fresh datadir in `data`, which is there and empty.
     pub fn start_on(flavour: Flavour, dir: tempfile::TempDir, extra: &[&str]) -> TestServer {
-        let from = template(flavour).join("data/.");
+        let from = template(flavour).join(".");
         let copied = Command::new("cp")
             .arg("-a")
             .arg(from)
@@ -92,8 +65,6 @@ impl TestServer {
             .status()
             .unwrap();
         assert!(copied.success());
-        // Every server has an identity of its own.
-        drop(fs::remove_file(dir.path().join("data/auto.cnf")));
         TestServer::start_in(flavour, dir, extra)
     }
 
