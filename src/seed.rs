@@ -16,6 +16,7 @@ use crate::record::Record;
 use crate::{Error, Result};
 
 pub use start::{Following, ready};
+pub use statements::Statement;
 
 /// Whose coordinates a new replica starts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -68,7 +69,7 @@ pub struct Seed {
     /// The new server's id.
     pub server_id: u32,
     /// The statements, in order, with a placeholder for the password.
-    pub statements: Vec<String>,
+    pub statements: Vec<Statement>,
     /// Where they are, with the password if one was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
@@ -153,10 +154,11 @@ impl Seed {
     }
 
     /// A statement with the password in it.
-    fn whole(&self, statement: &str) -> String {
+    fn whole(&self, statement: &Statement) -> String {
+        let text = &statement.text;
         match &self.password {
-            Some(password) => statement.replace(statements::PLACEHOLDER, &statements::literal(password.expose())),
-            None => statement.to_owned(),
+            Some(password) => text.replace(statements::PLACEHOLDER, &statements::literal(password.expose())),
+            None => text.clone(),
         }
     }
 

@@ -121,7 +121,7 @@ pub(super) fn print(seed: &Seed) {
     };
     output::line(output::bold(format_args!("{made} {}", seed.source)));
     for statement in &seed.statements {
-        output::line(format_args!("  {statement};"));
+        output::line(format_args!("  {};", statement.text));
     }
     if let Some(file) = &seed.file {
         output::line(format_args!(

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::{Seed, Wanted, statements};
+use super::statements::{self, Purpose};
+use super::{Seed, Wanted};
 use crate::booted::OnRestored;
 use crate::config::Config;
 use crate::database::mysql::connect::ConnectOptions;
@@ -138,13 +139,14 @@ impl Seed {
         is_on(&mut session, datadir)?;
         cancel.check()?;
         monitor.phase("replicate");
-        if !record.replica.is_empty() {
-            // Done before the start; what is gone cannot be reset again.
-            let channels: Vec<&str> = record.replica.iter().map(|channel| channel.channel.as_str()).collect();
-            let done = statements::forget(facts, &channels);
-            self.statements.retain(|statement| !done.contains(statement));
-        }
-        self.apply(&mut session, facts)?;
+        let number = |text: Option<String>| text.and_then(|text| text.parse::<u64>().ok());
+        let started = Started {
+            forgotten: !record.replica.is_empty(),
+            server_id: number(session.value("SELECT @@GLOBAL.server_id")?).unwrap_or(DEFAULT_ID),
+            log_bin: number(session.value("SELECT @@GLOBAL.log_bin")?) != Some(0),
+        };
+        self.leave_out(facts, &started);
+        self.apply(&mut session)?;
         let behind_seconds = self.wait(&mut session, facts, cancel)?;
         let id = session.value("SELECT @@GLOBAL.server_id")?;
         Ok(Following {
@@ -154,23 +156,28 @@ impl Seed {
         })
     }
 
-    /// Runs the statements. A `server_id` that the server has from its own option file stays, unless one was asked for: neither the default nor the backed-up
-    /// server's is its own.
-    fn apply(&mut self, session: &mut Session, facts: &ServerFacts) -> Result<()> {
-        let number = |text: Option<String>| text.and_then(|text| text.parse::<u64>().ok());
-        let own = number(session.value("SELECT @@GLOBAL.server_id")?);
-        let keeps_id = !self.id_asked && own.is_some_and(|own| own != DEFAULT_ID && own != facts.server_id);
-        // MariaDB has none to empty then, and says so by an error.
-        let no_log = facts.flavour == Flavour::MariaDb && number(session.value("SELECT @@GLOBAL.log_bin")?) == Some(0);
-        self.statements.retain(|statement| {
-            !(keeps_id && statements::sets_server_id(statement) || no_log && statements::empties_log(statement))
+    /// Leaves out the statements that the started server does not need. A `server_id` that it has from its own option file stays, unless one was asked for: neither the
+    /// default nor the backed-up server's is its own.
+    fn leave_out(&mut self, facts: &ServerFacts, started: &Started) {
+        let own = started.server_id != DEFAULT_ID && started.server_id != facts.server_id;
+        self.id_is_set = self.id_asked || !own;
+        let id_is_set = self.id_is_set;
+        self.statements.retain(|statement| match statement.purpose {
+            Purpose::Follow => true,
+            // What is gone cannot be reset again.
+            Purpose::Forget => !started.forgotten,
+            Purpose::Id => id_is_set,
+            // MariaDB has none to empty then, and says so by an error.
+            Purpose::EmptyLog => facts.flavour == Flavour::MySql || started.log_bin,
         });
-        self.id_is_set = !keeps_id;
+    }
+
+    fn apply(&self, session: &mut Session) -> Result<()> {
         for statement in &self.statements {
             // What fails is told with the placeholder.
             session.run(&self.whole(statement)).map_err(|error| match error {
                 database::Error::Statement { code, reason, .. } => database::Error::Statement {
-                    statement: statement.clone(),
+                    statement: statement.text.clone(),
                     code,
                     reason,
                 },
@@ -205,6 +212,14 @@ impl Seed {
             }
         }
     }
+}
+
+/// The restored server as it was started.
+struct Started {
+    /// The copy's old replication was taken out before.
+    forgotten: bool,
+    server_id: u64,
+    log_bin: bool,
 }
 
 /// What a channel does.
@@ -308,6 +323,40 @@ fn forget(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_started_server_gets_what_it_needs() {
+        let record = super::super::tests::record(Flavour::MariaDb, Some("0-1-7"), vec![]);
+        let facts = record.server.clone().unwrap();
+        let of = |asked: Option<u32>, server_id: u64, log_bin: bool, forgotten: bool| {
+            let wanted = Wanted {
+                server_id: asked,
+                ..super::super::tests::wanted("db1")
+            };
+            let mut seed = super::super::seed(&record, &wanted).unwrap();
+            let started = Started {
+                forgotten,
+                server_id,
+                log_bin,
+            };
+            seed.leave_out(&facts, &started);
+            let has = |begin: &str| {
+                seed.statements
+                    .iter()
+                    .any(|statement| statement.text.starts_with(begin))
+            };
+            assert!(has("CHANGE MASTER") && has("START SLAVE") && has("SET GLOBAL gtid_slave_pos"));
+            assert_eq!(seed.id_is_set, has("SET GLOBAL server_id"));
+            (seed.id_is_set, has("RESET MASTER"), has("RESET SLAVE"))
+        };
+        let theirs = facts.server_id;
+        assert_ne!(theirs, 41);
+        assert_eq!(of(None, 41, true, false), (false, true, true));
+        assert_eq!(of(Some(77), 41, true, false), (true, true, true));
+        assert_eq!(of(None, DEFAULT_ID, true, false), (true, true, true));
+        assert_eq!(of(None, theirs, true, true), (true, true, false));
+        assert_eq!(of(None, 41, false, true), (false, false, false));
+    }
 
     #[test]
     fn a_thread_that_ended_is_told_from_one_that_tries() {

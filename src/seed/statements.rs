@@ -1,10 +1,45 @@
 //! The statements, in each server's words.
 
+use serde::{Serialize, Serializer};
+
 use super::{By, Start, Wanted, has_new_words};
 use crate::database::{Flavour, ServerFacts};
 
 /// Stands for the password in what is printed.
 pub(super) const PLACEHOLDER: &str = "'<password>'";
+
+/// What a statement is for. Who runs all of them on any server needs not know; who starts the server leaves out what it does not need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It is always needed.
+    Follow,
+    /// The copy's own replication goes.
+    Forget,
+    /// The server gets its id.
+    Id,
+    /// The binary log is emptied.
+    EmptyLog,
+}
+
+/// One of the statements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statement {
+    /// With a placeholder for the password.
+    pub text: String,
+    pub(super) purpose: Purpose,
+}
+
+/// As its text.
+impl Serialize for Statement {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.text.serialize(serializer)
+    }
+}
+
+fn of(purpose: Purpose, text: impl Into<String>) -> Statement {
+    let text = text.into();
+    Statement { text, purpose }
+}
 
 /// Text as a literal of SQL; the statements begin with a `sql_mode` in which a backslash escapes.
 pub(super) fn literal(text: &str) -> String {
@@ -18,9 +53,13 @@ pub(super) fn make(
     by: By,
     wanted: &Wanted,
     server_id: u32,
-) -> Vec<String> {
-    let mut all = vec!["SET SESSION sql_mode = ''".to_owned()];
-    all.extend(forget(facts, channels));
+) -> Vec<Statement> {
+    let mut all = vec![of(Purpose::Follow, "SET SESSION sql_mode = ''")];
+    all.extend(
+        forget(facts, channels)
+            .into_iter()
+            .map(|text| of(Purpose::Forget, text)),
+    );
     match facts.flavour {
         Flavour::MariaDb => mariadb(&mut all, start, by, wanted, server_id),
         Flavour::MySql => mysql(&mut all, facts, start, by, wanted, server_id),
@@ -44,29 +83,22 @@ pub(super) fn forget(facts: &ServerFacts, channels: &[&str]) -> Vec<String> {
     }
 }
 
-/// Whether a statement of ours gives the server its id.
-pub(super) fn sets_server_id(statement: &str) -> bool {
-    statement.starts_with("SET ") && statement.contains(" server_id = ")
-}
-
-/// Whether a statement of ours empties the binary log.
-pub(super) fn empties_log(statement: &str) -> bool {
-    statement.starts_with("RESET MASTER") || statement.starts_with("RESET BINARY LOGS")
-}
-
 fn replica_word(facts: &ServerFacts) -> &'static str {
     if has_new_words(facts) { "REPLICA" } else { "SLAVE" }
 }
 
-fn mariadb(all: &mut Vec<String>, start: &Start, by: By, wanted: &Wanted, server_id: u32) {
+fn mariadb(all: &mut Vec<Statement>, start: &Start, by: By, wanted: &Wanted, server_id: u32) {
     // Not kept over a restart: the option file must have it too.
-    all.push(format!("SET GLOBAL server_id = {server_id}"));
+    all.push(of(Purpose::Id, format!("SET GLOBAL server_id = {server_id}")));
     let mut change = source(wanted, "MASTER");
     match (by, &start.gtid) {
         (By::Gtid, Some(gtid)) => {
             // The copy's binary log is the original's; its GTIDs would stand beside those of the position.
-            all.push("RESET MASTER".to_owned());
-            all.push(format!("SET GLOBAL gtid_slave_pos = {}", literal(gtid)));
+            all.push(of(Purpose::EmptyLog, "RESET MASTER"));
+            all.push(of(
+                Purpose::Follow,
+                format!("SET GLOBAL gtid_slave_pos = {}", literal(gtid)),
+            ));
             change.push("MASTER_USE_GTID=slave_pos".to_owned());
         }
         _ => {
@@ -74,11 +106,11 @@ fn mariadb(all: &mut Vec<String>, start: &Start, by: By, wanted: &Wanted, server
             change.push("MASTER_USE_GTID=no".to_owned());
         }
     }
-    all.push(format!("CHANGE MASTER TO {}", change.join(", ")));
-    all.push("START SLAVE".to_owned());
+    all.push(of(Purpose::Follow, format!("CHANGE MASTER TO {}", change.join(", "))));
+    all.push(of(Purpose::Follow, "START SLAVE"));
 }
 
-fn mysql(all: &mut Vec<String>, facts: &ServerFacts, start: &Start, by: By, wanted: &Wanted, server_id: u32) {
+fn mysql(all: &mut Vec<Statement>, facts: &ServerFacts, start: &Start, by: By, wanted: &Wanted, server_id: u32) {
     let new = has_new_words(facts);
     let (replica, word) = (replica_word(facts), if new { "SOURCE" } else { "MASTER" });
     let scope = if facts.version_number >= (8, 0, 0) {
@@ -86,18 +118,22 @@ fn mysql(all: &mut Vec<String>, facts: &ServerFacts, start: &Start, by: By, want
     } else {
         "GLOBAL"
     };
-    all.push(format!("SET {scope} server_id = {server_id}"));
+    all.push(of(Purpose::Id, format!("SET {scope} server_id = {server_id}")));
     let mut change = source(wanted, word);
     // An account's password is not sent in the clear, and caching_sha2_password insists on that.
     change.push(format!("{word}_SSL=1"));
     match (by, &start.gtid) {
         (By::Gtid, Some(gtid)) => {
             // Exactly the recorded set, whatever was in the copy's binary log.
-            all.push(match facts.version_number >= (8, 2, 0) {
-                true => "RESET BINARY LOGS AND GTIDS".to_owned(),
-                false => "RESET MASTER".to_owned(),
-            });
-            all.push(format!("SET GLOBAL gtid_purged = {}", literal(gtid)));
+            let empty = match facts.version_number >= (8, 2, 0) {
+                true => "RESET BINARY LOGS AND GTIDS",
+                false => "RESET MASTER",
+            };
+            all.push(of(Purpose::EmptyLog, empty));
+            all.push(of(
+                Purpose::Follow,
+                format!("SET GLOBAL gtid_purged = {}", literal(gtid)),
+            ));
             change.push(format!("{word}_AUTO_POSITION=1"));
         }
         _ => {
@@ -110,8 +146,8 @@ fn mysql(all: &mut Vec<String>, facts: &ServerFacts, start: &Start, by: By, want
     } else {
         "CHANGE MASTER TO"
     };
-    all.push(format!("{to} {}", change.join(", ")));
-    all.push(format!("START {replica}"));
+    all.push(of(Purpose::Follow, format!("{to} {}", change.join(", "))));
+    all.push(of(Purpose::Follow, format!("START {replica}")));
 }
 
 fn source(wanted: &Wanted, word: &str) -> Vec<String> {

@@ -3,7 +3,7 @@ use crate::database::Consistency;
 use crate::database::mysql::scratch::tests::facts;
 use crate::record::CopyFigures;
 
-fn record(flavour: Flavour, gtid: Option<&str>, replica: Vec<ReplicaChannel>) -> Record {
+pub(super) fn record(flavour: Flavour, gtid: Option<&str>, replica: Vec<ReplicaChannel>) -> Record {
     let mut server = facts(flavour);
     if flavour == Flavour::MySql {
         server.version_number = (9, 7, 0);
@@ -46,7 +46,7 @@ fn channel(host: &str, uses_gtid: bool) -> ReplicaChannel {
     }
 }
 
-fn wanted(host: &str) -> Wanted {
+pub(super) fn wanted(host: &str) -> Wanted {
     Wanted {
         host: host.to_owned(),
         port: 3306,
@@ -59,7 +59,9 @@ fn wanted(host: &str) -> Wanted {
 }
 
 fn text(record: &Record, wanted: &Wanted) -> String {
-    seed(record, wanted).unwrap().statements.join("\n")
+    let statements = seed(record, wanted).unwrap().statements;
+    let texts: Vec<String> = statements.into_iter().map(|statement| statement.text).collect();
+    texts.join("\n")
 }
 
 #[test]

@@ -56,19 +56,18 @@ fn seed(tool: &Tool, scene: &Scene, datadir: &Path, flags: &[&str]) -> (Server, 
     (server, report)
 }
 
-/// Restores where a server ran until now with `--replica-start`; the service starts it with that one's options. `of`: whose repository.
-fn start(of: &Tool, scene: &Scene, mut server: Server, flags: &[&str]) -> (Ends, Server, Value) {
-    let name = server.datadir.file_name().unwrap().to_str().unwrap().to_owned();
+/// Restores where a server ran until now with `--replica-start`; the service starts it with that one's options. `of`: whose repository; `id`: of its option file.
+fn start(of: &Tool, scene: &Scene, mut server: Server, id: u64, flags: &[&str]) -> (Ends, Server, Value) {
     let in_place = server.datadir == scene.server.datadir;
-    let dir = scene.lab.path(&format!("{name}-service"));
-    std::fs::create_dir(&dir).unwrap();
     let work = server.socket.parent().unwrap().to_owned();
+    let dir = work.join("service");
+    std::fs::create_dir(&dir).unwrap();
     let mut yaml = format!("server:\n  socket: {}\n  user: root\n", text(&server.socket));
     yaml += &service(&dir, &work, &server, &[]);
     // An id of its own in its option file: replication that its copy brought would begin.
     let script = dir.join("service-start");
     let line = std::fs::read_to_string(&script).unwrap();
-    std::fs::write(&script, line.replace("--server-id=1'", "--server-id=41'")).unwrap();
+    std::fs::write(&script, line.replace("--server-id=1'", &format!("--server-id={id}'"))).unwrap();
     if server.flavour == Flavour::MySql {
         yaml += &format!("scratch:\n  mysqld: {}\n", text(&mysql_prefix().join("bin/mysqld97")));
     }
@@ -249,7 +248,7 @@ fn prove(flavour: Flavour) {
     drop(child);
 
     // Started by the restore itself: the copy of a replica, which would have gone on under its original's name.
-    let (ends, sibling, report) = start(&tool, &scene, sibling, &of_source);
+    let (ends, sibling, report) = start(&tool, &scene, sibling, 41, &of_source);
     assert_eq!(report["replica"]["coordinates"], "source");
     assert_eq!(sibling.one::<u64>("SELECT @@server_id"), 41);
     assert_catches_up(&scene.server, &sibling, "a replica's backup, started by the restore");
@@ -277,11 +276,82 @@ fn prove(flavour: Flavour) {
         &scene.tool,
         &scene,
         back,
+        41,
         &["--replica-of", &itself, "--replica-server-id", "77"],
     );
     assert_eq!(back.one::<u64>("SELECT @@server_id"), 77);
     assert_catches_up(&second, &back, "in place, started by the restore");
+    drop((ends, back));
+
+    if scene.mariadb() {
+        // It has no id of its own, and no log that could be emptied.
+        let options = [("skip-log-bin", "ON"), ("skip-slave-start", "ON")];
+        let plain = Server::on(flavour, &scene.server.datadir, &scene.lab.path("plain-run"), &options);
+        let (ends, plain, report) = start(&scene.tool, &scene, plain, 1, &["--replica-of", &itself]);
+        assert_eq!(plain.one::<u64>("SELECT @@log_bin"), 0);
+        let id = plain.one::<u64>("SELECT @@server_id");
+        assert!(id > 1 << 24 && report["replica"]["server_id"] == id, "{report}");
+        assert_catches_up(&second, &plain, "without a log");
+        drop(ends);
+    }
+}
+
+/// The service starts another server than what was restored.
+fn leaves_alone(flavour: Flavour) {
+    let Some(mut scene) = Scene::new(flavour, &gtids(flavour), true, "") else {
+        return;
+    };
+    scene.tool.json(&["backup"]);
+    let dir = scene.lab.path("service");
+    std::fs::create_dir(&dir).unwrap();
+    let work = scene.server.socket.parent().unwrap().to_owned();
+    let mut yaml = format!("server:\n  socket: {}\n  user: root\n", text(&scene.server.socket));
+    yaml += &service(&dir, &work, &scene.server, &[]);
+    let tool = Tool::bare(&dir, &yaml);
+    let secret = scene.lab.path("secret");
+    std::fs::write(&secret, format!("{PASSWORD}\n")).unwrap();
+    std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).unwrap();
+    let (executed, channels) = match flavour {
+        Flavour::MariaDb => ("SELECT @@GLOBAL.gtid_binlog_state", "SHOW ALL SLAVES STATUS"),
+        Flavour::MySql => ("SELECT @@GLOBAL.gtid_executed", "SHOW REPLICA STATUS"),
+    };
+    let before: (String, u64) = (scene.server.one(executed), scene.server.one("SELECT @@server_id"));
+    scene.server.stop();
+    let ends = Ends {
+        pid: work.join("pid"),
+        not: None,
+    };
+    let (at, secret, repository) = (
+        text(&scene.lab.path("elsewhere")),
+        text(&secret),
+        text(&scene.tool.repository),
+    );
+    let mut arguments = vec!["--repository", &repository, "restore", "latest", "--datadir", &at];
+    arguments.extend([
+        "--replica-of",
+        "127.0.0.1:1",
+        "--replica-start",
+        "--replica-user",
+        "repl",
+    ]);
+    arguments.extend(["--replica-password-file", &secret]);
+    let refused = tool.run(&arguments);
+    assert_eq!(refused.status.code(), Some(1), "{}", both(&refused));
+    assert!(
+        both(&refused).contains("nothing was changed in it") && both(&refused).contains(&at),
+        "{}",
+        both(&refused)
+    );
+    let after: (String, u64) = (scene.server.one(executed), scene.server.one("SELECT @@server_id"));
+    assert_eq!(after, before);
+    let rows: Vec<mysql::Row> = scene.server.connect().query(channels).unwrap();
+    assert!(rows.is_empty(), "{rows:?}");
     drop(ends);
+}
+
+#[test]
+fn mariadb_another_server_than_the_restored_one_is_left_alone() {
+    leaves_alone(Flavour::MariaDb);
 }
 
 #[test]
