@@ -1,6 +1,6 @@
 //! The logs as relay logs: links to them where the private server keeps such, and an index of these.
 //!
-//! When a channel is made, MySQL (8.0.32 and later; seen with 9.7) puts the relay logs in order: what is behind the last transaction that ends with a commit it takes for
+//! When a channel is made, MySQL (seen with 9.7.4) puts the relay logs in order: what is behind the last transaction that ends with a commit it takes for
 //! half received, cuts it off, and removes the logs behind (note MY-015128, "Relay log sanitization: Removed ..."). A `FLUSH TABLES` has no commit, so a log with nothing
 //! else was gone. The server is therefore shown the heads of the logs first, with no transaction, and the logs when the channel is there. It also reads them once less.
 
