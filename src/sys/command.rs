@@ -149,11 +149,10 @@ impl Command {
     /// The same, with its pipes still to be read.
     fn spawn(&self, prepare: impl FnOnce(&mut std::process::Command)) -> Result<Running> {
         let mut command = std::process::Command::new(&self.program.0);
+        super::environment::clean(&mut command);
         command
             .args(&self.arguments)
-            .env("LC_ALL", "C")
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .env_remove(super::PASSWORD_VARIABLE)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

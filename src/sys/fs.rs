@@ -8,6 +8,7 @@ mod direct;
 mod durable;
 mod extents;
 mod locks;
+mod plain;
 mod ranges;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -26,6 +27,7 @@ pub use durable::{
 };
 pub use extents::unshared_bytes;
 pub use locks::locked_by;
+pub use plain::{TEXT_LIMIT, open_plain, open_plain_linked, read_all, read_plain, read_plain_linked};
 pub use ranges::{forget_cached, next_data, read_up_to, start_writing};
 
 /// Opens a directory for use as an anchor (close-on-exec).

@@ -76,10 +76,9 @@ impl Guarded<'_> {
         let guardian = guardian.map_err(|error| Error::kernel("fork", error))?;
         drop(theirs);
         let mut command = std::process::Command::new(self.program.path());
+        super::environment::clean(&mut command);
         command
             .args(self.arguments)
-            .env("LC_ALL", "C")
-            .env_remove(super::PASSWORD_VARIABLE)
             .stdin(Stdio::null())
             .stdout(output.try_clone().map_err(fail)?)
             .stderr(output)

@@ -5,6 +5,7 @@ pub mod btrfs;
 pub mod command;
 mod confine;
 pub mod device_mapper;
+pub mod environment;
 pub mod failpoint;
 pub mod freeze;
 pub mod fs;
@@ -16,6 +17,7 @@ pub mod mount;
 pub mod pipeline;
 pub mod priority;
 pub mod signal;
+pub mod trust;
 pub mod view;
 
 use std::io;

@@ -52,10 +52,10 @@ impl Member {
     fn start(stage: &Stage<'_>, input: Stdio, output: Stdio) -> Result<Member> {
         use std::os::unix::process::CommandExt;
         let line = format!("{} {}", stage.program.path().display(), stage.arguments.join(" "));
-        let mut child = std::process::Command::new(stage.program.path())
+        let mut command = std::process::Command::new(stage.program.path());
+        super::environment::clean(&mut command);
+        let mut child = command
             .args(stage.arguments)
-            .env("LC_ALL", "C")
-            .env_remove(super::PASSWORD_VARIABLE)
             .stdin(input)
             .stdout(output)
             .stderr(Stdio::piped())

@@ -32,7 +32,7 @@ pub enum Special {
 #[derive(Debug)]
 pub struct Beneath {
     directory: OwnedFd,
-    path: PathBuf,
+    pub(super) path: PathBuf,
 }
 
 impl Beneath {
@@ -264,7 +264,7 @@ impl Beneath {
             .map(|parent| (parent, name))
     }
 
-    fn resolve(&self, relative: &Path, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
+    pub(super) fn resolve(&self, relative: &Path, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
         static OLD_KERNEL: AtomicBool = AtomicBool::new(false);
         let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         // `.` stands for the anchor; `a/../b` would stay beneath, but nobody honest asks for it.
@@ -288,7 +288,7 @@ impl Beneath {
         step_by_step(self.directory.as_fd(), path, flags, mode)
     }
 
-    fn error(&self, operation: &'static str, relative: &Path, error: Errno) -> Error {
+    pub(super) fn error(&self, operation: &'static str, relative: &Path, error: Errno) -> Error {
         let path = self.path.join(relative);
         match error {
             Errno::LOOP => Error::path(operation, path, std::io::Error::other("a symbolic link is in the way")),
