@@ -22,8 +22,6 @@ impl Repository {
         for listed in self.list()? {
             match listed.manifest {
                 Ok(manifest) => backups.push(Backup::new(self, manifest)),
-                // Forgotten since it was listed.
-                Err(Error::Store(crate::store::Error::Absent { .. })) => {}
                 Err(error) => return Err(blocked(&listed.key, &error)),
             }
         }

@@ -213,18 +213,21 @@ impl Repository {
         &self.store
     }
 
-    /// Every backup, oldest first; damaged manifests are listed as such.
+    /// Every backup, oldest first; damaged manifests are listed as such. One that was forgotten between the listing and its reading is no backup any more.
     ///
     /// # Errors
     /// The store cannot be listed.
     pub fn list(&self) -> Result<Vec<Listed>> {
         let keys = self.manifest_keys()?;
         let read = |keys: &[String]| -> Vec<Listed> {
-            let one = |key: &String| Listed {
-                manifest: self.manifest(key),
-                key: key.clone(),
+            let one = |key: &String| match self.manifest(key) {
+                Err(Error::Store(crate::store::Error::Absent { .. })) => None,
+                manifest => Some(Listed {
+                    manifest,
+                    key: key.clone(),
+                }),
             };
-            keys.iter().map(one).collect()
+            keys.iter().filter_map(one).collect()
         };
         // A store answers many small reads at once far sooner than one after the other.
         let mut listed: Vec<Listed> = std::thread::scope(|scope| {

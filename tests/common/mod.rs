@@ -20,6 +20,11 @@ pub fn required() -> bool {
     std::env::var("SNAPBACK_TEST_REQUIRE").is_ok_and(|value| value == "1")
 }
 
+/// How many rounds (tries, seconds) a campaign has: `few` in CI, what `SNAPBACK_THOROUGH` says in the thorough mode.
+pub fn rounds(few: u64) -> u64 {
+    std::env::var("SNAPBACK_THOROUGH").map_or(few, |rounds| rounds.parse().expect("SNAPBACK_THOROUGH is a number"))
+}
+
 /// Says why a test cannot run here; panics where every facility is required.
 pub fn missing(facility: &str) {
     assert!(

@@ -6,6 +6,7 @@
 mod common;
 
 mod brink;
+mod campaigns;
 mod checksums;
 mod clean;
 mod diff;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use snapback::forget::{self, forget};
 use snapback::monitor::Silent;
+use snapback::repository::verify::Level;
 use snapback::repository::{Repository, Running};
 use snapback::retention::Policy;
 use snapback::sys::signal::Cancel;
@@ -146,4 +147,28 @@ fn a_backup_that_is_forgotten_is_read_to_its_end() {
     let target = tempfile::tempdir().unwrap();
     let root = stored::try_restore(&reading, &first.id.to_string(), &scene.tree(), &target.path().join("t")).unwrap();
     assert_eq!(stored::fingerprint(&root), expected);
+}
+
+/// The other order: the listing has it, and it is gone when its manifest is read. (`verify` and `repair` once called that damage.)
+#[test]
+fn a_backup_that_is_forgotten_while_it_is_listed_is_no_damage() {
+    let scene = Scene::new();
+    scene.write("a", &[1, 2]);
+    let first = scene.back_up(None);
+    scene.write("a", &[3, 4]);
+    let second = scene.back_up(Some(&first));
+    let forgotten_by = |which: usize| {
+        let gone = [&first, &second][which].clone();
+        let repository = scene.repository.clone();
+        let hooked = Hooked::once(&scene.store, Step::Get, "manifests/", move || {
+            repository.remove(&gone).unwrap();
+        });
+        Repository::open(Arc::new(hooked)).unwrap()
+    };
+    let verified = forgotten_by(0)
+        .verify(None, Level::Data, 1, &Silent, &Cancel::new())
+        .unwrap();
+    assert_eq!((verified.damage, verified.backups), (Vec::new(), 1));
+    let repaired = forgotten_by(1).repair(true, 1, &Silent, &Cancel::new()).unwrap();
+    assert_eq!(repaired.manifests, Vec::<String>::new());
 }
