@@ -34,7 +34,7 @@ fn print_grants(arguments: &Init, context: &Context<'_>) -> Result<Exit> {
             mysql::Server::connect(server)?.grants_sql(strategy)
         }
     };
-    output::line(sql.trim_end());
+    output::text(&sql);
     Ok(Exit::Done)
 }
 

@@ -101,7 +101,8 @@ impl Record {
                 path.display()
             ))
         };
-        let file = std::fs::File::open(&path).map_err(|error| wrong(error.to_string()))?;
+        sys::trust::require(&path)?;
+        let file = sys::fs::open_plain(&path).map_err(|error| wrong(error.to_string()))?;
         let found = file.metadata().map_err(|error| wrong(error.to_string()))?;
         if found.uid() != sys::host::user_id() || found.mode() & 0o022 != 0 {
             return Err(wrong("others could have written it".to_owned()));
