@@ -153,6 +153,30 @@ fn a_result_that_cannot_be_written_is_a_failure() {
 }
 
 #[test]
+fn a_fault_of_the_program_is_an_error() {
+    let cli = Cli::with_files();
+    // On the main thread, and on one of those that write.
+    for point in ["repository.packs-durable", "store.write"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_snapback"));
+        command.arg("--config").arg(cli.path("snapback.yaml"));
+        command.args(["--quiet", "backup", "--no-server", "--files", &cli.text("www")]);
+        command
+            .env("SNAPBACK_FAILPOINTS", format!("{point}=panic"))
+            .env("RUST_BACKTRACE", "0");
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let said = said_of(&output);
+        assert_eq!(output.status.code(), Some(1), "{point}: {said}");
+        assert!(
+            said.contains("error: snapback itself is at fault") && !said.contains("panicked at"),
+            "{said}"
+        );
+        assert!(said.contains(&format!("failpoint {point}")), "{said}");
+    }
+    cli.run(&["cleanup"]);
+    cli.ok(&["backup", "--no-server", "--files", &cli.text("www")]);
+}
+
+#[test]
 fn programs_get_nothing_of_our_environment_and_no_descriptors() {
     let cli = Cli::new("");
     let config = cli.path("snapback.yaml");
