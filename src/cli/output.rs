@@ -32,6 +32,11 @@ pub(super) fn text(text: &str) {
     put(&shown(text.trim_end(), Breaks::Kept));
 }
 
+/// Prints what a person does next: a line, perhaps with commands of ours on indented ones.
+pub(super) fn step(text: impl Display) {
+    put(&shown(&text.to_string(), Breaks::Indented));
+}
+
 /// Prints the result for machines.
 pub(super) fn json(value: &impl Serialize) -> Result<()> {
     put(&escape::json(serde_json::to_string_pretty(value).map_err(no_json)?));

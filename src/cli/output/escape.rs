@@ -61,6 +61,8 @@ pub(in crate::cli) enum Breaks {
     Escaped,
     /// A line break, and a bar before what follows: no line of ours looks so. For what programs and servers say.
     Barred,
+    /// As `Barred`, but a line that is indented is our own (commands to copy): what others wrote is quoted in it already, on one line.
+    Indented,
     /// A line break: the text is our own (SQL).
     Kept,
 }
@@ -68,11 +70,14 @@ pub(in crate::cli) enum Breaks {
 /// The text for a terminal or a log.
 pub(in crate::cli) fn shown(text: &str, breaks: Breaks) -> String {
     let mut out = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        let ours = breaks == Breaks::Kept || breaks == Breaks::Indented && rest.peek() == Some(&' ');
         match (c, breaks) {
             (' '..='~', _) => out.push(c),
-            ('\n', Breaks::Barred) => out.push_str("\n    | "),
-            ('\n', Breaks::Kept) | ('\t', Breaks::Barred | Breaks::Kept) => out.push(c),
+            ('\n', _) if ours => out.push(c),
+            ('\n', Breaks::Barred | Breaks::Indented) => out.push_str("\n    | "),
+            ('\t', Breaks::Barred | Breaks::Kept) => out.push(c),
             _ => match Mark::shown(c) {
                 Some(mark) => out.push_str(mark),
                 None if is_hostile(c) => push_escaped(&mut out, c),
@@ -138,6 +143,10 @@ mod tests {
         );
         let said = shown("a\nerror: b\tc\x1b", Breaks::Barred);
         assert_eq!(said, "a\n    | error: b\tc\\x1b");
+        assert_eq!(
+            shown("run:\n  a \\\n    b\nerror: c", Breaks::Indented),
+            "run:\n  a \\\n    b\n    | error: c"
+        );
         assert_eq!(shown("GRANT x;\n\x1b", Breaks::Kept), "GRANT x;\n\\x1b");
         assert_eq!(shown("Käse 数 🦀 \\n", Breaks::Escaped), "Käse 数 🦀 \\n");
     }
