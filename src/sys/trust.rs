@@ -83,8 +83,12 @@ pub fn require(path: &Path) -> Result<()> {
     match check(path) {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(distrust)) => {
-            let reason = std::io::Error::new(std::io::ErrorKind::PermissionDenied, distrust.to_string());
-            Err(Error::path("trust, as root,", path, reason))
+            let words = match distrust.at == *path {
+                true => format!("it {}: {}", distrust.reason, distrust.remedy),
+                false => distrust.to_string(),
+            };
+            let reason = std::io::Error::new(std::io::ErrorKind::PermissionDenied, words);
+            Err(Error::path("use, as root,", path, reason))
         }
         Err(error) if error.is(std::io::ErrorKind::NotFound) => Ok(()),
         Err(error) => Err(error),
