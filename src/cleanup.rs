@@ -69,6 +69,8 @@ pub struct RunLeft {
 /// # Errors
 /// The journals or the mount table cannot be read. What could not be undone is in the report.
 pub fn cleanup(config: &Config, request: &Request, monitor: &dyn Monitor, cancel: &Cancel) -> Result<Report> {
+    // What is removed here stands in files there.
+    sys::trust::require(&config.state_dir)?;
     let providers = volume::providers(config);
     let mut report = Report::default();
     let past = journal::list(&config.state_dir)?;

@@ -4,6 +4,7 @@ mod checksums;
 mod held;
 mod hooks;
 mod service;
+mod trust;
 
 pub use checksums::Checksums;
 pub use service::Service;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::database::{Consistency, OnBusy, Strategy};
 use crate::repository::{ChunkClass, is_valid_host};
+use crate::sys;
 use crate::units::Bytes;
 use crate::volume::CowSize;
 
@@ -274,16 +276,7 @@ impl Config {
     /// # Errors
     /// The file cannot be read, or says something wrong: the key and the line are named.
     pub fn load(path: &Path) -> Result<Config, Error> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            let advice = match error.kind() {
-                std::io::ErrorKind::NotFound => "; `snapback init` writes one, --config names another",
-                _ => "",
-            };
-            Error(format!(
-                "cannot read the configuration {}: {error}{advice}",
-                path.display()
-            ))
-        })?;
+        let text = text(path)?;
         Config::parse(&text).map_err(|Error(reason)| Error(format!("{}: {reason}", path.display())))
     }
 
@@ -401,6 +394,22 @@ impl Config {
             "must be more than 0",
         )
     }
+}
+
+/// The text of a configuration that nobody else could have written.
+fn text(path: &Path) -> Result<String, Error> {
+    let failed = |reason: String| Error(format!("cannot read the configuration {}: {reason}", path.display()));
+    let said = |error: sys::Error| match error.is(std::io::ErrorKind::NotFound) {
+        true => failed(format!(
+            "{}; `snapback init` writes one, --config names another",
+            error.into_io()
+        )),
+        false => failed(error.to_string()),
+    };
+    let at = std::path::absolute(path).map_err(|error| failed(error.to_string()))?;
+    sys::trust::require(&at).map_err(said)?;
+    let bytes = sys::fs::read_plain_linked(&at, sys::fs::TEXT_LIMIT).map_err(said)?;
+    String::from_utf8(bytes).map_err(|_| failed("it is not UTF-8".to_owned()))
 }
 
 /// The parser's words, which begin with "error:" as ours do when they are printed.

@@ -1,13 +1,15 @@
 //! Hooks: the administrator's commands around a snapshot or a rollback (`hooks:` in the configuration).
 //!
 //! None runs while the server is locked, except those that say `in_lock: true`, and these within a limit of their own. A hook gets the facts
-//! of the run in its environment, no input, and its output is kept for the message when it fails.
+//! of the run in its environment, with the variables that `hooks.environment` names and nothing else of ours, and no input. Its output is kept for the message
+//! when it fails.
 
 use crate::config::{Hook, Hooks};
 use crate::database::Position;
 use crate::finding::Finding;
 use crate::monitor::Monitor;
 use crate::sys::command::{Command, Program};
+use crate::sys::trust;
 use crate::units::Id;
 use crate::{Error, Result};
 
@@ -95,7 +97,7 @@ pub fn run(hooks: &Hooks, point: Point, facts: &Facts<'_>, monitor: &dyn Monitor
     point
         .of(hooks)
         .into_iter()
-        .try_for_each(|hook| run_one(hook, point, facts, monitor))
+        .try_for_each(|hook| run_one(hook, &hooks.environment, point, facts, monitor))
 }
 
 /// As [`run`], for hooks that come after: all of them run, and a failure is a warning.
@@ -103,13 +105,14 @@ pub fn run_after(hooks: &Hooks, point: Point, facts: &Facts<'_>, monitor: &dyn M
     let failed = point
         .of(hooks)
         .into_iter()
-        .filter_map(|hook| run_one(hook, point, facts, monitor).err());
+        .filter_map(|hook| run_one(hook, &hooks.environment, point, facts, monitor).err());
     failed
         .map(|error| Finding::warning("hook", error.to_string()))
         .collect()
 }
 
-fn run_one(hook: &Hook, point: Point, facts: &Facts<'_>, monitor: &dyn Monitor) -> Result<()> {
+/// `pass`: the variables of ours that hooks get.
+fn run_one(hook: &Hook, pass: &[String], point: Point, facts: &Facts<'_>, monitor: &dyn Monitor) -> Result<()> {
     let (program, arguments) = hook
         .command
         .split_first()
@@ -118,14 +121,15 @@ fn run_one(hook: &Hook, point: Point, facts: &Facts<'_>, monitor: &dyn Monitor) 
     if point != Point::InLock {
         monitor.message(&format!("{} hook: {}", point.name(), hook.command.join(" ")));
     }
+    let failed = |error: crate::sys::Error| Error::failed(format!("the {} hook failed: {error}", point.name()));
+    trust::require_command(&hook.command).map_err(failed)?;
+    let given = |name: &String| Some((name.clone(), std::env::var_os(name)?));
     let command = Command::new(&Program::at(program))
         .args(arguments)
         .limit(hook.limit())
+        .envs(pass.iter().filter_map(given))
         .envs(facts.environment(point));
-    match command.run() {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Error::failed(format!("the {} hook failed: {error}", point.name()))),
-    }
+    command.run().map(drop).map_err(failed)
 }
 
 #[cfg(test)]
@@ -163,6 +167,50 @@ mod tests {
             &Silent,
         )
         .unwrap();
+    }
+
+    #[test]
+    fn a_hook_gets_nothing_else_of_ours() {
+        // What the tests run with has a PATH of its own and variables of cargo's.
+        assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+        crate::sys::environment::keep_descriptors();
+        let mut hooks = hooks("", "30s");
+        hooks.environment = vec!["CARGO_PKG_NAME".into(), "SNAPBACK_TEST_NOT_SET".into()];
+        let script = "env | cut -d= -f1 | sort | tr \"\\n\" \" \" >&2; ls /proc/self/fd >&2; exit 1";
+        hooks.after_release[0].command[2] = script.into();
+        let said = run(&hooks, Point::AfterRelease, &facts(None), &Silent)
+            .unwrap_err()
+            .to_string();
+        let names = "CARGO_PKG_NAME HOME LC_ALL PATH PWD SNAPBACK_COMMAND SNAPBACK_HOOK SNAPBACK_HOST SNAPBACK_RUN SNAPBACK_STATUS";
+        assert!(said.contains(names), "{said}");
+        // 3 is the directory that `ls` lists.
+        assert!(said.ends_with("0\n1\n2\n3"), "{said}");
+    }
+
+    #[test]
+    fn a_hook_that_somebody_else_could_change_is_not_run() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let script = dir.path().join("hook");
+        let mode = |mode: u32| std::fs::set_permissions(&script, std::fs::Permissions::from_mode(mode)).unwrap();
+        std::fs::write(&script, "#!/bin/sh\nexit 0\n").unwrap();
+        mode(0o755);
+        let text = script.display().to_string();
+        let mut hooks = hooks("", "30s");
+        for command in [
+            vec![text.clone()],
+            vec!["/bin/sh".to_owned(), "-e".to_owned(), text.clone()],
+        ] {
+            hooks.after_release[0].command = command;
+            mode(0o755);
+            run(&hooks, Point::AfterRelease, &facts(None), &Silent).unwrap();
+            mode(0o757);
+            let said = run(&hooks, Point::AfterRelease, &facts(None), &Silent);
+            if crate::sys::host::is_root() {
+                let said = said.unwrap_err().to_string();
+                assert!(said.contains("chmod go-w") && said.contains("0757"), "{said}");
+            }
+        }
     }
 
     #[test]

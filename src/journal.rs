@@ -137,7 +137,9 @@ impl Journal {
     /// The directory or the file cannot be made or locked.
     pub fn create(state_dir: &Path, run: Id) -> Result<Journal> {
         let directory = state_dir.join(RUNS);
+        sys::trust::require(&directory)?;
         make_private(&directory)?;
+        sys::trust::require(&directory)?;
         let path = directory.join(format!("{run}.{SUFFIX}"));
         let at = |operation| {
             let path = path.clone();

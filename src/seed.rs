@@ -139,10 +139,12 @@ impl Seed {
         let mut name = datadir.as_os_str().to_owned();
         name.push(".snapback-replica.sql");
         let path = PathBuf::from(name);
+        // A line break in a name would end the comment.
+        let plain = |text: String| text.replace(char::is_control, " ");
         let mut text = format!(
             "-- Makes the server on {} a replica of {}. Read it, then give it to the client.\n",
-            datadir.display(),
-            self.source
+            plain(datadir.display().to_string()),
+            plain(self.source.to_string())
         );
         for statement in &self.statements {
             text.push_str(&self.whole(statement));

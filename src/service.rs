@@ -9,6 +9,7 @@ use crate::database::mysql::session::Session;
 use crate::database::{PathRole, WrittenPath};
 use crate::restore::{lock_holder, server_on};
 use crate::sys::command::{Command, Program};
+use crate::sys::trust;
 use crate::{Error, Result};
 
 /// How often it is looked at whether the server has ended, or answers.
@@ -88,7 +89,10 @@ pub fn start(config: &Config) -> Result<String> {
 fn command(service: &config::Service, verb: &str, words: &[String]) -> Result<Command> {
     let (program, arguments) = match (&service.name, words.split_first()) {
         (Some(name), _) => (Program::find("systemctl")?, vec![verb.to_owned(), name.clone()]),
-        (None, Some((program, rest))) => (Program::at(program), rest.to_vec()),
+        (None, Some((program, rest))) => {
+            trust::require_command(words)?;
+            (Program::at(program), rest.to_vec())
+        }
         (None, None) => {
             return Err(Error::usage(
                 "the configuration does not say how the server is stopped and started: set `service: {name: UNIT}`",

@@ -12,6 +12,7 @@ use crate::database::{self, Consistency, Database, LockLimits, QuiescePlan, Stra
 use crate::detect::{Layout, Mounts, lay_out};
 use crate::finding::{Finding, Severity};
 use crate::sys::signal::Cancel;
+use crate::sys::trust;
 use crate::units::Id;
 use crate::volume::{self, Provider, Volume};
 
@@ -41,7 +42,16 @@ fn directories_of_server(paths: &[WrittenPath]) -> Vec<PathBuf> {
 /// Detects the server and the layout, and looks for blockers. Changes nothing.
 pub(crate) fn examine(config: &Config, cancel: &Cancel) -> Result<Examined> {
     let mut quiesce = quiesce_plan(config);
-    let mut findings = stale::runs(&config.state_dir);
+    let mut findings = config.distrusted();
+    let asks = config
+        .server
+        .as_ref()
+        .and_then(|server| server.defaults_file.as_deref());
+    if asks.is_some_and(|path| trust::require(path).is_err()) {
+        // Without it the server is not asked either: all that is known by then.
+        return Err(crate::Error::Refused(findings));
+    }
+    findings.extend(stale::runs(&config.state_dir));
     let (database, paths, reason): (Option<Box<dyn Database>>, Vec<WrittenPath>, String) = match &config.server {
         Some(server) => {
             let mut database = database::mysql::connect(server)?;
@@ -90,6 +100,7 @@ pub(crate) fn of_stopped(
         strategy: Strategy::None,
         ..quiesce_plan(config)
     };
+    findings.extend(config.distrusted());
     findings.extend(stale::runs(&config.state_dir));
     on_host(config, quiesce, paths, reason, findings, 0)
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Instant;
 
@@ -10,6 +11,7 @@ use crate::finding::Finding;
 use crate::journal::Journal;
 use crate::monitor::Monitor;
 use crate::sys::signal::Cancel;
+use crate::sys::{host, trust};
 use crate::timeline::Timeline;
 use crate::units::Id;
 use crate::{Error, Result};
@@ -36,8 +38,12 @@ impl<'m> Run<'m> {
     /// Begins a run.
     ///
     /// # Errors
-    /// Another backup runs with this state directory, or the journal cannot be written.
+    /// Somebody else could change what root would use; another backup runs with this state directory; the journal cannot be written.
     pub fn begin(config: &Config, monitor: &'m dyn Monitor, cancel: &'m Cancel) -> Result<Run<'m>> {
+        let distrusted = config.distrusted();
+        if !distrusted.is_empty() {
+            return Err(Error::Refused(distrusted));
+        }
         let id = Id::random();
         let alone = lock_out_others(&config.state_dir, id)?;
         let journal = Journal::create(&config.state_dir, id)?;
@@ -92,17 +98,14 @@ pub(crate) fn lock_out_others(state_dir: &Path, id: Id) -> Result<File> {
     };
     let mut private = std::fs::DirBuilder::new();
     std::os::unix::fs::DirBuilderExt::mode(private.recursive(true), 0o700);
+    trust::require(state_dir)?;
     private
         .create(state_dir)
         .map_err(|source| at("make the state directory", state_dir, source))?;
+    // Once more: in a directory like /tmp somebody else may have been quicker.
+    trust::require(state_dir)?;
     let path = state_dir.join("backup.lock");
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(|source| at("open", &path, source))?;
+    let mut file = open_lock(&path)?;
     if file.try_lock().is_err() {
         let mut holder = String::new();
         let _ = file.read_to_string(&mut holder);
@@ -117,6 +120,33 @@ pub(crate) fn lock_out_others(state_dir: &Path, id: Id) -> Result<File> {
         .and_then(|()| file.rewind())
         .and_then(|()| file.write_all(holder.as_bytes()));
     written.map_err(|source| at("write", &path, source))?;
+    Ok(file)
+}
+
+/// Whoever can open a file can lock it, so only we can.
+fn open_lock(path: &Path) -> Result<File> {
+    let at =
+        |operation: &'static str, source: std::io::Error| Error::Sys(crate::sys::Error::path(operation, path, source));
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|source| at("open", source))?;
+    let found = file.metadata().map_err(|source| at("look at", source))?;
+    if !found.is_file() || found.uid() != host::user_id() {
+        return Err(Error::failed(format!(
+            "{} is not a file of ours: remove it when no backup runs",
+            path.display()
+        )));
+    }
+    if found.mode() & 0o077 != 0 {
+        let private = std::fs::Permissions::from_mode(0o600);
+        file.set_permissions(private).map_err(|source| at("chmod", source))?;
+    }
     Ok(file)
 }
 
@@ -138,6 +168,48 @@ mod tests {
         assert!(refused.contains(&first.id.short()), "{refused}");
         drop(first);
         Run::begin(&config, &Silent, &cancel).unwrap();
+    }
+
+    #[test]
+    fn nobody_else_can_lock_the_state_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        let everybody =
+            |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        std::fs::create_dir(&state).unwrap();
+        // Others may pass, and an older version left a lock that they can open.
+        everybody(&state, 0o755);
+        std::fs::write(state.join("backup.lock"), "").unwrap();
+        everybody(&state.join("backup.lock"), 0o644);
+        let config = Config {
+            state_dir: state.clone(),
+            ..Config::default()
+        };
+        let cancel = Cancel::new();
+        let run = Run::begin(&config, &Silent, &cancel).unwrap();
+        let mut left = vec![state.clone()];
+        while let Some(at) = left.pop() {
+            let found = std::fs::metadata(&at).unwrap();
+            assert!(
+                at == state || found.mode() & 0o077 == 0,
+                "{}: {:o}",
+                at.display(),
+                found.mode()
+            );
+            if found.is_dir() {
+                left.extend(std::fs::read_dir(&at).unwrap().map(|entry| entry.unwrap().path()));
+            }
+        }
+        drop(run);
+        std::fs::remove_file(state.join("backup.lock")).unwrap();
+        std::os::unix::fs::symlink("/dev/null", state.join("backup.lock")).unwrap();
+        assert!(Run::begin(&config, &Silent, &cancel).is_err());
+        std::fs::remove_file(state.join("backup.lock")).unwrap();
+        if host::is_root() {
+            everybody(&state, 0o777);
+            let refused = Run::begin(&config, &Silent, &cancel).err().unwrap().to_string();
+            assert!(refused.contains("chmod go-w"), "{refused}");
+        }
     }
 
     #[test]

@@ -133,7 +133,7 @@ fn archive(arguments: &Archiving, context: &Context<'_>) -> Result<Exit> {
         warned |= !report.warnings.is_empty();
         // A line of JSON, or of text, for each round that brought something.
         if report.segments > 0 && context.global.json {
-            output::line(json!(report));
+            output::heed(output::json_line("", report).map_err(std::io::Error::other));
         } else if report.segments > 0 {
             output::line(report);
         }

@@ -2,14 +2,15 @@
 
 use clap::CommandFactory;
 
-use super::Exit;
 use super::arguments::{Arguments, Completions, Man};
+use super::{Exit, output};
 use crate::{Error, Result};
 
 pub(super) fn completions(arguments: &Completions) -> Result<Exit> {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut Arguments::command(), "snapback", &mut script);
-    print(&script)
+    output::raw(&script);
+    Ok(Exit::Done)
 }
 
 pub(super) fn man(arguments: &Man) -> Result<Exit> {
@@ -23,14 +24,8 @@ pub(super) fn man(arguments: &Man) -> Result<Exit> {
             let mut page = Vec::new();
             let render = clap_mangen::Man::new(Arguments::command()).render(&mut page);
             render.map_err(|error| Error::failed(format!("cannot make the manual page: {error}")))?;
-            print(&page)
+            output::raw(&page);
+            Ok(Exit::Done)
         }
     }
-}
-
-fn print(bytes: &[u8]) -> Result<Exit> {
-    use std::io::Write;
-    // A reader that has gone away is no error.
-    let _ = std::io::stdout().write_all(bytes);
-    Ok(Exit::Done)
 }

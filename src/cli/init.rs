@@ -34,7 +34,7 @@ fn print_grants(arguments: &Init, context: &Context<'_>) -> Result<Exit> {
             mysql::Server::connect(server)?.grants_sql(strategy)
         }
     };
-    output::line(sql.trim_end());
+    output::text(&sql);
     Ok(Exit::Done)
 }
 
@@ -58,6 +58,8 @@ fn make(context: &Context<'_>) -> Result<Exit> {
     let store = DirectoryStore::create(&config.repository).map_err(crate::repository::Error::from)?;
     let made = Repository::create(Arc::new(store))?;
     if !there {
+        // Else it would be refused when it is read.
+        crate::sys::trust::require(&path)?;
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             std::fs::create_dir_all(parent)
                 .map_err(|error| crate::sys::Error::path("make the directory", parent, error))?;

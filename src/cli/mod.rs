@@ -40,6 +40,7 @@ use clap::Parser;
 use crate::config::Config;
 use crate::error::Kind;
 use crate::repository::Whose;
+use crate::sys::environment;
 use crate::sys::signal::{self, Cancel};
 use crate::{Error, Result};
 
@@ -52,18 +53,32 @@ const DEFAULT_CONFIG: &str = "/etc/snapback/snapback.yaml";
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    // Usage errors and --help are answered by the parser itself, with status 2 and 0.
-    let arguments = Arguments::parse();
+    output::report_panics();
+    let exit = match Arguments::try_parse() {
+        Ok(arguments) => {
+            // A panic has been said already; every guard was dropped on the way here.
+            let run = std::panic::AssertUnwindSafe(|| begin(arguments));
+            std::panic::catch_unwind(run).unwrap_or(Exit::Failed)
+        }
+        Err(error) => return output::usage(&error).into(),
+    };
+    output::finish(exit).into()
+}
+
+fn begin(arguments: Arguments) -> Exit {
     let global = arguments.global;
     global.color.write_global();
     start_logging(global.verbose);
+    if !matches!(&arguments.command, Command::Snapshot(command) if command.is_exec()) {
+        environment::keep_descriptors();
+    }
     let cancel = Cancel::new();
     let verifies = matches!(arguments.command, Command::Verify(_));
     let result = signal::install(&cancel)
         .map_err(Error::from)
         .and_then(|()| run(arguments.command, &global, &cancel));
     match result {
-        Ok(exit) => exit.with_strictness(global.strict).into(),
+        Ok(exit) => exit.with_strictness(global.strict),
         Err(error) => {
             output::error(&error);
             let told = verifies || error.to_string().contains("snapback verify");
@@ -72,7 +87,7 @@ pub fn main() -> ExitCode {
                     "    -> `snapback verify --all` names everything that is damaged, and the backups that need it",
                 );
             }
-            Exit::of(error.kind()).into()
+            Exit::of(error.kind())
         }
     }
 }
@@ -160,7 +175,9 @@ fn start_logging(verbose: u8) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("SNAPBACK_LOG").unwrap_or_else(|_| level.into());
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        // Escapes of its own would be escaped.
+        .with_ansi(false)
+        .with_writer(|| output::Log)
         .with_target(false);
     let _ = subscriber.try_init();
 }

@@ -102,7 +102,7 @@ pub(super) fn run(
         }
         output::line(output::bold("what to do next"));
         for step in before_position(&restored.next_steps) {
-            output::line(format_args!("  {step}"));
+            output::step(format_args!("  {step}"));
         }
     }
     replayed

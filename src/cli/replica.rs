@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use super::output;
 use crate::database::mysql::connect::Secret;
 use crate::seed::{By, Coordinates, Seed, Wanted};
-use crate::{Error, Result};
+use crate::{Error, Result, sys};
 
 /// The environment variable with the replication account's password.
 const PASSWORD: &str = "SNAPBACK_REPLICA_PASSWORD";
@@ -79,19 +79,25 @@ impl ReplicaArguments {
     }
 
     fn password(&self) -> Result<Option<Secret>> {
-        use std::os::unix::fs::PermissionsExt;
+        use std::os::unix::fs::MetadataExt;
         let Some(path) = &self.replica_password_file else {
             return Ok(std::env::var(PASSWORD).ok().map(Secret::new));
         };
-        let failed = |error| Error::usage(format!("cannot read {}: {error}", path.display()));
-        let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode();
-        if mode & 0o077 != 0 {
+        let failed =
+            |error: sys::Error| Error::usage(format!("cannot use the password in {}: {error}", path.display()));
+        sys::trust::require(path).map_err(failed)?;
+        let file = sys::fs::open_plain_linked(path).map_err(failed)?;
+        let found = file
+            .metadata()
+            .map_err(|error| failed(sys::Error::path("stat", path, error)))?;
+        if found.mode() & 0o077 != 0 {
             return Err(Error::usage(format!(
                 "{} holds a password and others may read it: chmod 600 {0}",
                 path.display()
             )));
         }
-        let text = std::fs::read_to_string(path).map_err(failed)?;
+        let bytes = sys::fs::read_all(&file, path, sys::fs::TEXT_LIMIT).map_err(failed)?;
+        let text = String::from_utf8(bytes).map_err(|_| Error::usage(format!("{} is not UTF-8", path.display())))?;
         Ok(Some(Secret::new(text.lines().next().unwrap_or_default())))
     }
 }

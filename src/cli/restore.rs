@@ -125,7 +125,7 @@ fn print(report: &Report) {
             .next_steps
             .iter()
             .enumerate()
-            .for_each(|(number, step)| output::line(format_args!("  {}. {step}", number + 1)));
+            .for_each(|(number, step)| output::step(format_args!("  {}. {step}", number + 1)));
     }
 }
 

@@ -251,7 +251,7 @@ fn files(backup: &Backup, context: &Context<'_>) -> Result<Exit> {
                 "path": at, "kind": kind, "size": size, "mode": entry.metadata.mode, "uid": entry.metadata.uid, "gid": entry.metadata.gid,
                 "live": entry.live, "torn": entry.torn,
             });
-            output::line(format_args!("{separator}{line}"));
+            output::json_line(separator, &line)?;
             separator = ",";
         } else {
             let Metadata { mode, uid, gid, .. } = &entry.metadata;

@@ -83,6 +83,13 @@ pub(super) struct One {
     pub set: String,
 }
 
+impl Snapshot {
+    /// Whether it runs a command of the operator's, which may be given descriptors (`<(...)` of a shell).
+    pub fn is_exec(&self) -> bool {
+        matches!(self.command, Command::Exec(_))
+    }
+}
+
 pub(super) fn run(arguments: &Snapshot, context: &Context<'_>) -> Result<Exit> {
     match &arguments.command {
         Command::Create(arguments) => create::run(arguments, context),

@@ -16,6 +16,8 @@ pub struct Hooks {
     pub before_rollback: Vec<Hook>,
     /// After a rollback. One that fails is a warning.
     pub after_rollback: Vec<Hook>,
+    /// Variables of snapback's own environment that hooks get; by default none.
+    pub environment: Vec<String>,
 }
 
 /// One hook.
@@ -48,6 +50,12 @@ impl Hooks {
             ("hooks.before_rollback", &self.before_rollback),
             ("hooks.after_rollback", &self.after_rollback),
         ];
+        if !self.environment.iter().all(|name| is_variable(name)) {
+            return Some((
+                "hooks.environment",
+                "must be a list of names of variables: letters, digits and `_`, not SNAPBACK_...",
+            ));
+        }
         for (key, hooks) in points {
             for hook in hooks {
                 let program = hook.command.first();
@@ -72,6 +80,14 @@ impl Hooks {
     }
 }
 
+/// The facts that a hook is told begin with SNAPBACK_.
+fn is_variable(name: &str) -> bool {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    !name.is_empty() && name.chars().all(word) && !name.starts_with(|c: char| c.is_ascii_digit()) && {
+        !name.starts_with("SNAPBACK_") || crate::sys::environment::is_secret(name)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::config::Config;
@@ -88,6 +104,8 @@ mod tests {
         for (yaml, word) in [
             ("hooks: {before_quiesce: [{command: [a]}]}", "absolute"),
             ("hooks: {after_release: [{command: []}]}", "absolute"),
+            ("hooks: {environment: ['A=b']}", "hooks.environment"),
+            ("hooks: {environment: [SNAPBACK_RUN]}", "hooks.environment"),
             (
                 "hooks: {before_quiesce: [{command: [/bin/a], in_lock: true}]}",
                 "hold_limit",

@@ -459,8 +459,11 @@ impl Error {
 
     /// What it means to the caller.
     pub fn kind(&self) -> Kind {
+        // No connection left: of the server (1040), of the account (1203), of its quota (1226).
+        const FULL: [u16; 3] = [1040, 1203, 1226];
         match self {
             Error::Busy { .. } => Kind::Busy,
+            Error::Connect { code, .. } | Error::Statement { code, .. } if FULL.contains(code) => Kind::Busy,
             Error::OptionFile { .. } | Error::Strategy(_) => Kind::Usage,
             Error::NotPutBack { cause, .. } => cause.kind(),
             _ => Kind::Failed,

@@ -40,6 +40,7 @@ impl Kept {
 /// # Errors
 /// There is no record then.
 pub fn write(state_dir: &Path, held: &Held) -> Result<()> {
+    sys::trust::require(state_dir)?;
     let directory = state_dir.join(DIRECTORY);
     sys::fs::make_directory_durably(&directory, 0o700)?;
     Ok(sys::fs::create_durably(
@@ -165,6 +166,7 @@ pub struct Use {
 /// # Errors
 /// It is gone, or somebody uses it.
 pub fn take_for(state_dir: &Path, id: Id, alone: bool) -> Result<Use> {
+    sys::trust::require(state_dir)?;
     let path = path_of(state_dir, id);
     loop {
         let file = open(&path)?;

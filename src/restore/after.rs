@@ -71,11 +71,12 @@ pub(super) fn next_steps(
         };
         steps.push(format!(
             "to go on from there: {reader} --start-position={} {} [later files...] | the client",
-            position.position, position.file
+            position.position,
+            start::quoted(&position.file)
         ));
         steps.push(format!(
             "to make it a replica of {}:\n{}",
-            server.hostname,
+            server.hostname.replace(char::is_control, " "),
             source_statements(record)
         ));
     }
@@ -148,59 +149,65 @@ fn source_statements(record: &Record) -> String {
     let (Some(server), Some(position)) = (&record.server, &record.position) else {
         return String::new();
     };
-    let (host, file, at) = (&server.hostname, &position.file, position.position);
-    match (server.flavour, &position.gtid) {
+    let (host, file, at) = (literal(&server.hostname), literal(&position.file), position.position);
+    match (server.flavour, position.gtid.as_deref().map(literal)) {
         (Flavour::MariaDb, Some(gtid)) => format!(
-            "  SET GLOBAL gtid_slave_pos = '{gtid}';\n  CHANGE MASTER TO MASTER_HOST='{host}', MASTER_USER='...', MASTER_PASSWORD='...', \
+            "  SET GLOBAL gtid_slave_pos = {gtid};\n  CHANGE MASTER TO MASTER_HOST={host}, MASTER_USER='...', MASTER_PASSWORD='...', \
              MASTER_USE_GTID=slave_pos;\n  START SLAVE;"
         ),
         (Flavour::MariaDb, None) => format!(
-            "  CHANGE MASTER TO MASTER_HOST='{host}', MASTER_USER='...', MASTER_PASSWORD='...', MASTER_LOG_FILE='{file}', \
+            "  CHANGE MASTER TO MASTER_HOST={host}, MASTER_USER='...', MASTER_PASSWORD='...', MASTER_LOG_FILE={file}, \
              MASTER_LOG_POS={at};\n  START SLAVE;"
         ),
         (Flavour::MySql, Some(_)) => format!(
-            "  CHANGE REPLICATION SOURCE TO SOURCE_HOST='{host}', SOURCE_USER='...', SOURCE_PASSWORD='...', \
+            "  CHANGE REPLICATION SOURCE TO SOURCE_HOST={host}, SOURCE_USER='...', SOURCE_PASSWORD='...', \
              SOURCE_AUTO_POSITION=1;\n  START REPLICA;"
         ),
         (Flavour::MySql, None) => format!(
-            "  CHANGE REPLICATION SOURCE TO SOURCE_HOST='{host}', SOURCE_USER='...', SOURCE_PASSWORD='...', SOURCE_LOG_FILE='{file}', \
+            "  CHANGE REPLICATION SOURCE TO SOURCE_HOST={host}, SOURCE_USER='...', SOURCE_PASSWORD='...', SOURCE_LOG_FILE={file}, \
              SOURCE_LOG_POS={at};\n  START REPLICA;"
         ),
     }
 }
 
+/// A text of the backup's record as a literal of SQL, on one line: it is shown to somebody who will run it.
+fn literal(text: &str) -> String {
+    let text = text.replace('\\', "\\\\").replace('\'', "''");
+    format!("'{}'", text.replace('\n', "\\n").replace('\r', "\\r"))
+}
+
 /// The source's address and, in the restored tables, its user and password are known already. A channel that goes by GTIDs goes on with
 /// them: the server knows from its data what it has executed, and refuses (MySQL) or forgets GTIDs (MariaDB) when it is told a file.
 fn channel_statements(flavour: Flavour, channel: &ReplicaChannel) -> String {
-    let (host, port, name) = (&channel.source_host, channel.source_port, &channel.channel);
-    let (file, at) = (&channel.file, channel.position);
+    let (host, port, name) = (literal(&channel.source_host), channel.source_port, &channel.channel);
+    let (file, at) = (literal(&channel.file), channel.position);
     match flavour {
         Flavour::MariaDb => {
             let quoted = if name.is_empty() {
                 String::new()
             } else {
-                format!(" '{name}'")
+                format!(" {}", literal(name))
             };
             let from = match channel.uses_gtid {
                 true => "MASTER_USE_GTID=slave_pos".to_owned(),
-                false => format!("MASTER_LOG_FILE='{file}', MASTER_LOG_POS={at}"),
+                false => format!("MASTER_LOG_FILE={file}, MASTER_LOG_POS={at}"),
             };
             format!(
-                "  CHANGE MASTER{quoted} TO MASTER_HOST='{host}', MASTER_PORT={port}, {from};\n  START SLAVE{quoted};"
+                "  CHANGE MASTER{quoted} TO MASTER_HOST={host}, MASTER_PORT={port}, {from};\n  START SLAVE{quoted};"
             )
         }
         Flavour::MySql => {
             let quoted = if name.is_empty() {
                 String::new()
             } else {
-                format!(" FOR CHANNEL '{name}'")
+                format!(" FOR CHANNEL {}", literal(name))
             };
             let from = match channel.uses_gtid {
                 true => "SOURCE_AUTO_POSITION=1".to_owned(),
-                false => format!("SOURCE_LOG_FILE='{file}', SOURCE_LOG_POS={at}"),
+                false => format!("SOURCE_LOG_FILE={file}, SOURCE_LOG_POS={at}"),
             };
             format!(
-                "  CHANGE REPLICATION SOURCE TO SOURCE_HOST='{host}', SOURCE_PORT={port}, {from}{quoted};\n  START REPLICA{quoted};"
+                "  CHANGE REPLICATION SOURCE TO SOURCE_HOST={host}, SOURCE_PORT={port}, {from}{quoted};\n  START REPLICA{quoted};"
             )
         }
     }
@@ -209,6 +216,29 @@ fn channel_statements(flavour: Flavour, channel: &ReplicaChannel) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_record_says_stays_a_literal() {
+        let channel = ReplicaChannel {
+            channel: "c'; DROP DATABASE a; -- ".to_owned(),
+            source_host: "h\n  DROP DATABASE b;".to_owned(),
+            source_port: 3306,
+            file: "f\\".to_owned(),
+            position: 4,
+            gtid: None,
+            uses_gtid: false,
+            running: true,
+        };
+        for flavour in [Flavour::MariaDb, Flavour::MySql] {
+            let said = channel_statements(flavour, &channel);
+            assert_eq!(said.lines().count(), 2, "{said}");
+            assert!(said.contains("'c''; DROP DATABASE a; -- '"), "{said}");
+            assert!(
+                said.contains("HOST='h\\n  DROP DATABASE b;'") && said.contains("LOG_FILE='f\\\\'"),
+                "{said}"
+            );
+        }
+    }
 
     #[test]
     fn a_channel_goes_on_as_it_went() {

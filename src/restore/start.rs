@@ -156,10 +156,18 @@ fn skip_replication(record: &Record) -> Option<&'static str> {
     Some(if new { "skip-replica-start" } else { "skip-slave-start" })
 }
 
-/// As a shell takes it for one word.
-fn quoted(word: &str) -> String {
+/// As a shell takes it for one word, on one line.
+pub(super) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
-    if word.chars().all(plain) {
+    if word.chars().any(char::is_control) {
+        // As bash, ksh and zsh have it, and POSIX since 2024.
+        let escaped = |c: char| match c {
+            '\\' | '\'' => format!("\\{c}"),
+            c if c.is_control() => c.to_string().bytes().map(|byte| format!("\\{byte:03o}")).collect(),
+            c => c.to_string(),
+        };
+        format!("$'{}'", word.chars().map(escaped).collect::<String>())
+    } else if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
@@ -180,5 +188,15 @@ mod tests {
         assert_eq!(quoted("--datadir=/srv/my.copy"), "--datadir=/srv/my.copy");
         assert_eq!(quoted("--innodb-directories=/a;/b"), "'--innodb-directories=/a;/b'");
         assert_eq!(quoted("--datadir=/it's"), r"'--datadir=/it'\''s'");
+        assert_eq!(quoted(""), "''");
+        let bad = "--datadir=/a\nrm -rf /\x1b\u{9b}'\\é";
+        let said = quoted(bad);
+        assert_eq!(said, r"$'--datadir=/a\012rm -rf /\033\302\233\'\\é'");
+        let script = format!("printf %s {said}");
+        let output = std::process::Command::new("bash")
+            .args(["-c", &script])
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), bad);
     }
 }

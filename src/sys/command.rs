@@ -83,7 +83,7 @@ pub struct Command {
     arguments: Vec<OsString>,
     limit: Duration,
     spared: bool,
-    environment: Vec<(&'static str, String)>,
+    environment: Vec<(OsString, OsString)>,
 }
 
 impl Command {
@@ -98,9 +98,10 @@ impl Command {
         }
     }
 
-    /// Adds variables to its environment.
-    pub fn envs(mut self, variables: impl IntoIterator<Item = (&'static str, String)>) -> Command {
-        self.environment.extend(variables);
+    /// Adds variables to its environment, which has nothing of ours otherwise.
+    pub fn envs<N: Into<OsString>, V: Into<OsString>>(mut self, all: impl IntoIterator<Item = (N, V)>) -> Command {
+        let all = all.into_iter().map(|(name, value)| (name.into(), value.into()));
+        self.environment.extend(all);
         self
     }
 

@@ -36,6 +36,16 @@ pub fn user_name(uid: u32) -> String {
     named.map_or_else(|| uid.to_string(), str::to_owned)
 }
 
+/// The name of a thread that lets the driver connect; a panic there is told by whoever waits for it.
+pub const CONNECT_THREAD: &str = "connect";
+
+/// The words of a panic.
+pub fn panic_words(payload: &(dyn std::any::Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no words")
+}
+
 /// Processors that this process may use, at least 1.
 pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)

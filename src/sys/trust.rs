@@ -71,6 +71,58 @@ pub fn check(path: &Path) -> Result<std::result::Result<PathBuf, Distrust>> {
     Ok(Ok(real))
 }
 
+/// As root: refuses a path that somebody else could change. What is not there yet is looked at as far as it is there. Another user decides for himself.
+///
+/// # Errors
+/// Somebody else could change it: where, who, and what to type.
+pub fn require(path: &Path) -> Result<()> {
+    if !host::is_root() {
+        return Ok(());
+    }
+    let path = &std::path::absolute(path).map_err(|error| Error::path("find", path, error))?;
+    match check(path) {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(distrust)) => {
+            let words = match distrust.at == *path {
+                true => format!("it {}: {}", distrust.reason, distrust.remedy),
+                false => distrust.to_string(),
+            };
+            let reason = std::io::Error::new(std::io::ErrorKind::PermissionDenied, words);
+            Err(Error::path("use, as root,", path, reason))
+        }
+        Err(error) if error.is(std::io::ErrorKind::NotFound) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Programs that run what their arguments name.
+const INTERPRETERS: [&str; 12] = [
+    "sh", "bash", "dash", "ash", "ksh", "zsh", "env", "nice", "ionice", "timeout", "sudo", "awk",
+];
+
+/// As [`require`], for a command of the configuration: its program and, of an interpreter, each file among its arguments.
+///
+/// # Errors
+/// As [`require`].
+pub fn require_command(words: &[String]) -> Result<()> {
+    files_of(words).into_iter().try_for_each(require)
+}
+
+/// The program of a command, and what an interpreter is given to run.
+pub fn files_of(words: &[String]) -> Vec<&Path> {
+    let Some((program, arguments)) = words.split_first() else {
+        return Vec::new();
+    };
+    let name = program.rsplit('/').next().unwrap_or_default();
+    let interprets = INTERPRETERS.contains(&name)
+        || ["python", "perl", "ruby", "node", "php", "busybox"]
+            .iter()
+            .any(|known| name.starts_with(known));
+    let files = arguments.iter().map(Path::new);
+    let files = files.filter(|path| interprets && path.is_absolute() && path.is_file());
+    std::iter::once(Path::new(program)).chain(files).collect()
+}
+
 /// The names of a path, last first.
 fn names_of(path: &Path) -> Vec<OsString> {
     let named = path.components().rev().filter_map(|component| match component {

@@ -116,11 +116,8 @@ pub fn run_in(directory: &Path, variable: &str, command: &[OsString], cancel: &C
         source,
     };
     let mut command = std::process::Command::new(program);
-    command
-        .args(arguments)
-        .current_dir(directory)
-        .env(variable, directory)
-        .env_remove(super::PASSWORD_VARIABLE);
+    command.args(arguments).current_dir(directory).env(variable, directory);
+    super::environment::without_secrets(&mut command);
     let us = std::process::id();
     // SAFETY: two system calls, no allocation.
     unsafe {

@@ -10,11 +10,21 @@ use std::time::Duration;
 use super::option_file::{Entry, OptionFile};
 use crate::config::Server;
 use crate::database::{Error, Result};
+use crate::sys;
 
 /// Groups of an option file that are read, besides [`OWN_GROUP`].
 const CLIENT_GROUPS: [&str; 4] = ["client", "client-server", "client-mariadb", "mysql"];
 /// The group that wins over the others, and in which an unknown key is an error.
 const OWN_GROUP: &str = "snapback";
+
+/// `ER_CON_COUNT_ERROR`.
+const TOO_MANY_CONNECTIONS: u16 = 1040;
+/// `ER_TOO_MANY_USER_CONNECTIONS`.
+const TOO_MANY_OF_USER: u16 = 1203;
+/// `ER_USER_LIMIT_REACHED`: connections or statements of the account.
+const QUOTA: u16 = 1226;
+/// `ER_ACCESS_DENIED_ERROR`.
+const ACCESS_DENIED: u16 = 1045;
 
 /// Where servers put their socket by default: Debian, RHEL, upstream builds.
 const DEFAULT_SOCKETS: [&str; 4] = [
@@ -141,6 +151,9 @@ impl ConnectOptions {
             None => Wishes::default(),
         };
         let target = target(server, &wishes);
+        if matches!(target, Target::Tcp(..)) {
+            wishes.check_tls_files()?;
+        }
         let password = environment(crate::sys::PASSWORD_VARIABLE)
             .map(Secret::new)
             .or(wishes.password.clone())
@@ -214,16 +227,14 @@ impl Wishes {
     /// Takes one entry; `Ok(false)` when its key is not known.
     fn take(&mut self, entry: &Entry) -> Result<bool> {
         let text = || {
-            entry
-                .value
-                .clone()
-                .ok_or_else(|| entry.wrong(format!("`{}` needs a value", entry.key)))
+            let value = entry.text()?.map(str::to_owned);
+            value.ok_or_else(|| entry.wrong(format!("`{}` needs a value", entry.key)))
         };
         let path = || text().map(PathBuf::from);
         match entry.key.as_str() {
             "user" => self.user = Some(text()?),
             "password" | "password1" => {
-                if let Some(password) = &entry.value {
+                if let Some(password) = entry.text()? {
                     entry.check_private()?;
                     self.password = Some(Secret::new(password));
                 }
@@ -250,6 +261,18 @@ impl Wishes {
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// Whoever writes them decides which server is believed. The driver opens them by their paths, and says so where one is not there.
+    fn check_tls_files(&self) -> Result<()> {
+        for file in [&self.ca, &self.cert, &self.key].into_iter().flatten() {
+            sys::trust::require(file)?;
+            match sys::fs::open_plain_linked(file) {
+                Err(error) if !error.is(std::io::ErrorKind::NotFound) => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn tls(&self, target: &Target) -> Tls {
@@ -320,7 +343,24 @@ pub(super) fn unreachable(options: &ConnectOptions, code: u16, reason: impl fmt:
     Error::Connect {
         address: format!("{} as `{}`", options.target, options.user),
         code,
-        reason: reason.to_string(),
+        reason: format!("{reason}{}", advice(options, code)),
+    }
+}
+
+/// What a person can do about the server's answer, where its words do not say.
+fn advice(options: &ConnectOptions, code: u16) -> &'static str {
+    match (code, &options.target) {
+        (TOO_MANY_CONNECTIONS, _) => {
+            "; it was left alone: try again when it has fewer clients, or raise its `max_connections`"
+        }
+        (TOO_MANY_OF_USER | QUOTA, _) => {
+            "; it was left alone: try again later, or raise the account's limit (ALTER USER ... WITH MAX_USER_CONNECTIONS 0)"
+        }
+        (ACCESS_DENIED, Target::Socket(_)) => {
+            "; if the password is right: an account with REQUIRE SSL (or X509) is not let in over the socket, where snapback speaks no TLS. \
+             Name the server by `host: 127.0.0.1`, which does, or say ALTER USER ... REQUIRE NONE"
+        }
+        _ => "",
     }
 }
 
@@ -408,6 +448,64 @@ mod tests {
         assert_eq!(mode("ssl-ca=/ca.pem\nssl-verify-server-cert"), TlsMode::VerifyIdentity);
         assert_eq!(mode("ssl_mode=verify_identity"), TlsMode::VerifyIdentity);
         assert_eq!(mode("ssl-verify-server-cert=0"), TlsMode::Preferred);
+    }
+
+    #[test]
+    fn a_certificate_that_others_could_exchange_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = dir.path().join("ca.pem");
+        fs::write(&ca, "x").unwrap();
+        fs::set_permissions(&ca, fs::Permissions::from_mode(0o666)).unwrap();
+        let with = |more: &str| {
+            options(
+                Some(&format!("[client]\nssl-ca={}\n{more}", ca.display())),
+                Server::default(),
+                &[],
+            )
+        };
+        with("").unwrap();
+        if sys::host::is_root() {
+            let error = with("host=127.0.0.1\n").unwrap_err().to_string();
+            assert!(error.contains("chmod go-w"), "{error}");
+        }
+        fs::remove_file(&ca).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &ca,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
+        let error = with("host=127.0.0.1\n").unwrap_err().to_string();
+        assert!(error.contains("named pipe"), "{error}");
+    }
+
+    #[test]
+    fn an_answer_that_says_little_gets_words_of_ours() {
+        use crate::error::Kind;
+        let at = |target: Target, code: u16| {
+            let options = ConnectOptions {
+                target,
+                ..options(None, Server::default(), &[]).unwrap()
+            };
+            unreachable(&options, code, "no")
+        };
+        let (socket, tcp) = (Target::Socket("/s".into()), Target::Tcp("h".into(), 1));
+        assert!(at(socket.clone(), 1045).to_string().contains("REQUIRE SSL"));
+        assert!(!at(tcp, 1045).to_string().contains("REQUIRE SSL"));
+        for (code, word) in [
+            (1040, "max_connections"),
+            (1203, "MAX_USER_CONNECTIONS"),
+            (1226, "limit"),
+        ] {
+            let error = at(socket.clone(), code);
+            assert!(
+                error.kind() == Kind::Busy && error.to_string().contains(word),
+                "{error}"
+            );
+        }
+        assert_eq!(at(socket, 1045).kind(), Kind::Failed);
     }
 
     #[test]

@@ -27,6 +27,10 @@ pub struct Entry {
     pub file: PathBuf,
     /// Line number from 1.
     pub line: usize,
+    /// Why others can read or change the file, as it was when it was read; see [`exposed`].
+    exposed: Option<String>,
+    /// The value is not UTF-8: what could not be read is U+FFFD.
+    damaged: bool,
 }
 
 /// All entries of an option file and of the files that it includes. Has no `Debug`: values may be secrets.
@@ -54,10 +58,17 @@ impl OptionFile {
     }
 
     fn read_into(&mut self, path: &Path, depth: usize) -> Result<()> {
-        let text = fs::read_to_string(path).map_err(|error| wrong(path, 0, format!("cannot be read: {error}")))?;
+        let unreadable = |error: sys::Error| wrong(path, 0, error.to_string());
+        sys::trust::require(path).map_err(unreadable)?;
+        let file = sys::fs::open_plain_linked(path).map_err(unreadable)?;
+        let meta = file.metadata().map_err(|error| sys::Error::path("stat", path, error))?;
+        let exposed = exposed(meta.permissions().mode() & 0o7777, meta.uid());
+        let bytes = sys::fs::read_all(&file, path, sys::fs::TEXT_LIMIT).map_err(unreadable)?;
         let mut group = None;
-        for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line)) {
-            match parse_line(line).map_err(|reason| wrong(path, number, reason))? {
+        // Bytes, as the servers' reader has it: a comment may be in any encoding.
+        for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+            let (number, line) = (index + 1, String::from_utf8_lossy(line));
+            match parse_line(&line).map_err(|reason| wrong(path, number, reason))? {
                 Line::Nothing => {}
                 Line::Group(name) => group = Some(name.to_owned()),
                 Line::Include(target) => self.include(path, number, Path::new(target), depth)?,
@@ -67,9 +78,13 @@ impl OptionFile {
                         .clone()
                         .ok_or_else(|| wrong(path, number, "an option stands before the first [group]".into()))?,
                     key: normalise(key),
-                    value,
                     file: path.to_owned(),
                     line: number,
+                    exposed: exposed.clone(),
+                    damaged: value
+                        .as_deref()
+                        .is_some_and(|value| value.contains(char::REPLACEMENT_CHARACTER)),
+                    value,
                 }),
             }
         }
@@ -102,11 +117,24 @@ impl OptionFile {
 }
 
 impl Entry {
+    /// Its value; `None` for a bare key.
+    ///
+    /// # Errors
+    /// It is not UTF-8, so it is not known exactly.
+    pub fn text(&self) -> Result<Option<&str>> {
+        match (&self.value, self.damaged) {
+            (Some(_), true) => Err(self.wrong(format!(
+                "the value of `{}` is not UTF-8: write it in UTF-8, or set it in snapback's configuration",
+                self.key
+            ))),
+            (value, _) => Ok(value.as_deref()),
+        }
+    }
+
     /// # Errors
     /// The file that holds this entry can be read or written by others than us and root, which a secret must not be (trap 38).
     pub fn check_private(&self) -> Result<()> {
-        let meta = fs::metadata(&self.file).map_err(|error| sys::Error::path("stat", &self.file, error))?;
-        match exposed(meta.permissions().mode() & 0o7777, meta.uid()) {
+        match &self.exposed {
             None => Ok(()),
             Some(why) => {
                 let reason = format!("holds a password, but {why} {}`", self.file.display());
@@ -359,6 +387,37 @@ loose_ssl_ca = /ca
     }
 
     #[test]
+    fn what_is_not_utf_8_matters_only_where_it_is_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("latin.cnf");
+        let bytes = b"# f\xfcr das Backup\n[client]\nuser=root # gr\xfcn\nprompt=\xfc\n";
+        fs::write(&path, bytes).unwrap();
+        let file = OptionFile::read(&path).unwrap();
+        let all: Vec<&Entry> = file.in_groups(&["client"]).collect();
+        assert_eq!((all[0].key.as_str(), all[0].text().unwrap()), ("user", Some("root")));
+        let error = all[1].text().unwrap_err().to_string();
+        assert!(error.contains("line 4") && error.contains("not UTF-8"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_others_could_write_or_that_is_a_pipe_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = write(dir.path(), "my.cnf", "[client]\nuser=a\n");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        let read = OptionFile::read(&path);
+        if sys::host::is_root() {
+            let error = read.err().unwrap().to_string();
+            assert!(error.contains("0666") && error.contains("chmod go-w"), "{error}");
+        }
+        let beneath = sys::fs::Beneath::open(dir.path()).unwrap();
+        beneath
+            .make_special(sys::fs::Special::Fifo, Path::new("pipe"), 0o600)
+            .unwrap();
+        let error = OptionFile::read(&dir.path().join("pipe")).err().unwrap().to_string();
+        assert!(error.contains("named pipe"), "{error}");
+    }
+
+    #[test]
     fn a_file_that_includes_itself_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("loop.cnf");
@@ -373,6 +432,7 @@ loose_ssl_ca = /ca
         let entry = OptionFile::read(&path).unwrap().entries.remove(0);
         entry.check_private().unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let entry = OptionFile::read(&path).unwrap().entries.remove(0);
         let error = entry.check_private().unwrap_err();
         assert!(error.to_string().contains("chmod 600"), "{error}");
         assert!(!error.to_string().contains("hush"));

@@ -10,6 +10,7 @@ use mysql::{Conn, DriverError, OptsBuilder, SslOpts, Value};
 
 use super::connect::{ConnectOptions, Target, TlsMode, unreachable};
 use crate::database::{Error, Result};
+use crate::sys::host::{CONNECT_THREAD, panic_words};
 
 /// `ER_LOCK_WAIT_TIMEOUT`.
 pub const LOCK_WAIT_TIMEOUT: u16 = 1205;
@@ -97,13 +98,19 @@ impl Session {
         let (send, receive) = mpsc::sync_channel(1);
         let (attempt, builder) = (options.clone(), opts(options, read_limit));
         // The driver bounds the TCP connect but not the handshake: a thread of its own lets us stop waiting for either.
-        thread::Builder::new()
-            .name("connect".into())
+        let thread = thread::Builder::new()
+            .name(CONNECT_THREAD.into())
             .spawn(move || drop(send.send(connect(&attempt, builder))))
             .map_err(|error| unreachable(options, 0, error))?;
         let conn = receive
             .recv_timeout(options.connect_timeout)
-            .map_err(|_| unreachable(options, 0, format!("no answer within {:?}", options.connect_timeout)))?
+            .map_err(|why| match why {
+                mpsc::RecvTimeoutError::Timeout => {
+                    unreachable(options, 0, format!("no answer within {:?}", options.connect_timeout))
+                }
+                // The driver does not know the account's way of proving itself, or the server sent nonsense.
+                mpsc::RecvTimeoutError::Disconnected => unreachable(options, 0, beyond_driver(thread)),
+            })?
             .map_err(|error| unreachable(options, code(&error), reason(&error)))?;
         let mut session = Session {
             conn,
@@ -219,6 +226,16 @@ impl Session {
             answer => answer,
         }
     }
+}
+
+/// Why the driver gave up in a way of its own.
+fn beyond_driver(thread: thread::JoinHandle<()>) -> String {
+    let panic = thread.join().err();
+    let words = panic.as_deref().map_or("no words", panic_words);
+    format!(
+        "the driver cannot do what the server or the account asks ({words}); an account with mysql_native_password, caching_sha2_password, ed25519 or \
+         unix_socket is let in"
+    )
 }
 
 fn opts(options: &ConnectOptions, read_limit: Duration) -> OptsBuilder {

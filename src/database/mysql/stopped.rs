@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::facts::{Variables, facts};
-use super::option_file::OptionFile;
+use super::option_file::{Entry, OptionFile};
 use super::{binlog, datadir, paths};
 use crate::config::Server;
 use crate::database::{Error, Flavour, Position, Result, ServerFacts, WrittenPath};
@@ -42,12 +42,12 @@ pub fn look(server: &Server) -> Result<Stopped> {
     let file = option_file(server)?;
     let options = OptionFile::read(&file)?;
     // The series is known by the datadir, and the datadir may stand in the series' group: the plain groups first.
-    let plain = settings(&options, &GROUPS);
+    let plain = settings(&options, &GROUPS)?;
     let home = home(&plain, &file)?;
     let version = version(&home)?;
     let series = series_groups(&version);
     let groups: Vec<&str> = GROUPS.into_iter().chain(series.iter().map(String::as_str)).collect();
-    let settings = settings(&options, &groups);
+    let settings = settings(&options, &groups)?;
     if self::home(&settings, &file)? != home {
         let reason = "has another datadir in the group of the server's series than in the others";
         return Err(wrong(&file, reason));
@@ -115,12 +115,19 @@ fn option_file(server: &Server) -> Result<PathBuf> {
     })
 }
 
-/// The settings of these groups, as variables: a later one wins.
-fn settings(options: &OptionFile, groups: &[&str]) -> BTreeMap<String, String> {
-    let entries = options.in_groups(groups);
-    entries
-        .map(|entry| (entry.key.replace('-', "_"), entry.value.clone().unwrap_or_default()))
-        .collect()
+/// The settings of these groups, as variables: a later one wins. One that names files is known exactly; in others what is not UTF-8 does not matter here.
+///
+/// # Errors
+/// The name of a file is not UTF-8.
+fn settings(options: &OptionFile, groups: &[&str]) -> Result<BTreeMap<String, String>> {
+    const OF_FILES: [&str; 6] = ["dir", "file", "path", "index", "log-bin", "relay-log"];
+    let setting = |entry: &Entry| {
+        if OF_FILES.iter().any(|part| entry.key.contains(part)) {
+            entry.text()?;
+        }
+        Ok((entry.key.replace('-', "_"), entry.value.clone().unwrap_or_default()))
+    };
+    options.in_groups(groups).map(setting).collect()
 }
 
 fn home(settings: &BTreeMap<String, String>, file: &Path) -> Result<PathBuf> {
