@@ -19,7 +19,8 @@ use crate::monitor::Monitor;
 use crate::repository::{Content, Entry, EntryKind, Metadata};
 use crate::sys::fs::{Beneath, Special};
 use crate::sys::signal::Cancel;
-use fill::{Job, Shared, dress, fill, wrong};
+pub(super) use fill::dress;
+use fill::{Job, Shared, fill, wrong};
 
 mod fill;
 
@@ -60,7 +61,13 @@ pub(super) fn write(plan: &Plan<'_>, notes: &Notes<'_>, monitor: &dyn Monitor, c
     stop.guard(|| {
         directories.iter().rev().try_for_each(|(space, relative, metadata)| {
             stop.check()?;
-            dress(plan.spaces[*space].beneath(), relative, metadata, true, notes)
+            let space = &plan.spaces[*space];
+            // Whoever gets the top could come in.
+            match relative.as_os_str().is_empty() {
+                true => space.keep_for_top(metadata.clone()),
+                false => dress(space.beneath(), relative, metadata, true, notes)?,
+            }
+            Ok(())
         })
     });
     stop.cause()

@@ -15,7 +15,11 @@ use rustix::io::Errno;
 use super::super::{Error, Result};
 use steps::step_by_step;
 
+mod ours;
 mod steps;
+mod way;
+
+pub use ours::Found;
 
 /// A special file to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +37,8 @@ pub enum Special {
 pub struct Beneath {
     directory: OwnedFd,
     pub(super) path: PathBuf,
+    /// Nobody else can change the names in it, as far as is known.
+    only_ours: bool,
 }
 
 impl Beneath {
@@ -44,6 +50,7 @@ impl Beneath {
         Ok(Beneath {
             directory: super::open_directory(path)?,
             path: path.to_owned(),
+            only_ours: false,
         })
     }
 
