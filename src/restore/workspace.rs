@@ -259,8 +259,10 @@ impl Workspace {
     }
 
     fn path_of(&self, spot: &Spot) -> PathBuf {
-        self.spot(spot)
-            .map_or_else(|_| self.destination.clone(), |(directory, name)| directory.path().join(name))
+        self.spot(spot).map_or_else(
+            |_| self.destination.clone(),
+            |(directory, name)| directory.path().join(name),
+        )
     }
 
     /// Takes back what [`publish`](Workspace::publish) did: what was there is there again, and the restored tree in the workspace.
@@ -387,10 +389,13 @@ pub(super) fn publish(spaces: &mut [Workspace], pieces: &[Piece], notes: &Notes<
         let mut said = vec![error.to_string()];
         for space in spaces[..=at].iter_mut().rev() {
             if let Err(error) = space.take_back() {
-                let left = space
-                    .renamed
-                    .iter()
-                    .map(|(from, to)| format!("{} is at {}", space.path_of(from).display(), space.path_of(to).display()));
+                let left = space.renamed.iter().map(|(from, to)| {
+                    format!(
+                        "{} is at {}",
+                        space.path_of(from).display(),
+                        space.path_of(to).display()
+                    )
+                });
                 said.push(format!("taking it back failed: {error}"));
                 said.extend(left);
             }

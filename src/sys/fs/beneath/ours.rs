@@ -23,6 +23,8 @@ pub struct Found {
     pub gid: u32,
     /// Kind and permission bits (`st_mode`).
     pub mode: u32,
+    /// Its length in bytes.
+    pub bytes: u64,
 }
 
 impl Found {
@@ -32,12 +34,18 @@ impl Found {
             uid: found.st_uid,
             gid: found.st_gid,
             mode: found.st_mode,
+            bytes: u64::try_from(found.st_size).unwrap_or(0),
         }
     }
 
     /// Whether it is a directory.
     pub fn is_directory(&self) -> bool {
         FileType::from_raw_mode(self.mode) == FileType::Directory
+    }
+
+    /// Whether it is a plain file.
+    pub fn is_file(&self) -> bool {
+        FileType::from_raw_mode(self.mode) == FileType::RegularFile
     }
 
     /// `st_dev`.
@@ -154,15 +162,31 @@ impl Beneath {
     /// # Errors
     /// It cannot be read.
     pub fn names(&self) -> Result<Vec<OsString>> {
+        let entries = self.entries()?;
+        Ok(entries.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// The names in it, in no order, and whether each is a directory (a link to one is not).
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn entries(&self) -> Result<Vec<(OsString, bool)>> {
         let fail = |error| self.error("read", Path::new(""), error);
-        let mut names = Vec::new();
+        let mut entries = Vec::new();
         for entry in Dir::read_from(&self.directory).map_err(fail)? {
-            let name = entry.map_err(fail)?.file_name().to_bytes().to_vec();
-            if name != b"." && name != b".." {
-                names.push(OsString::from_vec(name));
+            let entry = entry.map_err(fail)?;
+            let name = entry.file_name().to_bytes().to_vec();
+            if name == b"." || name == b".." {
+                continue;
             }
+            let name = OsString::from_vec(name);
+            let directory = match entry.file_type() {
+                FileType::Unknown => self.look(Path::new(&name))?.is_some_and(|found| found.is_directory()),
+                kind => kind == FileType::Directory,
+            };
+            entries.push((name, directory));
         }
-        Ok(names)
+        Ok(entries)
     }
 
     /// Gives what has a name here a name in another directory. An empty directory there gives way to a directory; nothing else does.

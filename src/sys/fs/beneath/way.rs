@@ -81,12 +81,10 @@ impl Way {
             return Ok(());
         }
         let next = match open(&self.here, &name) {
-            Err(Errno::NOENT) if self.make => {
-                match rustix::fs::mkdirat(&self.here, &name, Mode::from_raw_mode(MODE)) {
-                    Ok(()) | Err(Errno::EXIST) => open(&self.here, &name).map_err(fail)?,
-                    Err(error) => return Err(Error::path("make the directory", &at, error)),
-                }
-            }
+            Err(Errno::NOENT) if self.make => match rustix::fs::mkdirat(&self.here, &name, Mode::from_raw_mode(MODE)) {
+                Ok(()) | Err(Errno::EXIST) => open(&self.here, &name).map_err(fail)?,
+                Err(error) => return Err(Error::path("make the directory", &at, error)),
+            },
             next => next.map_err(fail)?,
         };
         let found = rustix::fs::fstat(&next).map_err(fail)?;
