@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::database::{Consistency, OnBusy, Strategy};
 use crate::repository::{ChunkClass, is_valid_host};
+use crate::sys;
 use crate::units::Bytes;
 use crate::volume::CowSize;
 
@@ -274,7 +275,9 @@ impl Config {
     /// # Errors
     /// The file cannot be read, or says something wrong: the key and the line are named.
     pub fn load(path: &Path) -> Result<Config, Error> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
+        let read = sys::fs::read_plain_linked(path, sys::fs::TEXT_LIMIT).map_err(sys::Error::into_io);
+        let read = read.and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other));
+        let text = read.map_err(|error| {
             let advice = match error.kind() {
                 std::io::ErrorKind::NotFound => "; `snapback init` writes one, --config names another",
                 _ => "",

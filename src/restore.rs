@@ -374,7 +374,8 @@ fn refuse_too_little_room(spaces: &[Workspace], survey: &Survey) -> Result<()> {
     for space in spaces {
         let device = space.beneath().itself()?.device();
         let bytes = survey.allocated_in.get(space.destination()).copied().unwrap_or(0);
-        needed.entry(device).or_insert((space, 0)).1 += bytes;
+        let sum = &mut needed.entry(device).or_insert((space, 0)).1;
+        *sum = sum.saturating_add(bytes);
     }
     for (space, bytes) in needed.into_values() {
         let room = space.beneath().room()?;

@@ -243,10 +243,11 @@ pub(super) fn survey(
         }
         match &entry.kind {
             EntryKind::File(content) => {
-                survey.bytes += content.size;
+                survey.bytes = survey.bytes.saturating_add(content.size);
                 let allocated = if content.sparse { 0 } else { content.size };
-                survey.allocated += allocated;
-                *survey.allocated_in.entry(pieces[index].space.clone()).or_default() += allocated;
+                survey.allocated = survey.allocated.saturating_add(allocated);
+                let sum = survey.allocated_in.entry(pieces[index].space.clone()).or_default();
+                *sum = sum.saturating_add(allocated);
                 first_names.insert((entry.root, entry.path.clone()), index);
                 if copied && pieces[index].database && rest.ends_with(b".isl") {
                     survey.links.push((index, rest.to_vec()));

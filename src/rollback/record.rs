@@ -1,6 +1,5 @@
 //! The record of a rollback, `<state_dir>/rollback/<id>.json`: durable before the step that it names is made, gone when all is done.
 
-use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -101,15 +100,12 @@ impl Record {
                 path.display()
             ))
         };
-        let file = std::fs::File::open(&path).map_err(|error| wrong(error.to_string()))?;
+        let file = sys::fs::open_plain(&path).map_err(|error| wrong(error.to_string()))?;
         let found = file.metadata().map_err(|error| wrong(error.to_string()))?;
         if found.uid() != sys::host::user_id() || found.mode() & 0o022 != 0 {
             return Err(wrong("others could have written it".to_owned()));
         }
-        let mut bytes = Vec::new();
-        file.take(LARGEST)
-            .read_to_end(&mut bytes)
-            .map_err(|error| wrong(error.to_string()))?;
+        let bytes = sys::fs::read_all(&file, &path, LARGEST).map_err(|error| wrong(error.to_string()))?;
         let record: Record = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
         match record.format {
             FORMAT if record.id == id => Ok(record),

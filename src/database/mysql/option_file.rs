@@ -54,7 +54,11 @@ impl OptionFile {
     }
 
     fn read_into(&mut self, path: &Path, depth: usize) -> Result<()> {
-        let text = fs::read_to_string(path).map_err(|error| wrong(path, 0, format!("cannot be read: {error}")))?;
+        let unreadable = |reason: String| wrong(path, 0, format!("cannot be read: {reason}"));
+        // What `!include` names may be anything.
+        let bytes = sys::fs::read_plain_linked(path, sys::fs::TEXT_LIMIT)
+            .map_err(|error| unreadable(error.into_io().to_string()))?;
+        let text = String::from_utf8(bytes).map_err(|error| unreadable(error.to_string()))?;
         let mut group = None;
         for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line)) {
             match parse_line(line).map_err(|reason| wrong(path, number, reason))? {
