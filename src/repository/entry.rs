@@ -167,6 +167,18 @@ impl Entry {
         }
     }
 
+    /// An entry that only has a place: for looking one up.
+    pub fn probe(root: u32, path: Vec<u8>) -> Entry {
+        Entry {
+            root,
+            path,
+            kind: EntryKind::Directory,
+            metadata: Metadata::default(),
+            live: false,
+            torn: false,
+        }
+    }
+
     pub(super) fn decode(decoder: &mut Decoder<'_>) -> Result<Entry, Malformed> {
         let root = decoder.number()?;
         let path = decoder.blob(LONGEST_PATH)?;

@@ -244,14 +244,7 @@ impl<'s> Names<'s> {
 
     /// Where a first name is in a workspace.
     fn first_name(&self, root: u32, first: &[u8], space: &Workspace) -> Result<Option<PathBuf>> {
-        let probe = Entry {
-            root,
-            path: first.to_vec(),
-            kind: EntryKind::Directory,
-            metadata: Metadata::default(),
-            live: false,
-            torn: false,
-        };
+        let probe = Entry::probe(root, first.to_vec());
         let Some((index, rest)) = find(self.plan.pieces, &probe) else {
             return Ok(None);
         };

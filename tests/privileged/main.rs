@@ -36,5 +36,6 @@ mod service;
 mod setting;
 mod several_volumes;
 mod swapped;
+mod traps;
 mod watch;
 mod zfs;

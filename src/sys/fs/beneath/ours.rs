@@ -273,6 +273,17 @@ impl Beneath {
         descriptor_path(self.directory.as_fd()).join(name)
     }
 
+    /// Lets something be done by a path that leads to a name below, whoever renames what is above it. The last name may be anything,
+    /// a link as well: what is done must not follow it.
+    ///
+    /// # Errors
+    /// The way leads outside or through a link; what is done fails.
+    pub fn at<T>(&self, relative: &Path, act: impl FnOnce(&Path) -> std::io::Result<T>) -> std::io::Result<T> {
+        let found = self.parent(relative);
+        let (parent, name) = found.map_err(|error| self.error("find", relative, error).into_io())?;
+        act(&descriptor_path(parent.as_fd()).join(name))
+    }
+
     /// Removes a directory that we hold, with all that is in it: what is below by its descriptor, its name only while it is empty.
     ///
     /// # Errors
