@@ -115,7 +115,8 @@ fn run(step: &str, directory: &Path) {
             format!("{} entries, {} packs", found.entries, found.packs)
         }
         _ => {
-            let mut lookup = Lookup::open(&repository.find("latest").expect("a backup")).expect("a table");
+            let mut lookup =
+                Lookup::open(&repository.find("latest").expect("a backup"), &Cancel::new()).expect("a table");
             let found = (0..1000).filter(|number| {
                 let path = format!("small/{:07}", number * 997);
                 lookup.find(0, path.as_bytes()).expect("a lookup").is_some()

@@ -63,7 +63,7 @@ pub fn export(
     let begun = Instant::now();
     let backup = repository.find(which)?;
     let roots = roots(backup.manifest())?;
-    let mut links = Links::new(&backup, &roots, request)?;
+    let mut links = Links::new(&backup, &roots, request, cancel)?;
     let sizes = backup.manifest().sizes;
     monitor.begin(Work {
         name: "exporting",
@@ -177,7 +177,7 @@ struct Links {
 impl Links {
     /// # Errors
     /// An included path is not in the backup.
-    fn new(backup: &Backup, roots: &[PathBuf], request: &Request) -> Result<Links> {
+    fn new(backup: &Backup, roots: &[PathBuf], request: &Request, cancel: &Cancel) -> Result<Links> {
         let mut links = Links {
             lookup: None,
             moved: HashMap::new(),
@@ -185,7 +185,7 @@ impl Links {
         if request.include.is_empty() {
             return Ok(links);
         }
-        let mut lookup = Lookup::open(backup)?;
+        let mut lookup = Lookup::open(backup, cancel)?;
         for wanted in &request.include {
             let mut found = roots.iter().any(|root| root.starts_with(wanted));
             for (index, root) in roots.iter().enumerate() {

@@ -4,8 +4,8 @@
 //! thing that it names is made; a torn last line therefore names nothing that exists.
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -354,11 +354,7 @@ fn read(path: &Path) -> Result<Past> {
         .ok_or_else(|| bad("it does not carry the name of a run"))?;
     let file = open_own(path)?.ok_or_else(|| bad("it is not a file of ours that nobody else can write"))?;
     let alive = file.try_lock().is_err();
-    let mut bytes = Vec::new();
-    (&file)
-        .take(LARGEST)
-        .read_to_end(&mut bytes)
-        .map_err(|error| sys::Error::path("read", path, error))?;
+    let bytes = sys::fs::read_all(&file, path, LARGEST)?;
     let left = replay(&bytes, run).map_err(|reason| bad(&reason))?;
     Ok(Past {
         run,
@@ -371,18 +367,15 @@ fn read(path: &Path) -> Result<Past> {
 
 /// `None` for what a run of this user never makes: a link, a pipe, a stranger's file, one that others may write.
 fn open_own(path: &Path) -> Result<Option<File>> {
-    let opened = File::options()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path);
-    let file = match opened {
-        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Ok(None),
-        opened => opened.map_err(|error| sys::Error::path("open", path, error))?,
+    let file = match sys::fs::open_plain(path) {
+        // Not the kernel's word: it is no plain file.
+        Err(error) if error.errno().is_none() => return Ok(None),
+        opened => opened?,
     };
     let found = file
         .metadata()
         .map_err(|error| sys::Error::path("look at", path, error))?;
-    let ours = found.is_file() && found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o022 == 0;
+    let ours = found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o022 == 0;
     Ok(ours.then_some(file))
 }
 

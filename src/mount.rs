@@ -73,7 +73,7 @@ pub fn mount(repository: &Repository, request: &Request, monitor: &dyn Monitor, 
     let catalogue = Catalogue::open(repository, request.host.clone(), sender.clone())?;
     let shown = catalogue.len();
     let files = BackupFs::new(
-        Trees::new(repository.clone(), catalogue),
+        Trees::new(repository.clone(), catalogue, cancel.clone()),
         request.allow_other,
         sender,
         Arc::clone(&failed),

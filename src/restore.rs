@@ -11,7 +11,6 @@ mod workspace;
 mod write;
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -173,7 +172,7 @@ pub fn restore(
             copy.as_ref().map_or(Ok(()), rewrite).map(|()| lost)
         })
         .and_then(|lost| {
-            let mark = |text: &String| spaces.iter().try_for_each(|space| unfinished::mark(space.path(), text));
+            let mark = |text: &String| spaces.iter().try_for_each(|space| space.mark(text));
             request.unfinished.iter().try_for_each(mark).map(|()| lost)
         })
         .and_then(|lost| make_durable(lost, &backup, &spaces, monitor));
@@ -186,7 +185,7 @@ pub fn restore(
         }
     };
     monitor.phase("publish");
-    let placed = workspace::publish(&mut spaces, &pieces)?;
+    let placed = workspace::publish(&mut spaces, &pieces, &notes)?;
     let (_, findings) = notes.into_lists();
     Ok(Report {
         id: backup.manifest().id,
@@ -312,7 +311,7 @@ fn make_durable(mut lost: Lost, backup: &Backup, spaces: &[Workspace], monitor: 
     monitor.phase("sync");
     spaces.iter().try_for_each(Workspace::sync)?;
     if let Some(first) = spaces.first().filter(|_| !lost.is_empty()) {
-        lost::write_list(&mut lost, backup.manifest().id, first.destination())?;
+        lost::write_list(&mut lost, backup.manifest().id, first)?;
     }
     Ok(lost)
 }
@@ -373,14 +372,13 @@ fn refuse_running(record: &Record, pieces: &[Piece], request: &Request) -> Resul
 fn refuse_too_little_room(spaces: &[Workspace], survey: &Survey) -> Result<()> {
     let mut needed: BTreeMap<u64, (&Workspace, u64)> = BTreeMap::new();
     for space in spaces {
-        let device = std::fs::metadata(space.path())
-            .map_err(|error| crate::sys::Error::path("look at", space.path(), error))?
-            .dev();
+        let device = space.beneath().itself()?.device();
         let bytes = survey.allocated_in.get(space.destination()).copied().unwrap_or(0);
-        needed.entry(device).or_insert((space, 0)).1 += bytes;
+        let sum = &mut needed.entry(device).or_insert((space, 0)).1;
+        *sum = sum.saturating_add(bytes);
     }
     for (space, bytes) in needed.into_values() {
-        let room = crate::sys::fs::room(space.path())?;
+        let room = space.beneath().room()?;
         if room.available < bytes {
             return Err(Error::failed(format!(
                 "{} has {} free, the backup needs {}: make room, or restore elsewhere",

@@ -106,7 +106,7 @@ pub fn from_backup(
 fn store(repository: &Repository, file: &Path, part: &Segment) -> Result<()> {
     use std::os::unix::fs::FileExt;
     let failed = |error| crate::sys::Error::path("read", file, error);
-    let open = std::fs::File::open(file).map_err(failed)?;
+    let open = crate::sys::fs::open_plain(file)?;
     let mut from = part.from;
     loop {
         let to = part.to.min(from.saturating_add(SEGMENT)).max(from);

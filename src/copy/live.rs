@@ -4,8 +4,8 @@ use std::fs::Metadata as Found;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use super::section::{Reading, Source, open};
-use super::walk::FileJob;
+use super::section::{Reading, Source};
+use super::walk::{FileJob, is_gone};
 use super::{Error, Result};
 use crate::repository::{Content, SECTION_BYTES, Worker};
 use crate::sys::fs::ReadBuffer;
@@ -47,13 +47,14 @@ pub(super) fn copy(
         reason: error.to_string(),
     };
     for attempt in 1.. {
-        let opened = open(&job.from).and_then(|file| Ok((file.metadata()?, file)));
+        let opened = job
+            .place
+            .open(&job.relative)
+            .and_then(|file| Ok((file.metadata()?, file)));
         let (before, file) = match opened {
             Ok((before, file)) if before.is_file() => (before, file),
             Ok(_) => return Ok(None),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ELOOP) => {
-                return Ok(None);
-            }
+            Err(error) if is_gone(&error) => return Ok(None),
             Err(error) => return Err(wrong(error)),
         };
         let mut content = Content {
@@ -85,7 +86,7 @@ pub(super) fn copy(
                 break;
             }
         }
-        let after = match std::fs::symlink_metadata(&job.from) {
+        let after = match job.place.look(&job.relative) {
             Ok(after) => state(&after),
             // Deleted while it was copied; what was read is whole, and worth keeping.
             Err(_) => state(&file.metadata().map_err(wrong)?),

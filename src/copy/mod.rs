@@ -10,6 +10,7 @@ mod leave_out;
 mod live;
 pub(crate) mod notes;
 mod parent;
+mod place;
 mod section;
 pub(crate) mod stop;
 mod throttle;

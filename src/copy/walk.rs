@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::notes::Notes;
 use super::parent::Parent;
+use super::place::Place;
 use super::stop::Stop;
 use super::{CopyOptions, Error, Result, Tree, leave_out};
 use crate::finding::Finding;
@@ -40,8 +41,9 @@ pub(super) enum Reply {
 
 /// A file to be read.
 pub(super) struct FileJob {
-    /// Where to read it.
-    pub from: PathBuf,
+    /// Where to read it: its tree, and its path there.
+    pub place: Place,
+    pub relative: PathBuf,
     /// Its name in messages.
     pub original: PathBuf,
     pub inode: u64,
@@ -75,20 +77,27 @@ pub(super) struct Walk<'w, 'n> {
 impl Walk<'_, '_> {
     pub fn run(mut self, trees: &[Tree]) -> Result<()> {
         for (root, tree) in trees.iter().enumerate() {
-            self.visit(root as u32, tree, Vec::new())?;
+            let place = match Place::of(&tree.read_from, tree.live) {
+                Err(error) if tree.live && error.io().is_some_and(is_gone) => {
+                    self.vanished(&tree.original)?;
+                    continue;
+                }
+                place => place?,
+            };
+            self.visit(root as u32, (tree, &place), Vec::new())?;
         }
         Ok(())
     }
 
-    fn visit(&mut self, root: u32, tree: &Tree, path: Vec<u8>) -> Result<()> {
+    fn visit(&mut self, root: u32, (tree, place): (&Tree, &Place), path: Vec<u8>) -> Result<()> {
         self.stop.check()?;
-        let relative = Path::new(std::ffi::OsStr::from_bytes(&path));
-        let (from, original) = if path.is_empty() {
-            (tree.read_from.clone(), tree.original.clone())
+        let relative = PathBuf::from(OsString::from_vec(path.clone()));
+        let original = if path.is_empty() {
+            tree.original.clone()
         } else {
-            (tree.read_from.join(relative), tree.original.join(relative))
+            tree.original.join(&relative)
         };
-        let found = match std::fs::symlink_metadata(&from) {
+        let found = match place.look(&relative) {
             Ok(found) => found,
             Err(error) => return self.missing(tree, &original, error),
         };
@@ -98,10 +107,13 @@ impl Walk<'_, '_> {
             }
             return Ok(());
         }
-        let metadata = match metadata(&from, &found) {
+        let metadata = match place.at(&relative, |from| metadata(from, &found).map_err(sys::Error::into_io)) {
             Ok(metadata) => metadata,
-            Err(error) if tree.live && error.is(std::io::ErrorKind::NotFound) => return self.vanished(&original),
-            Err(error) => return Err(error.into()),
+            Err(error) if tree.live && is_gone(&error) => return self.vanished(&original),
+            Err(error) => {
+                let from = place.path(&relative);
+                return Err(sys::Error::path("read the extended attributes of", from, error).into());
+            }
         };
         let mut entry = Entry {
             root,
@@ -115,7 +127,7 @@ impl Walk<'_, '_> {
         if kind.is_dir() {
             let path = entry.path.clone();
             self.send(Item::Entry(entry))?;
-            return self.descend(root, tree, &from, &original, &path);
+            return self.descend(root, (tree, place), &original, &path);
         }
         if found.nlink() > 1 {
             if let Some(first) = self.links.get(&(root, found.dev(), found.ino())) {
@@ -125,40 +137,40 @@ impl Walk<'_, '_> {
             self.links.insert((root, found.dev(), found.ino()), entry.path.clone());
         }
         if kind.is_file() {
-            return self.file(tree, entry, from, original, &found);
+            return self.file((tree, place), entry, original, &found);
         }
-        entry.kind = match special(&from, &found) {
+        entry.kind = match place.at(&relative, |from| special(from, &found)) {
             Ok(kind) => kind,
-            Err(error) if tree.live && error.kind() == std::io::ErrorKind::NotFound => return self.vanished(&original),
+            Err(error) if tree.live && is_gone(&error) => return self.vanished(&original),
             Err(error) => return Err(sys::Error::path("read the link", original, error).into()),
         };
         self.send(Item::Entry(entry))
     }
 
-    fn descend(&mut self, root: u32, tree: &Tree, from: &Path, original: &Path, path: &[u8]) -> Result<()> {
-        let names = || -> std::io::Result<Vec<OsString>> {
-            let mut names = std::fs::read_dir(from)?
-                .map(|entry| Ok(entry?.file_name()))
-                .collect::<std::io::Result<Vec<_>>>()?;
-            names.sort();
-            Ok(names)
-        };
-        let names = match names() {
+    fn descend(&mut self, root: u32, (tree, place): (&Tree, &Place), original: &Path, path: &[u8]) -> Result<()> {
+        let mut names = match place.names(Path::new(std::ffi::OsStr::from_bytes(path))) {
             Ok(names) => names,
             Err(error) => return self.missing(tree, original, error),
         };
+        names.sort();
         for name in names {
             let mut below = path.to_vec();
             if !below.is_empty() {
                 below.push(b'/');
             }
             below.extend_from_slice(name.as_bytes());
-            self.visit(root, tree, below)?;
+            self.visit(root, (tree, place), below)?;
         }
         Ok(())
     }
 
-    fn file(&mut self, tree: &Tree, mut entry: Entry, from: PathBuf, original: PathBuf, found: &Found) -> Result<()> {
+    fn file(
+        &mut self,
+        (tree, place): (&Tree, &Place),
+        mut entry: Entry,
+        original: PathBuf,
+        found: &Found,
+    ) -> Result<()> {
         let size = found.len();
         let class = class_of(&original, self.options.class);
         let parent = self
@@ -183,7 +195,8 @@ impl Walk<'_, '_> {
         let (reply, replies) = crossbeam_channel::bounded(count);
         let may_have_holes = found.blocks() * 512 < size;
         let file = FileJob {
-            from,
+            place: place.clone(),
+            relative: PathBuf::from(OsString::from_vec(entry.path.clone())),
             original,
             inode: found.ino(),
             size,
@@ -208,7 +221,7 @@ impl Walk<'_, '_> {
 
     /// On a snapshot nothing may be missing; a live tree goes on changing.
     fn missing(&self, tree: &Tree, original: &Path, error: std::io::Error) -> Result<()> {
-        if tree.live && error.kind() == std::io::ErrorKind::NotFound {
+        if tree.live && is_gone(&error) {
             return self.vanished(original);
         }
         Err(sys::Error::path("read", original, error).into())
@@ -222,6 +235,13 @@ impl Walk<'_, '_> {
     fn send(&self, item: Item) -> Result<()> {
         self.items.send(item).map_err(|_| Error::Interrupted(0))
     }
+}
+
+/// Whether the thing that had a name in a live tree has it no more: nothing has it, or a file has a directory's name, or (not the kernel's
+/// word) it is no plain file, or lies behind a link.
+pub(super) fn is_gone(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory) || error.raw_os_error().is_none()
 }
 
 /// A file of a live tree was gone when it was its turn.

@@ -2,7 +2,7 @@
 
 use crossbeam_channel::Receiver;
 
-use super::section::{READ, Reading, Source, open};
+use super::section::{READ, Reading, Source};
 use super::stop::Stop;
 use super::walk::{FileJob, Job, Reply};
 use super::{CopyOptions, Error, Result, live};
@@ -60,7 +60,10 @@ fn section(
         offset,
         reason,
     };
-    let opened = open(&job.from).and_then(|file| Ok((file.metadata()?, file)));
+    let opened = job
+        .place
+        .open(&job.relative)
+        .and_then(|file| Ok((file.metadata()?, file)));
     let (found, file) = opened.map_err(|error| wrong(start, error.to_string()))?;
     if std::os::unix::fs::MetadataExt::ino(&found) != job.inode || found.len() != job.size {
         return Err(wrong(

@@ -64,7 +64,7 @@ pub(super) fn run(call: &Call<'_>, monitor: &dyn Monitor, cancel: &Cancel) -> Re
     for entry in std::fs::read_dir(call.into).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let opened = |error| crate::sys::Error::path("open", &path, error);
-        let file = std::fs::File::open(&path).map_err(opened)?;
+        let file = crate::sys::fs::open_plain(&path)?;
         bytes += file.metadata().map_err(opened)?.len();
         crate::sys::fs::sync_file(&file, &path)?;
     }

@@ -1,8 +1,7 @@
 //! Where records of held sets are: `<state_dir>/held/<id>.json`, one file each, written and removed durably.
 
 use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{FORMAT, Held};
@@ -205,15 +204,11 @@ fn read(path: &Path, id: Id) -> Result<Held> {
 
 /// What a run of this user never makes is refused: a link, a pipe, a stranger's file, one that others may write.
 fn open(path: &Path) -> Result<File> {
-    let file = File::options()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)
-        .map_err(|error| sys::Error::path("open the record of a held set", path, error))?;
+    let file = sys::fs::open_plain(path)?;
     let found = file
         .metadata()
         .map_err(|error| sys::Error::path("look at", path, error))?;
-    let ours = found.is_file() && found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o022 == 0;
+    let ours = found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o022 == 0;
     match ours {
         true => Ok(file),
         false => Err(bad(path, "it is not a file of ours that nobody else can write")),
@@ -221,10 +216,7 @@ fn open(path: &Path) -> Result<File> {
 }
 
 fn parse(file: &File, path: &Path, id: Id) -> Result<Held> {
-    let mut bytes = Vec::new();
-    file.take(LARGEST)
-        .read_to_end(&mut bytes)
-        .map_err(|error| sys::Error::path("read", path, error))?;
+    let bytes = sys::fs::read_all(file, path, LARGEST)?;
     let held: Held = serde_json::from_slice(&bytes).map_err(|error| bad(path, &error.to_string()))?;
     if held.format > FORMAT {
         return Err(bad(path, "a newer version of snapback wrote it"));

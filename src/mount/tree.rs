@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::catalogue::{Catalogue, Shown};
 use super::node::{Node, Numbers, offset_of, place_of};
-use crate::repository::{Backup, Entry, Lookup, Place, Repository, Result};
+use crate::repository::{Backup, Entry, Error, Lookup, Place, Repository, Result};
+use crate::sys::signal::Cancel;
 
 /// File tables that stay open.
 const OPEN: usize = 4;
@@ -40,15 +41,17 @@ pub(super) struct Trees {
     numbers: Mutex<Numbers>,
     /// The one used last comes first.
     tables: Mutex<VecDeque<(u32, Arc<Table>)>>,
+    cancel: Cancel,
 }
 
 impl Trees {
-    pub fn new(repository: Repository, catalogue: Catalogue) -> Trees {
+    pub fn new(repository: Repository, catalogue: Catalogue, cancel: Cancel) -> Trees {
         Trees {
             repository,
             catalogue: Mutex::new(catalogue),
             numbers: Mutex::new(Numbers::new()),
             tables: Mutex::default(),
+            cancel,
         }
     }
 
@@ -71,7 +74,7 @@ impl Trees {
         } else {
             let key = self.shown(backup).map(|shown| shown.key).unwrap_or_default();
             let backup_itself = self.repository.open_manifest(&key)?;
-            let lookup = Mutex::new(Lookup::open(&backup_itself)?);
+            let lookup = Mutex::new(open(&backup_itself, &self.cancel)?);
             tables.truncate(OPEN - 1);
             let table = Table {
                 backup: backup_itself,
@@ -290,6 +293,14 @@ fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
         ([], only) | (only, []) => only.to_vec(),
         (directory, name) => [directory, b"/", name].concat(),
     }
+}
+
+/// While the mount ends nobody waits for a table.
+fn open(backup: &Backup, cancel: &Cancel) -> Result<Lookup> {
+    Lookup::open(backup, cancel).map_err(|error| match error {
+        crate::Error::Repository(error) => error,
+        other => Error::Unusable(other.to_string()),
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

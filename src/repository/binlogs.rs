@@ -80,7 +80,12 @@ impl Segment {
             to: to.parse().ok()?,
             closed,
         };
-        (segment.key().ok()? == key).then_some(segment)
+        // Nothing of ours ends before it begins, or is larger than what can be read.
+        let fits = segment
+            .to
+            .checked_sub(segment.from)
+            .is_some_and(|bytes| bytes <= LARGEST);
+        (fits && segment.key().ok()? == key).then_some(segment)
     }
 }
 
@@ -186,7 +191,8 @@ impl Repository {
             return Err(damaged("its digest does not fit its content"));
         }
         let packed = self.content(&key, segment, content)?;
-        let wanted = usize::try_from(segment.to - segment.from).unwrap_or(usize::MAX);
+        let wanted = segment.to.checked_sub(segment.from).filter(|bytes| *bytes <= LARGEST);
+        let wanted = wanted.ok_or_else(|| damaged("its name says more than a segment holds"))? as usize;
         let bytes = zstd::bulk::decompress(packed, wanted).map_err(|error| damaged(&error.to_string()))?;
         if bytes.len() != wanted {
             return Err(damaged("it has fewer bytes than its name says"));

@@ -10,6 +10,8 @@ use crate::units::Id;
 /// The longest path (PATH_MAX) and link target, in bytes.
 const LONGEST_PATH: usize = 4096;
 /// The largest extended attribute value (XATTR_SIZE_MAX), in bytes.
+/// Sections of a file at most: 256 TiB. What is not a hole fits a slot only up to a quarter of that.
+const MOST_SECTIONS: u64 = 1 << 22;
 const LARGEST_XATTR: usize = 64 << 10;
 
 /// The fixed chunk size of a file, in the format's three classes.
@@ -165,6 +167,18 @@ impl Entry {
         }
     }
 
+    /// An entry that only has a place: for looking one up.
+    pub fn probe(root: u32, path: Vec<u8>) -> Entry {
+        Entry {
+            root,
+            path,
+            kind: EntryKind::Directory,
+            metadata: Metadata::default(),
+            live: false,
+            torn: false,
+        }
+    }
+
     pub(super) fn decode(decoder: &mut Decoder<'_>) -> Result<Entry, Malformed> {
         let root = decoder.number()?;
         let path = decoder.blob(LONGEST_PATH)?;
@@ -312,8 +326,12 @@ fn decode_content(sparse: bool, decoder: &mut Decoder<'_>) -> Result<Content, Ma
         2 => ChunkClass::Large,
         other => return Err(format!("unknown chunk class {other}")),
     };
+    let count = size.div_ceil(SECTION_BYTES);
+    if count > MOST_SECTIONS {
+        return Err(format!("a file of {size} bytes, larger than any that a backup holds"));
+    }
     let mut sections = Vec::new();
-    for _ in 0..size.div_ceil(SECTION_BYTES) {
+    for _ in 0..count {
         // Each one takes bytes of the block, so a lie about the size ends here soon.
         sections.push(match decoder.byte()? {
             0 => SectionRef::Inline(decoder.blob(super::section::INLINE)?.to_vec()),

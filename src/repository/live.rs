@@ -92,6 +92,7 @@ fn read_maps(backup: &Backup, used: &mut Used, cancel: &Cancel) -> crate::Result
                 continue;
             };
             for (index, at) in content.sections.iter().enumerate() {
+                cancel.check()?;
                 // Shared with a backup that was read before: its chunks are known. A section that did not read well is not.
                 if matches!(at, SectionRef::Stored { pack, slot, .. } if used.has(*pack, *slot)) {
                     continue;

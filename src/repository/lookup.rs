@@ -13,6 +13,7 @@ use super::pack::PackReader;
 use super::reader::{bad_slot, read_meta};
 use super::table::{self, BlockRef};
 use super::{Backup, Entry, EntryKind, Result};
+use crate::sys::signal::Cancel;
 
 /// Decoded blocks that are kept.
 const KEPT: usize = 6;
@@ -44,8 +45,8 @@ impl Lookup {
     /// Reads the whole table once; see the module for what is kept of it.
     ///
     /// # Errors
-    /// The table is missing or damaged, or out of order.
-    pub fn open(backup: &Backup) -> Result<Lookup> {
+    /// The table is missing or damaged, or out of order; a signal asked to end.
+    pub fn open(backup: &Backup, cancel: &Cancel) -> crate::Result<Lookup> {
         let (packs, blocks) = backup.table()?;
         let mut lookup = Lookup {
             packs,
@@ -57,17 +58,18 @@ impl Lookup {
         let mut links: HashMap<(u32, Vec<u8>), u32> = HashMap::new();
         let mut last: Option<(u32, Vec<u8>)> = None;
         for number in 0..lookup.blocks.len() as u32 {
+            cancel.check()?;
             let block = lookup.decode(number)?;
             let at = &lookup.blocks[number as usize];
             let Some(first) = block.first() else {
-                return Err(bad_slot(at, "a block without entries".to_owned()));
+                return Err(bad_slot(at, "a block without entries".to_owned()).into());
             };
             lookup.firsts.push((first.root, first.path.as_slice().into()));
             for entry in &block {
                 let before = last.as_ref().map(|(root, path)| (*root, path.as_slice()));
                 if before.is_some_and(|before| table_order(before, (entry.root, &entry.path)).is_ge()) {
                     let path = entry.path.escape_ascii();
-                    return Err(bad_slot(at, format!("the entry `{path}` is out of order")));
+                    return Err(bad_slot(at, format!("the entry `{path}` is out of order")).into());
                 }
                 if let EntryKind::HardLink(first) = &entry.kind {
                     *links.entry((entry.root, first.clone())).or_default() += 1;
@@ -76,6 +78,7 @@ impl Lookup {
             }
         }
         for ((root, path), count) in links {
+            cancel.check()?;
             if let Some((place, _)) = lookup.find(root, &path)? {
                 lookup.further.insert(place, count);
             }

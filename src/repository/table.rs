@@ -46,6 +46,10 @@ pub(super) fn decode_block(bytes: &[u8]) -> Result<Vec<Entry>, Malformed> {
     let mut decoder = Decoder::new(bytes);
     let mut entries = Vec::new();
     while !decoder.is_empty() {
+        // The writer closes a block at the first entry that ends behind this; so few bytes cannot become very many entries.
+        if bytes.len() - decoder.left() >= BLOCK {
+            return Err(format!("an entry begins behind the first {BLOCK} bytes of its block"));
+        }
         entries.push(Entry::decode(&mut decoder)?);
     }
     Ok(entries)
@@ -83,6 +87,7 @@ pub(super) fn decode_packs(bytes: &[u8]) -> Result<Vec<Finished>, Malformed> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::entry::{EntryKind, Metadata};
     use super::*;
 
     #[test]
@@ -106,6 +111,29 @@ mod tests {
         assert_eq!(decode_packs(&encode_packs(&packs)), Ok(packs.clone()));
         let twice = [packs[1], packs[1]];
         assert!(decode_packs(&encode_packs(&twice)).is_err());
+    }
+
+    #[test]
+    fn a_block_has_no_more_entries_than_a_writer_puts_into_one() {
+        let mut encoder = Encoder::default();
+        while encoder.bytes.len() < BLOCK {
+            entry().encode(&mut encoder);
+        }
+        let whole = encoder.bytes.len();
+        assert!(decode_block(&encoder.bytes).is_ok());
+        entry().encode(&mut encoder);
+        assert!(decode_block(&encoder.bytes).unwrap_err().contains("behind"), "{whole}");
+    }
+
+    fn entry() -> Entry {
+        Entry {
+            root: 0,
+            path: vec![b'x'; 100],
+            kind: EntryKind::Directory,
+            metadata: Metadata::default(),
+            live: false,
+            torn: false,
+        }
     }
 
     #[test]

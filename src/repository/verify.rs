@@ -110,7 +110,7 @@ impl Repository {
         };
 
         let doomed = self.doomed()?;
-        let mut needed = needed_by(&backups, &mut ledger);
+        let mut needed = needed_by(&backups, &mut ledger, cancel)?;
         if which.is_none() {
             // An object that a prune is about to delete is nobody's loss.
             for name in self.packs_in_store()?.iter().filter(|name| !doomed.contains(name)) {
@@ -139,7 +139,7 @@ impl Repository {
         monitor: &dyn Monitor,
         cancel: &Cancel,
     ) -> crate::Result<BadPacks> {
-        let needed = needed_by(backups, &mut Ledger::default());
+        let needed = needed_by(backups, &mut Ledger::default(), cancel)?;
         let doomed = self.doomed()?;
         self.check_packs(
             &needed,
@@ -190,7 +190,7 @@ impl Repository {
             finished.map_or_else(|| self.store.size(&pack_key(*id)).unwrap_or(0), |pack| pack.size)
         };
         let total = if level == Level::Data {
-            packs.iter().map(size).sum()
+            packs.iter().map(size).fold(0, u64::saturating_add)
         } else {
             0
         };
@@ -229,15 +229,16 @@ impl Repository {
     }
 }
 
-fn needed_by(backups: &[Backup], ledger: &mut Ledger) -> Needed {
+fn needed_by(backups: &[Backup], ledger: &mut Ledger, cancel: &Cancel) -> crate::Result<Needed> {
     let mut needed = Needed::new();
-    backups
-        .iter()
-        .for_each(|backup| note_packs(backup, &mut needed, ledger));
-    needed
+    for backup in backups {
+        cancel.check()?;
+        note_packs(backup, &mut needed, ledger, cancel)?;
+    }
+    Ok(needed)
 }
 
-fn note_packs(backup: &Backup, needed: &mut Needed, ledger: &mut Ledger) {
+fn note_packs(backup: &Backup, needed: &mut Needed, ledger: &mut Ledger, cancel: &Cancel) -> crate::Result<()> {
     let mut note = |id: Id, known: Option<Finished>| {
         let (finished, backups) = needed.entry(id).or_default();
         *finished = finished.or(known);
@@ -250,8 +251,10 @@ fn note_packs(backup: &Backup, needed: &mut Needed, ledger: &mut Ledger) {
         Err(error) => {
             let (object, reason) = describe(&error);
             ledger.note(&object, &reason, None);
-            let packs = entries::packs_of(backup).unwrap_or_default();
-            packs.into_iter().for_each(|id| note(id, None));
+            let packs = entries::packs_of(backup, cancel);
+            cancel.check()?;
+            packs.unwrap_or_default().into_iter().for_each(|id| note(id, None));
         }
     }
+    Ok(())
 }

@@ -108,6 +108,11 @@ impl<'b> Decoder<'b> {
         Ok(count)
     }
 
+    /// Bytes that are not decoded yet.
+    pub fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }

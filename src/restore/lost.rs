@@ -266,17 +266,17 @@ pub(super) fn list_beside(destination: &Path) -> PathBuf {
 ///
 /// # Errors
 /// It cannot be written.
-pub(super) fn write_list(lost: &mut Lost, backup: Id, destination: &Path) -> Result<()> {
+pub(super) fn write_list(lost: &mut Lost, backup: Id, space: &Workspace) -> Result<()> {
     #[derive(Serialize)]
     struct File<'l> {
         backup: Id,
         #[serde(flatten)]
         lost: &'l Lost,
     }
-    let path = list_beside(destination);
+    let path = list_beside(space.destination());
     let json = serde_json::to_vec_pretty(&File { backup, lost })
         .map_err(|error| Error::failed(format!("cannot write {}: {error}", path.display())))?;
-    crate::sys::fs::create_durably(&path, &json, 0o600)?;
+    space.write_beside(path.file_name().unwrap_or_default(), &json)?;
     lost.list = Some(path);
     Ok(())
 }

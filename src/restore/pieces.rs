@@ -198,7 +198,6 @@ pub(super) fn survey(
 ) -> Result<Survey> {
     let mut survey = Survey::default();
     let mut found = vec![false; pieces.len()];
-    let mut first_names: HashMap<(u32, Vec<u8>), usize> = HashMap::new();
     let copied = matches!(request.destination, Destination::Datadir(_));
     let (mut seen, mut last): (u64, Option<PathBuf>) = (0, None);
     let mut open = 0;
@@ -243,22 +242,21 @@ pub(super) fn survey(
         }
         match &entry.kind {
             EntryKind::File(content) => {
-                survey.bytes += content.size;
+                survey.bytes = survey.bytes.saturating_add(content.size);
                 let allocated = if content.sparse { 0 } else { content.size };
-                survey.allocated += allocated;
-                *survey.allocated_in.entry(pieces[index].space.clone()).or_default() += allocated;
-                first_names.insert((entry.root, entry.path.clone()), index);
+                survey.allocated = survey.allocated.saturating_add(allocated);
+                let sum = survey.allocated_in.entry(pieces[index].space.clone()).or_default();
+                *sum = sum.saturating_add(allocated);
                 if copied && pieces[index].database && rest.ends_with(b".isl") {
                     survey.links.push((index, rest.to_vec()));
                 }
             }
             EntryKind::HardLink(first) => {
-                let first = (entry.root, first.clone());
-                let near = first_names
-                    .get(&first)
-                    .is_some_and(|at| pieces[*at].space == pieces[index].space);
-                if !near {
-                    survey.borrowed.insert(first);
+                // By its path alone: a table of all first names would take memory for every file there is.
+                let probe = Entry::probe(entry.root, first.clone());
+                let near = find(pieces, &probe).filter(|(at, rest)| !is_dropped(&pieces[*at], rest, request));
+                if near.is_none_or(|(at, _)| pieces[at].space != pieces[index].space) {
+                    survey.borrowed.insert((entry.root, first.clone()));
                 }
             }
             _ => {}

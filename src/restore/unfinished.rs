@@ -2,12 +2,14 @@
 //!
 //! The run's id in it proves that a tree is that run's to remove. A journal alone would not: somebody may have put something else there since.
 
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::path::Path;
 
 use super::pieces::external_of;
 use super::running;
+use crate::Result;
+use crate::sys::fs::Beneath;
 use crate::units::Id;
-use crate::{Error, Result, sys};
 
 /// The file's name, at the top of each tree.
 pub const UNFINISHED: &str = "SNAPBACK-REPLAY-UNFINISHED";
@@ -27,24 +29,15 @@ pub(crate) fn is_marked(tree: &Path) -> bool {
     tree.join(UNFINISHED).symlink_metadata().is_ok()
 }
 
-/// Marks a tree that has not appeared yet, over a mark that was in the backup.
-pub(super) fn mark(tree: &Path, text: &str) -> Result<()> {
-    Ok(sys::fs::replace_durably(
-        &tree.join(UNFINISHED),
-        text.as_bytes(),
-        0o644,
-    )?)
-}
-
 /// A datadir on which all is done, and durable, is what was asked for.
 ///
 /// # Errors
 /// A mark cannot be removed.
 pub(crate) fn lift(run: Id, datadir: &Path) -> Result<()> {
     for tree in [datadir, &external_of(datadir)] {
-        if is_of(run, tree)? {
-            sys::fs::remove_file(&tree.join(UNFINISHED))?;
-            sys::fs::sync_directory(tree)?;
+        if let Some(tree) = Tree::open(tree)?.map_or(Ok(None), |tree| tree.of(run))? {
+            tree.top.remove_file(Path::new(UNFINISHED))?;
+            tree.top.sync_names()?;
         }
     }
     Ok(())
@@ -56,78 +49,93 @@ pub(crate) fn lift(run: Id, datadir: &Path) -> Result<()> {
 /// # Errors
 /// A server runs on it, or it cannot be removed.
 pub(crate) fn remove(run: Id, datadir: &Path) -> Result<bool> {
-    let external = external_of(datadir);
-    let (half, half_beside) = (is_of(run, datadir)?, is_of(run, &external)?);
-    if !half && half_beside && !is_bare(datadir)? {
+    let open = |tree: &Path| Tree::open(tree);
+    let (there, beside) = (open(datadir)?, open(&external_of(datadir))?);
+    let bare = there.as_ref().map_or(Ok(true), Tree::is_bare)?;
+    let of_run = |tree: Option<Tree>| tree.map_or(Ok(None), |tree| tree.of(run));
+    let (half, half_beside) = (of_run(there)?, of_run(beside)?);
+    if half.is_none() && half_beside.is_some() && !bare {
         // The datadir's mark goes first: it was done.
         lift(run, datadir)?;
         return Ok(false);
     }
-    if !half && !half_beside {
+    if half.is_none() && half_beside.is_none() {
         return Ok(false);
     }
     running::wait_for_end(datadir)?;
-    if half_beside {
-        clear(&external)?;
-    }
-    if half {
-        clear(datadir)?;
+    for tree in [half_beside, half].iter().flatten() {
+        tree.clear()?;
     }
     Ok(true)
 }
 
-/// Whether a tree has the mark of this run.
-fn is_of(run: Id, tree: &Path) -> Result<bool> {
-    let (wanted, at) = (text(run), tree.join(UNFINISHED));
-    let plain = |path: &Path| path.symlink_metadata().ok();
-    let marked = plain(&at).is_some_and(|found| found.is_file() && found.len() == wanted.len() as u64);
-    if !marked || !plain(tree).is_some_and(|found| found.is_dir()) {
-        return Ok(false);
-    }
-    let found = std::fs::read(&at).map_err(|error| sys::Error::path("read", &at, error))?;
-    Ok(found == wanted.as_bytes())
+/// A tree that has appeared, held by descriptors: from then on it is the server's user's.
+struct Tree {
+    parent: Beneath,
+    name: OsString,
+    top: Beneath,
 }
 
-fn is_bare(tree: &Path) -> Result<bool> {
-    Ok(entries(tree)?.is_empty())
-}
-
-/// Everything in a tree, its mark last: a tree of which some is gone is half a tree as well. A directory that is a mount of its own stays, empty.
-fn clear(tree: &Path) -> Result<()> {
-    let mark = tree.join(UNFINISHED);
-    for entry in entries(tree)?.iter().filter(|entry| **entry != mark) {
-        let is_directory = entry.symlink_metadata().is_ok_and(|found| found.is_dir());
-        let removed = match is_directory {
-            true => std::fs::remove_dir_all(entry),
-            false => std::fs::remove_file(entry),
+impl Tree {
+    /// `None`: nothing is there, or no directory.
+    fn open(path: &Path) -> Result<Option<Tree>> {
+        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+            return Ok(None);
         };
-        removed.map_err(|error| sys::Error::path("remove", entry, error))?;
+        let parent = match Beneath::open_way(above, false) {
+            Err(error) if error.is(std::io::ErrorKind::NotFound) => return Ok(None),
+            parent => parent?,
+        };
+        if !parent.look(Path::new(name))?.is_some_and(|found| found.is_directory()) {
+            return Ok(None);
+        }
+        Ok(Some(Tree {
+            top: parent.enter(Path::new(name))?,
+            name: name.to_owned(),
+            parent,
+        }))
     }
-    sys::fs::sync_directory(tree)?;
-    crate::failpoint!("replay.cleared");
-    sys::fs::remove_file(&mark)?;
-    let _ = std::fs::remove_dir(tree);
-    Ok(())
-}
 
-/// What is in a tree that may not be there.
-fn entries(tree: &Path) -> Result<Vec<PathBuf>> {
-    let entries = match std::fs::read_dir(tree) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.and_then(|entries| {
-            entries
-                .map(|entry| Ok(entry?.path()))
-                .collect::<std::io::Result<Vec<_>>>()
-        }),
-    };
-    let mut entries = entries.map_err(|error| Error::Sys(sys::Error::path("read", tree, error)))?;
-    entries.retain(|entry| entry.file_name().is_some_and(|name| name != OF_MKFS));
-    Ok(entries)
+    /// Itself, if it has the mark of this run.
+    fn of(self, run: Id) -> Result<Option<Tree>> {
+        let wanted = text(run);
+        match self.top.read_plain(Path::new(UNFINISHED), wanted.len() as u64) {
+            Ok(found) => Ok((found == wanted.as_bytes()).then_some(self)),
+            // The kernel's own word; all else says that a mark is not what is there.
+            Err(error) if error.errno().is_some_and(|errno| errno != libc::ENOENT) => Err(error.into()),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn is_bare(&self) -> Result<bool> {
+        Ok(self.top.names()?.iter().all(|name| name == OF_MKFS))
+    }
+
+    /// Removes everything in it, its mark last: a tree of which some is gone is half a tree as well. A directory that is a mount of its own stays, empty.
+    fn clear(&self) -> Result<()> {
+        for name in self.top.names()? {
+            if name != OF_MKFS && name != UNFINISHED {
+                self.top.remove_all(&name)?;
+            }
+        }
+        self.top.sync_names()?;
+        crate::failpoint!("replay.cleared");
+        self.top.remove_file(Path::new(UNFINISHED))?;
+        self.top.sync_names()?;
+        let _ = self.parent.remove_directory(&self.name);
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
+
+    fn mark(tree: &Path, text: &str) -> std::io::Result<()> {
+        std::fs::write(tree.join(UNFINISHED), text)
+    }
 
     /// A datadir with something beside it, marked by a run or not.
     fn trees(dir: &Path, run: Option<Id>, beside: Option<Id>) -> (PathBuf, PathBuf) {

@@ -1,16 +1,19 @@
 //! A restore happens in a directory of its own, which takes its final name when all of it is there.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::os::unix::fs::MetadataExt;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::lost::list_beside;
 use super::pieces::{Piece, Survey};
 use super::unfinished::{UNFINISHED, is_marked};
+use super::write::dress;
 use super::{Destination, Placed, Request};
 use crate::copy::PARTIAL;
-use crate::sys::fs::Beneath;
+use crate::copy::notes::Notes;
+use crate::repository::Metadata;
+use crate::sys::fs::{Beneath, Found};
 use crate::units::Id;
 use crate::{Error, Result};
 
@@ -25,22 +28,49 @@ enum Publish {
     Single,
 }
 
+/// A directory in which names change while a tree is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// The one that has the destination.
+    Parent,
+    /// The destination itself.
+    Destination,
+    /// The workspace.
+    Workspace,
+    /// Where what was in the destination goes.
+    Aside,
+}
+
+/// A name in one of them.
+type Spot = (At, OsString);
+
 /// The place of one restored tree. Dropped before it was published, it is removed.
+///
+/// Somebody else may own the directory that the tree appears in. So the directories are held from the beginning, everything is done
+/// beneath their descriptors, and the workspace is closed to everybody else until the tree appears.
 #[derive(Debug)]
 pub(super) struct Workspace {
     destination: PathBuf,
+    /// The destination's name.
+    name: OsString,
     path: PathBuf,
+    /// The workspace's name.
+    partial: OsString,
     how: Publish,
     /// What is at the destination now is moved here first.
-    aside: Option<PathBuf>,
+    aside: Option<OsString>,
+    parent: Beneath,
+    /// The destination, where it stays what it is.
+    there: Option<Beneath>,
+    aside_directory: Option<Beneath>,
     beneath: Beneath,
     /// A server that runs as its own user passes through the top to what is its own below.
     passable: bool,
+    /// What the tree's top gets when the tree appears: nobody else comes in before.
+    top: Mutex<Option<Metadata>>,
     /// Where things are, once it is being published: what was renamed, from and to, in order.
-    renamed: Vec<(PathBuf, PathBuf)>,
+    renamed: Vec<(Spot, Spot)>,
     published: bool,
-    /// Held so that another restore leaves it alone.
-    _lock: File,
 }
 
 /// Opens a workspace for each tree that appears as a whole.
@@ -59,10 +89,7 @@ pub(super) fn open(pieces: &[Piece], survey: &Survey, request: &Request, id: Id)
     }
     let taken = all.first().map(|space| list_beside(space));
     if let Some(list) = taken.filter(|list| request.keep_going && list.exists()) {
-        return Err(Error::failed(format!(
-            "{} is there already, from an earlier restore: move it away first",
-            list.display()
-        )));
+        return Err(is_there_already(&list));
     }
     let mut spaces = Vec::new();
     for space in all {
@@ -77,76 +104,53 @@ pub(super) fn open(pieces: &[Piece], survey: &Survey, request: &Request, id: Id)
 
 impl Workspace {
     fn open(destination: &Path, single: bool, request: &Request, id: Id) -> Result<Workspace> {
-        let sys = |operation: &'static str, path: &Path, error: std::io::Error| {
-            Error::Sys(crate::sys::Error::path(operation, path, error))
+        let (parent, name) = open_parent(destination)?;
+        let found = parent.look(Path::new(&name))?;
+        let directory = found.filter(Found::is_directory);
+        let there = directory.map(|_| parent.enter(Path::new(&name))).transpose()?;
+        let occupied = match &there {
+            None => found.is_some(),
+            Some(there) => !is_empty(there)?,
         };
-        let parent = destination
-            .parent()
-            .ok_or_else(|| Error::usage("`/` cannot be restored to: boot a rescue system and use --target"))?;
-        let found = match std::fs::symlink_metadata(destination) {
-            Ok(found) => Some(found),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => return Err(sys("look at", destination, error)),
-        };
-        if found.is_none() {
-            std::fs::create_dir_all(parent).map_err(|error| sys("make the directory", parent, error))?;
-        }
-        let occupied = match &found {
-            None => false,
-            Some(found) if found.is_dir() => !is_empty(destination).map_err(|error| sys("read", destination, error))?,
-            Some(_) => true,
-        };
-        let in_place = request.destination == Destination::InPlace;
-        if occupied && !(in_place && request.force) {
-            let remedy = match in_place {
-                true => "--force moves it aside",
-                false if is_marked(destination) => {
-                    "it is half a replay, of a run that died: `snapback cleanup` removes it"
-                }
-                false => "name an empty or new directory",
-            };
-            return Err(Error::failed(format!(
-                "{} is not empty; nothing was touched: {remedy}",
-                destination.display()
-            )));
-        }
-        let own_filesystem = found.as_ref().filter(|found| found.is_dir()).is_some_and(|found| {
-            let device = std::fs::metadata(parent).map(|parent| parent.dev());
-            device.is_ok_and(|device| device != found.dev())
-        });
-        let how = match (single, own_filesystem) {
+        refuse_occupied(occupied, destination, request)?;
+        let device = parent.itself()?.device();
+        let how = match (single, directory.is_some_and(|found| found.device() != device)) {
             (true, _) => Publish::Single,
             (false, true) => Publish::Children,
             (false, false) => Publish::Whole,
         };
-        let name = destination
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        let path = match how {
-            Publish::Children => destination.join(format!("{PARTIAL}{}", id.short())),
-            _ => parent.join(format!("{name}{PARTIAL}{}", id.short())),
+        let there = there.filter(|_| how == Publish::Children);
+        let holder = there.as_ref().unwrap_or(&parent);
+        let named = |suffix: &str| match how {
+            Publish::Children => OsString::from(format!("{suffix}{}", id.short())),
+            _ => {
+                let mut named = name.clone();
+                named.push(format!("{suffix}{}", id.short()));
+                named
+            }
         };
-        let aside = occupied.then(|| aside_of(destination, &name, how, id));
-        if let Some(aside) = aside.as_ref().filter(|aside| aside.exists()) {
-            return Err(Error::failed(format!(
-                "{} is there already, from an earlier restore: move it away first",
-                aside.display()
-            )));
+        let aside = occupied.then(|| named(BEFORE));
+        if let Some(aside) = aside.as_ref().map(|aside| holder.path().join(aside))
+            && holder.exists(Path::new(aside.file_name().unwrap_or_default()))?
+        {
+            return Err(is_there_already(&aside));
         }
-        let lock = take(&path)?;
-        let beneath = Beneath::open(&path)?;
+        let partial = named(PARTIAL);
         Ok(Workspace {
+            beneath: take(holder, &partial)?,
+            path: holder.path().join(&partial),
             destination: destination.to_owned(),
-            path,
+            passable: matches!(request.destination, Destination::Datadir(_)),
+            name,
+            partial,
             how,
             aside,
-            beneath,
-            passable: matches!(request.destination, Destination::Datadir(_)),
+            parent,
+            there,
+            aside_directory: None,
+            top: Mutex::default(),
             renamed: Vec::new(),
             published: false,
-            _lock: lock,
         })
     }
 
@@ -182,6 +186,25 @@ impl Workspace {
         }
     }
 
+    /// What the top of the tree gets when it appears.
+    pub fn keep_for_top(&self, metadata: Metadata) {
+        *self.top.lock().unwrap_or_else(PoisonError::into_inner) = Some(metadata);
+    }
+
+    /// Says in the tree that it is not yet what is wanted, over a mark that was in the backup.
+    pub fn mark(&self, text: &str) -> Result<()> {
+        let name = OsStr::new(UNFINISHED);
+        if self.beneath.exists(Path::new(name))? {
+            self.beneath.remove_all(name)?;
+        }
+        Ok(self.beneath.create_durably(name, text.as_bytes(), 0o644)?)
+    }
+
+    /// Writes a file beside the destination.
+    pub fn write_beside(&self, name: &OsStr, bytes: &[u8]) -> Result<()> {
+        Ok(self.parent.create_durably(name, bytes, 0o600)?)
+    }
+
     /// Makes everything durable.
     pub fn sync(&self) -> Result<()> {
         Ok(self.beneath.syncfs()?)
@@ -191,41 +214,55 @@ impl Workspace {
     ///
     /// # Errors
     /// A rename failed. What was done can be undone.
-    fn publish(&mut self, pieces: &[Piece]) -> Result<()> {
+    fn publish(&mut self, pieces: &[Piece], notes: &Notes<'_>) -> Result<()> {
         crate::failpoint!("restore.publish");
         // From here on the data is worth keeping, also when a rename fails.
         self.published = true;
-        if self.passable && !pieces.iter().any(|piece| piece.destination == self.destination) {
-            self.beneath.set_mode(Path::new(""), 0o755)?;
-        }
         match self.how {
             Publish::Children => self.publish_children()?,
             Publish::Whole => {
+                if self.passable && !pieces.iter().any(|piece| piece.destination == self.destination) {
+                    self.beneath.set_mode(Path::new(""), 0o755)?;
+                }
                 self.move_aside()?;
-                self.rename(&self.path.clone(), &self.destination.clone())?;
+                self.dress_top(&self.beneath, notes)?;
+                self.rename((At::Workspace, OsString::new()), (At::Parent, self.name.clone()))?;
             }
             Publish::Single => {
                 // A file that is not whole has another name, or is not there at all.
-                for new in list(&self.path)? {
-                    let to = self.final_path(Path::new(new.file_name().unwrap_or_default()));
-                    if to == self.destination {
+                for new in self.beneath.names()? {
+                    if new == self.name {
                         self.move_aside()?;
-                    } else if to.exists() {
-                        return Err(Error::failed(format!("{} is there already", to.display())));
                     }
-                    self.rename(&new, &to)?;
+                    self.rename((At::Workspace, new.clone()), (At::Parent, new))?;
                 }
             }
         }
-        Ok(crate::sys::fs::sync_directory(self.directory())?)
+        Ok(self.holder().sync_names()?)
     }
 
-    /// The directory in which names change.
-    fn directory(&self) -> &Path {
-        match self.how {
-            Publish::Children => &self.destination,
-            _ => self.destination.parent().unwrap_or(Path::new("/")),
-        }
+    /// The directory in which the workspace is.
+    fn holder(&self) -> &Beneath {
+        self.there.as_ref().unwrap_or(&self.parent)
+    }
+
+    /// The directory of a spot, and the name in it. The workspace itself is a name in its holder.
+    fn spot<'w>(&'w self, (at, name): &'w Spot) -> Result<(&'w Beneath, &'w OsStr)> {
+        let missing = || Error::failed(format!("{} is not held", self.destination.display()));
+        Ok(match at {
+            At::Workspace if name.is_empty() => (self.holder(), &self.partial),
+            At::Workspace => (&self.beneath, name),
+            At::Parent => (&self.parent, name),
+            At::Destination => (self.there.as_ref().ok_or_else(missing)?, name),
+            At::Aside => (self.aside_directory.as_ref().ok_or_else(missing)?, name),
+        })
+    }
+
+    fn path_of(&self, spot: &Spot) -> PathBuf {
+        self.spot(spot).map_or_else(
+            |_| self.destination.clone(),
+            |(directory, name)| directory.path().join(name),
+        )
     }
 
     /// Takes back what [`publish`](Workspace::publish) did: what was there is there again, and the restored tree in the workspace.
@@ -234,71 +271,104 @@ impl Workspace {
     /// A rename failed: what is where is said.
     fn take_back(&mut self) -> Result<()> {
         while let Some((from, to)) = self.renamed.last() {
-            std::fs::rename(to, from).map_err(|error| cannot_move(to, from, &error))?;
+            self.exchange(to, from)?;
             self.renamed.pop();
         }
         if let Some(aside) = self.aside.as_ref().filter(|_| self.how == Publish::Children) {
-            let _ = std::fs::remove_dir(aside);
+            let _ = self.holder().remove_directory(aside);
         }
-        Ok(crate::sys::fs::sync_directory(self.directory())?)
+        Ok(self.holder().sync_names()?)
     }
 
     /// Every tree has appeared: what is left of the workspace goes.
     fn finish(&self, pieces: &[Piece]) -> Vec<Placed> {
-        if self.how == Publish::Children
-            && let (Ok(found), Ok(top)) = (std::fs::metadata(&self.path), Beneath::open(&self.destination))
-        {
+        if let Some(there) = &self.there {
             // The destination's own directory gets what the tree's top had.
-            let _ = top.set_owner(Path::new(""), found.uid(), found.gid());
-            let _ = top.set_mode(Path::new(""), found.mode() & 0o7777);
+            let top = self.top.lock().unwrap_or_else(PoisonError::into_inner);
+            let root = (crate::sys::host::user_id(), crate::sys::host::group_id());
+            let (owner, mode) = top.as_ref().map_or((root, 0o700), |top| ((top.uid, top.gid), top.mode));
+            let mode = if top.is_none() && self.passable { 0o755 } else { mode };
+            let _ = there.set_owner(Path::new(""), owner.0, owner.1);
+            let _ = there.set_mode(Path::new(""), mode);
         }
         if self.how != Publish::Whole {
-            let _ = std::fs::remove_dir(&self.path);
-            let _ = crate::sys::fs::sync_directory(self.directory());
+            let _ = self.holder().remove_directory(&self.partial);
+            let _ = self.holder().sync_names();
         }
         let here = pieces.iter().filter(|piece| piece.space == self.destination);
         here.map(|piece| Placed {
             original: piece.original.clone(),
             at: piece.destination.clone(),
-            moved_aside: self.aside.clone(),
+            moved_aside: self.aside.as_ref().map(|aside| self.holder().path().join(aside)),
         })
         .collect()
     }
 
+    /// Gives the tree's top its owner and mode. Nothing is done beneath it by us after that.
+    fn dress_top(&self, top: &Beneath, notes: &Notes<'_>) -> Result<()> {
+        if let Some(metadata) = &*self.top.lock().unwrap_or_else(PoisonError::into_inner) {
+            dress(top, Path::new(""), metadata, true, notes)?;
+            top.sync_names()?;
+        }
+        Ok(())
+    }
+
     fn move_aside(&mut self) -> Result<()> {
         match self.aside.clone() {
-            Some(aside) => self.rename(&self.destination.clone(), &aside),
+            Some(aside) => self.rename((At::Parent, self.name.clone()), (At::Parent, aside)),
             None => Ok(()),
         }
     }
 
     fn publish_children(&mut self) -> Result<()> {
         if let Some(aside) = self.aside.clone() {
-            crate::sys::fs::make_directory_durably(&aside, 0o700)?;
-            for old in list(&self.destination)? {
-                if old != self.path && old != aside {
-                    self.rename(&old, &aside.join(old.file_name().unwrap_or_default()))?;
+            self.aside_directory = Some(self.holder().make_ours(&aside)?);
+            self.holder().sync_names()?;
+            for old in self.holder().names()? {
+                if old != self.partial && old != aside {
+                    self.rename((At::Destination, old.clone()), (At::Aside, old))?;
                 }
             }
         }
-        let mut all = list(&self.path)?;
+        let mut all = self.beneath.names()?;
         // What says that it is half of something comes before the rest.
-        all.sort_by_key(|new| new.file_name().is_none_or(|name| name != UNFINISHED));
+        all.sort_by_key(|new| new != UNFINISHED);
         for new in all {
-            let to = self.destination.join(new.file_name().unwrap_or_default());
-            self.rename(&new, &to)?;
+            self.rename((At::Workspace, new.clone()), (At::Destination, new))?;
         }
         Ok(())
     }
 
-    fn rename(&mut self, from: &Path, to: &Path) -> Result<()> {
+    fn rename(&mut self, from: Spot, to: Spot) -> Result<()> {
         crate::failpoint!("restore.rename", || cannot_move(
-            from,
-            to,
+            &self.path_of(&from),
+            &self.path_of(&to),
             &std::io::Error::other("a test said so")
         ));
-        std::fs::rename(from, to).map_err(|error| cannot_move(from, to, &error))?;
-        self.renamed.push((from.to_owned(), to.to_owned()));
+        self.exchange(&from, &to)?;
+        self.renamed.push((from, to));
+        Ok(())
+    }
+
+    /// Moves one thing, and sees that it is the one that has the new name.
+    fn exchange(&self, from: &Spot, to: &Spot) -> Result<()> {
+        let ((directory, name), (other, new)) = (self.spot(from)?, self.spot(to)?);
+        let moved = match from {
+            (At::Workspace, name) if name.is_empty() => Some(self.beneath.itself()?),
+            _ => directory.look(Path::new(name))?,
+        };
+        let fail = |error: crate::sys::Error| cannot_move(&self.path_of(from), &self.path_of(to), &error.into_io());
+        directory.move_to(name, other, new).map_err(fail)?;
+        crate::failpoint!("restore.renamed");
+        let there = other.look(Path::new(new))?;
+        if there.map(|found| found.identity) != moved.map(|found| found.identity) {
+            let said = "somebody else exchanged it meanwhile; choose a place where only root can write";
+            return Err(cannot_move(
+                &self.path_of(from),
+                &self.path_of(to),
+                &std::io::Error::other(said),
+            ));
+        }
         Ok(())
     }
 }
@@ -311,18 +381,21 @@ fn cannot_move(from: &Path, to: &Path, error: &std::io::Error) -> Error {
 ///
 /// # Errors
 /// A tree could not appear. What had appeared was taken back, or is listed; the restored data is in the workspaces, which are named.
-pub(super) fn publish(spaces: &mut [Workspace], pieces: &[Piece]) -> Result<Vec<Placed>> {
+pub(super) fn publish(spaces: &mut [Workspace], pieces: &[Piece], notes: &Notes<'_>) -> Result<Vec<Placed>> {
     for at in 0..spaces.len() {
-        let Err(error) = spaces[at].publish(pieces) else {
+        let Err(error) = spaces[at].publish(pieces, notes) else {
             continue;
         };
         let mut said = vec![error.to_string()];
         for space in spaces[..=at].iter_mut().rev() {
             if let Err(error) = space.take_back() {
-                let left = space
-                    .renamed
-                    .iter()
-                    .map(|(from, to)| format!("{} is at {}", from.display(), to.display()));
+                let left = space.renamed.iter().map(|(from, to)| {
+                    format!(
+                        "{} is at {}",
+                        space.path_of(from).display(),
+                        space.path_of(to).display()
+                    )
+                });
                 said.push(format!("taking it back failed: {error}"));
                 said.extend(left);
             }
@@ -347,54 +420,79 @@ pub(super) fn publish(spaces: &mut [Workspace], pieces: &[Piece]) -> Result<Vec<
 impl Drop for Workspace {
     fn drop(&mut self) {
         if !self.published {
-            let _ = std::fs::remove_dir_all(&self.path);
+            let _ = self.holder().remove_held(&self.partial, &self.beneath);
         }
     }
 }
 
-fn list(directory: &Path) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(directory).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
-    entries.map_err(|error| Error::Sys(crate::sys::Error::path("read", directory, error)))
+/// Part of the name of what was at a destination before.
+const BEFORE: &str = ".snapback-before-";
+
+/// The directory that has the destination, made where it is missing, and the destination's name in it.
+fn open_parent(destination: &Path) -> Result<(Beneath, OsString)> {
+    let parent = destination
+        .parent()
+        .ok_or_else(|| Error::usage("`/` cannot be restored to: boot a rescue system and use --target"))?;
+    let name = destination.file_name().ok_or_else(|| {
+        Error::usage(format!(
+            "{} ends with `..`: name the directory itself",
+            destination.display()
+        ))
+    })?;
+    Ok((Beneath::open_way(parent, true)?, name.to_owned()))
 }
 
-/// Where what is at the destination goes.
-fn aside_of(destination: &Path, name: &str, how: Publish, id: Id) -> PathBuf {
-    match how {
-        Publish::Children => destination.join(format!(".snapback-before-{}", id.short())),
-        _ => destination.with_file_name(format!("{name}.snapback-before-{}", id.short())),
+fn refuse_occupied(occupied: bool, destination: &Path, request: &Request) -> Result<()> {
+    let in_place = request.destination == Destination::InPlace;
+    if !occupied || (in_place && request.force) {
+        return Ok(());
     }
+    let remedy = match in_place {
+        true => "--force moves it aside",
+        false if is_marked(destination) => "it is half a replay, of a run that died: `snapback cleanup` removes it",
+        false => "name an empty or new directory",
+    };
+    Err(Error::failed(format!(
+        "{} is not empty; nothing was touched: {remedy}",
+        destination.display()
+    )))
+}
+
+fn is_there_already(path: &Path) -> Error {
+    Error::failed(format!(
+        "{} is there already, from an earlier restore: move it away first",
+        path.display()
+    ))
 }
 
 /// Whether a directory holds nothing but what `mkfs` puts there.
-fn is_empty(directory: &Path) -> std::io::Result<bool> {
-    for entry in std::fs::read_dir(directory)? {
-        let name = entry?.file_name();
-        if name != "lost+found" && !name.to_string_lossy().starts_with(PARTIAL) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+fn is_empty(directory: &Beneath) -> Result<bool> {
+    let ours = |name: &OsString| name == "lost+found" || name.to_string_lossy().starts_with(PARTIAL);
+    Ok(directory.names()?.iter().all(ours))
 }
 
 /// Makes the workspace's directory. One that a dead restore of the same backup left is taken away first.
-fn take(path: &Path) -> Result<File> {
-    let sys = |operation: &'static str| {
-        let path = path.to_owned();
-        move |error: std::io::Error| crate::sys::Error::path(operation, path, error)
-    };
-    if path.exists() {
-        let old = File::open(path).map_err(sys("open"))?;
-        if old.try_lock().is_err() {
+fn take(holder: &Beneath, partial: &OsStr) -> Result<Beneath> {
+    let path = holder.path().join(partial);
+    let busy = || Error::failed(format!("another restore is working in {}", path.display()));
+    if let Some(found) = holder.look(Path::new(partial))? {
+        if !found.is_directory() || !(holder.is_only_ours() || found.uid == crate::sys::host::user_id()) {
             return Err(Error::failed(format!(
-                "another restore is working in {}",
-                path.display()
+                "{} is not what a restore of ours left (owner {}): look at it, and move it away",
+                path.display(),
+                crate::sys::host::user_name(found.uid)
             )));
         }
-        std::fs::remove_dir_all(path).map_err(sys("remove what a dead restore left at"))?;
+        let old = holder.enter(Path::new(partial))?;
+        if old.itself()?.identity != found.identity || !old.try_lock()? {
+            return Err(busy());
+        }
+        holder.remove_held(partial, &old)?;
     }
-    crate::sys::fs::make_directory_durably(path, 0o700)?;
-    let lock = File::open(path).map_err(sys("open"))?;
-    lock.try_lock()
-        .map_err(|_| Error::failed(format!("another restore is working in {}", path.display())))?;
-    Ok(lock)
+    let made = holder.make_ours(partial)?;
+    holder.sync_names()?;
+    match made.try_lock()? {
+        true => Ok(made),
+        false => Err(busy()),
+    }
 }

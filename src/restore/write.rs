@@ -19,7 +19,8 @@ use crate::monitor::Monitor;
 use crate::repository::{Content, Entry, EntryKind, Metadata};
 use crate::sys::fs::{Beneath, Special};
 use crate::sys::signal::Cancel;
-use fill::{Job, Shared, dress, fill, wrong};
+pub(super) use fill::dress;
+use fill::{Job, Shared, fill, wrong};
 
 mod fill;
 
@@ -60,7 +61,13 @@ pub(super) fn write(plan: &Plan<'_>, notes: &Notes<'_>, monitor: &dyn Monitor, c
     stop.guard(|| {
         directories.iter().rev().try_for_each(|(space, relative, metadata)| {
             stop.check()?;
-            dress(plan.spaces[*space].beneath(), relative, metadata, true, notes)
+            let space = &plan.spaces[*space];
+            // Whoever gets the top could come in.
+            match relative.as_os_str().is_empty() {
+                true => space.keep_for_top(metadata.clone()),
+                false => dress(space.beneath(), relative, metadata, true, notes)?,
+            }
+            Ok(())
         })
     });
     stop.cause()
@@ -237,14 +244,7 @@ impl<'s> Names<'s> {
 
     /// Where a first name is in a workspace.
     fn first_name(&self, root: u32, first: &[u8], space: &Workspace) -> Result<Option<PathBuf>> {
-        let probe = Entry {
-            root,
-            path: first.to_vec(),
-            kind: EntryKind::Directory,
-            metadata: Metadata::default(),
-            live: false,
-            torn: false,
-        };
+        let probe = Entry::probe(root, first.to_vec());
         let Some((index, rest)) = find(self.plan.pieces, &probe) else {
             return Ok(None);
         };

@@ -1,7 +1,6 @@
 //! A directory as a store: one file per object, written under no name, published by a link that refuses a taken one.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +8,7 @@ use std::time::Duration;
 
 use super::{Error, Result, Store, Upload, key};
 use crate::sys;
-use crate::sys::fs::Unpublished;
+use crate::sys::fs::{Beneath, Unpublished};
 
 /// Written to the kernel at once.
 const BUFFER: usize = 256 << 10;
@@ -22,9 +21,14 @@ const YOUNG: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub struct DirectoryStore {
     root: PathBuf,
-    /// Directories with names that are not known to be durable.
+    /// Whoever may write the repository could exchange what is below: everything is found from here, without following links.
+    beneath: Arc<Beneath>,
+    /// Directories with names that are not known to be durable, relative to the root.
     unsynced: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
+
+/// How deep objects lie below the root, at most.
+const DEEPEST: usize = 8;
 
 impl DirectoryStore {
     /// Makes a store in a directory that is empty or not there.
@@ -83,6 +87,7 @@ impl DirectoryStore {
             return Err(io(io::Error::from(io::ErrorKind::NotADirectory)));
         }
         Ok(DirectoryStore {
+            beneath: Arc::new(Beneath::open(&absolute).map_err(|error| io(error.into_io()))?),
             root: absolute,
             unsynced: Arc::default(),
         })
@@ -91,11 +96,6 @@ impl DirectoryStore {
     /// The directory.
     pub fn root(&self) -> &Path {
         &self.root
-    }
-
-    fn path(&self, key: &str) -> Result<PathBuf> {
-        key::check(key)?;
-        Ok(self.root.join(key))
     }
 
     fn unsynced(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
@@ -123,60 +123,73 @@ impl DirectoryStore {
 
     /// Makes the directories above an object. [`Store::sync`] syncs the names of all of them, also of those that were there: who made
     /// them may be a writer that has not synced them yet, or died before it did.
-    fn make_way(&self, key: &str, path: &Path) -> Result<PathBuf> {
-        let parent = path.parent().unwrap_or(&self.root);
-        let below = |above: &&Path| above.starts_with(&self.root) && **above != self.root;
-        let mut way: Vec<&Path> = parent.ancestors().take_while(below).collect();
+    fn make_way<'k>(&self, key: &'k str) -> Result<&'k Path> {
+        let parent = parent_of(key);
+        let mut way: Vec<&Path> = parent.ancestors().filter(|above| *above != Path::new("")).collect();
         while let Some(directory) = way.pop() {
-            if !directory.is_dir() {
-                sys::fs::make_directory(directory, 0o700)
-                    .map_err(|error| self.io("make the directory of", key, error.into_io()))?;
-            }
-            let above = directory.parent().unwrap_or(&self.root);
+            let there = self.beneath.look(directory).map(|found| found.is_some());
+            let made = match there {
+                Ok(true) => Ok(false),
+                _ => self.beneath.make_directory(directory, 0o700),
+            };
+            made.map_err(|error| self.io("make the directory of", key, error.into_io()))?;
+            let above = directory.parent().unwrap_or(Path::new(""));
             self.unsynced().insert(above.to_owned());
         }
-        Ok(parent.to_owned())
+        Ok(parent)
     }
 
-    fn walk(&self, directory: &Path, found: &mut Vec<String>) -> io::Result<()> {
-        let entries = match std::fs::read_dir(directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            entries => entries?,
-        };
-        for entry in entries {
-            let entry = entry?;
-            let path = entry.path();
-            if entry.file_type()?.is_dir() {
-                self.walk(&path, found)?;
-            } else if let Some(key) = path.strip_prefix(&self.root).ok().and_then(Path::to_str) {
-                // Unfinished objects, and whatever a person put there, are none.
-                found.extend(key::check(key).is_ok().then(|| key.to_owned()));
-            }
-        }
-        Ok(())
-    }
-
-    fn abandoned(&self, directory: &Path, remove: bool, count: &mut u64) -> io::Result<()> {
-        for entry in std::fs::read_dir(directory)? {
-            let entry = entry?;
-            let (path, name) = (entry.path(), entry.file_name());
-            let name = name.to_string_lossy();
-            if entry.file_type()?.is_dir() {
-                self.abandoned(&path, remove, count)?;
-            } else if name.starts_with(".snapback-") && name.ends_with(".tmp") && is_abandoned(&path)? {
-                if remove {
-                    sys::fs::remove_file(&path).map_err(sys::Error::into_io)?;
+    /// All that is below a directory and no directory itself. What lies deeper than objects do is none.
+    fn walk(&self, relative: &Path, found: &mut dyn FnMut(&Beneath, PathBuf) -> io::Result<()>) -> io::Result<()> {
+        let mut left = vec![relative.to_owned()];
+        while let Some(relative) = left.pop() {
+            let directory = match self.beneath.enter(&relative) {
+                Err(error) if error.is(io::ErrorKind::NotFound) => continue,
+                directory => directory.map_err(sys::Error::into_io)?,
+            };
+            for (name, is_directory) in directory.entries().map_err(sys::Error::into_io)? {
+                let path = relative.join(name);
+                match is_directory {
+                    true if path.components().count() < DEEPEST => left.push(path),
+                    true => {}
+                    false => found(&directory, path)?,
                 }
-                *count += 1;
             }
         }
         Ok(())
+    }
+
+    fn abandoned(&self, remove: bool) -> io::Result<u64> {
+        let mut count = 0;
+        self.walk(Path::new(""), &mut |directory, path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let ours = name.starts_with(".snapback-") && name.ends_with(".tmp");
+            if ours && is_abandoned(directory, Path::new(name.as_ref()))? {
+                if remove {
+                    self.beneath.remove_file(&path).map_err(sys::Error::into_io)?;
+                }
+                count += 1;
+            }
+            Ok(())
+        })?;
+        Ok(count)
     }
 }
 
-/// A living writer holds a lock on its unfinished file.
-fn is_abandoned(path: &Path) -> io::Result<bool> {
-    let file = File::open(path)?;
+fn parent_of(key: &str) -> &Path {
+    Path::new(key).parent().unwrap_or(Path::new(""))
+}
+
+/// A living writer holds a lock on its unfinished file. What is no plain file is no writer's.
+fn is_abandoned(directory: &Beneath, name: &Path) -> io::Result<bool> {
+    if !directory
+        .look(name)
+        .map_err(sys::Error::into_io)?
+        .is_some_and(|found| found.is_file())
+    {
+        return Ok(false);
+    }
+    let file = directory.open_plain(name).map_err(sys::Error::into_io)?;
     let old = file.metadata()?.modified()?.elapsed().is_ok_and(|age| age > YOUNG);
     Ok(old && file.try_lock().is_ok())
 }
@@ -187,10 +200,11 @@ impl Store for DirectoryStore {
     }
 
     fn put_new(&self, key: &str) -> Result<Box<dyn Upload>> {
-        let path = self.path(key)?;
-        let directory = self.make_way(key, &path)?;
+        key::check(key)?;
+        let directory = self.make_way(key)?;
         let create = || -> sys::Result<Unpublished> {
-            let file = Unpublished::create(&directory, 0o600)?;
+            let within = self.beneath.open_directory(directory)?;
+            let file = Unpublished::create_in(within, &self.root.join(directory), 0o600)?;
             // Tells `clean_leftovers` that its writer lives, where the file has a temporary name.
             let _ = file.file().try_lock();
             Ok(file)
@@ -204,7 +218,6 @@ impl Store for DirectoryStore {
         Ok(Box::new(FileUpload {
             store: self.clone(),
             key: key.to_owned(),
-            path,
             file,
             buffer: Vec::with_capacity(BUFFER),
             written: 0,
@@ -216,7 +229,8 @@ impl Store for DirectoryStore {
         // Deepest first: a name is worth nothing before what it names.
         let directories: Vec<PathBuf> = self.unsynced().iter().rev().cloned().collect();
         for directory in directories {
-            sys::fs::sync_directory(&directory)
+            self.beneath
+                .sync_directory(&directory)
                 .map_err(|error| self.io("sync", &directory.display().to_string(), error.into_io()))?;
             self.unsynced().remove(&directory);
         }
@@ -224,59 +238,60 @@ impl Store for DirectoryStore {
     }
 
     fn get_range(&self, key: &str, offset: u64, into: &mut [u8]) -> Result<usize> {
-        let path = self.path(key)?;
-        let read = File::open(path).and_then(|file| sys::fs::read_up_to(&file, into, offset));
+        key::check(key)?;
+        let opened = self.beneath.open_plain(Path::new(key)).map_err(sys::Error::into_io);
+        let read = opened.and_then(|file| sys::fs::read_up_to(&file, into, offset));
         read.map_err(|error| self.io("read", key, error))
     }
 
     fn size(&self, key: &str) -> Result<u64> {
-        let path = self.path(key)?;
-        Ok(std::fs::metadata(path)
-            .map_err(|error| self.io("look at", key, error))?
-            .len())
+        key::check(key)?;
+        let opened = self.beneath.open_plain(Path::new(key)).map_err(sys::Error::into_io);
+        let found = opened.and_then(|file| file.metadata());
+        Ok(found.map_err(|error| self.io("look at", key, error))?.len())
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<String>> {
         key::check_prefix(prefix)?;
         let mut found = Vec::new();
-        self.walk(&self.root.join(prefix), &mut found)
+        let mut take = |_: &Beneath, path: PathBuf| {
+            // Unfinished objects, and whatever a person put there, are none.
+            found.extend(path.to_str().filter(|key| key::check(key).is_ok()).map(str::to_owned));
+            Ok(())
+        };
+        self.walk(Path::new(prefix.trim_end_matches('/')), &mut take)
             .map_err(|error| self.io("list", prefix, error))?;
         found.sort();
         Ok(found)
     }
 
     fn delete(&self, key: &str) -> Result<()> {
-        let path = self.path(key)?;
-        match sys::fs::remove_file(&path) {
+        key::check(key)?;
+        match self.beneath.remove_file(Path::new(key)) {
             Err(error) if error.is(io::ErrorKind::NotFound) => Ok(()),
             Err(error) => Err(self.io("delete", key, error.into_io())),
             // A prune counts on the order of deletions, too.
             Ok(()) => {
-                self.unsynced().insert(path.parent().unwrap_or(&self.root).to_owned());
+                self.unsynced().insert(parent_of(key).to_owned());
                 Ok(())
             }
         }
     }
 
     fn clean_leftovers(&self) -> Result<u64> {
-        let mut cleaned = 0;
-        self.abandoned(&self.root, true, &mut cleaned)
-            .map_err(|error| self.io("clean", "unfinished objects", error))?;
-        Ok(cleaned)
+        self.abandoned(true)
+            .map_err(|error| self.io("clean", "unfinished objects", error))
     }
 
     fn leftovers(&self) -> Result<u64> {
-        let mut count = 0;
-        self.abandoned(&self.root, false, &mut count)
-            .map_err(|error| self.io("look for", "unfinished objects", error))?;
-        Ok(count)
+        self.abandoned(false)
+            .map_err(|error| self.io("look for", "unfinished objects", error))
     }
 }
 
 struct FileUpload {
     store: DirectoryStore,
     key: String,
-    path: PathBuf,
     file: Unpublished,
     buffer: Vec<u8>,
     written: u64,
@@ -315,7 +330,8 @@ impl Upload for FileUpload {
 
     fn finish(mut self: Box<Self>) -> Result<()> {
         self.flush()?;
-        let (file, store, path) = (self.file, self.store, self.path);
+        let (file, store) = (self.file, self.store);
+        let path = store.root.join(&self.key);
         // The page cache is the server's: what was written is not kept in it once it is on disk.
         let cached = file.file().try_clone();
         file.publish(&path)
@@ -323,13 +339,15 @@ impl Upload for FileUpload {
         if let Ok(cached) = cached {
             sys::fs::forget_cached(&cached, 0, 0);
         }
-        store.unsynced().insert(path.parent().unwrap_or(&store.root).to_owned());
+        store.unsynced().insert(parent_of(&self.key).to_owned());
         Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     fn put(store: &dyn Store, key: &str, bytes: &[u8]) -> Result<()> {

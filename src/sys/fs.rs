@@ -19,7 +19,7 @@ use rustix::fs::{Mode, OFlags};
 use super::{Error, Result};
 
 pub use attributes::{Xattr, link_xattrs, no_such_attribute, xattrs};
-pub use beneath::{Beneath, Special};
+pub use beneath::{Beneath, Found, Special};
 pub use direct::{ReadBuffer, read_directly, read_some_directly};
 pub use durable::{
     Unpublished, create_durably, make_directory, make_directory_durably, remove_file, replace_durably, sync_directory,

@@ -25,6 +25,11 @@ pub fn user_id() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// The effective group id of this process.
+pub fn group_id() -> u32 {
+    rustix::process::getegid().as_raw()
+}
+
 /// A user's name as `/etc/passwd` has it, or else its number, which servers take as well.
 pub fn user_name(uid: u32) -> String {
     let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();

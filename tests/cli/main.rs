@@ -10,6 +10,7 @@ mod hosts;
 mod in_place;
 mod places;
 mod processes;
+mod traps;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -37,5 +37,7 @@ mod runbooks;
 mod service;
 mod setting;
 mod several_volumes;
+mod swapped;
+mod traps;
 mod watch;
 mod zfs;

@@ -143,9 +143,13 @@ fn home(settings: &BTreeMap<String, String>, file: &Path) -> Result<PathBuf> {
 fn version(home: &Path) -> Result<String> {
     let texts = VERSION_FILES
         .iter()
-        .filter_map(|name| std::fs::read_to_string(home.join(name)).ok());
+        .filter_map(|name| sys::fs::read_plain(&home.join(name), sys::fs::TEXT_LIMIT).ok());
     let found = texts
-        .map(|text| text.trim_matches(['\0', '\n', ' ']).to_owned())
+        .map(|text| {
+            String::from_utf8_lossy(&text)
+                .trim_matches(['\0', '\n', ' '])
+                .to_owned()
+        })
         .find(|text| !text.is_empty());
     found.ok_or_else(|| {
         Error::Unsupported(format!(
@@ -214,15 +218,14 @@ impl BinaryLog {
     fn is_open(&self) -> Result<bool> {
         /// Magic, then the event header: time 4, type 1, server 4, length 4, position 4, flags 2.
         const FLAGS: usize = 4 + 17;
-        let text =
-            std::fs::read_to_string(&self.index).map_err(|error| sys::Error::path("read", &self.index, error))?;
+        let text = super::binlog::read_index(&self.index)?;
         let Some(newest) = text.lines().rev().find(|line| !line.trim().is_empty()) else {
             return Ok(false);
         };
         let name = Path::new(newest.trim()).file_name().unwrap_or_default();
         let path = self.base.parent().unwrap_or(Path::new("/")).join(name);
         let mut header = [0; FLAGS + 2];
-        let mut file = std::fs::File::open(&path).map_err(|error| sys::Error::path("open", &path, error))?;
+        let mut file = sys::fs::open_plain_linked(&path)?;
         Ok(match file.read_exact(&mut header) {
             Ok(()) => header[FLAGS] & 1 != 0,
             // Not even a header: it had no time to end.

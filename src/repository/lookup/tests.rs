@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::repository::{Draft, Metadata, Repository, WriterOptions};
 use crate::store::memory::MemoryStore;
+use crate::sys::signal::Cancel;
 use crate::units::Id;
 
 fn entry(root: u32, path: &str, kind: EntryKind) -> Entry {
@@ -62,7 +63,7 @@ fn written(entries: &[Entry]) -> Backup {
 #[test]
 fn every_path_is_found_and_no_other() {
     let entries = entries();
-    let mut lookup = Lookup::open(&written(&entries)).unwrap();
+    let mut lookup = Lookup::open(&written(&entries), &Cancel::new()).unwrap();
     assert!(lookup.blocks.len() > 5, "{} blocks", lookup.blocks.len());
     for entry in &entries {
         let (place, found) = lookup.find(entry.root, &entry.path).unwrap().unwrap();
@@ -85,7 +86,7 @@ fn every_path_is_found_and_no_other() {
 #[test]
 fn a_directory_has_its_children_in_order_whatever_lies_below_them() {
     let entries = entries();
-    let mut lookup = Lookup::open(&written(&entries)).unwrap();
+    let mut lookup = Lookup::open(&written(&entries), &Cancel::new()).unwrap();
     for directory in entries.iter().filter(|entry| entry.kind == EntryKind::Directory) {
         let parent = |path: &[u8]| {
             path.iter()
@@ -114,7 +115,7 @@ fn a_directory_has_its_children_in_order_whatever_lies_below_them() {
 
 #[test]
 fn further_names_are_counted_and_lead_to_the_content() {
-    let mut lookup = Lookup::open(&written(&entries())).unwrap();
+    let mut lookup = Lookup::open(&written(&entries()), &Cancel::new()).unwrap();
     let (first, content) = lookup.find(0, b"a/deep/er/007").unwrap().unwrap();
     let (place, link) = lookup.find(0, b"a/deep.x").unwrap().unwrap();
     assert_eq!((lookup.names(first), lookup.names(place)), (2, 1));
@@ -125,7 +126,7 @@ fn further_names_are_counted_and_lead_to_the_content() {
 
 #[test]
 fn a_table_without_entries_has_none() {
-    let mut lookup = Lookup::open(&written(&[])).unwrap();
+    let mut lookup = Lookup::open(&written(&[]), &Cancel::new()).unwrap();
     assert_eq!(lookup.find(0, b"").unwrap(), None);
     assert_eq!(lookup.child(0, b"", None).unwrap(), None);
 }

@@ -50,7 +50,7 @@ pub(super) fn check_entries(
                 found.entries += 1;
                 let place = Some((entry.root, entry.path.clone()));
                 check.lost_tables(&mut lost, &last, &place);
-                check.entry(&entry);
+                check.entry(&entry, cancel)?;
                 last = place;
             }
         }
@@ -82,11 +82,11 @@ impl Check<'_> {
         }
     }
 
-    fn entry(&mut self, entry: &Entry) {
+    fn entry(&mut self, entry: &Entry, cancel: &Cancel) -> crate::Result<()> {
         match &entry.kind {
             EntryKind::File(content) => {
                 for (index, at) in content.sections.iter().enumerate() {
-                    self.section(at, content.section_chunks(index), entry);
+                    self.section(at, content.section_chunks(index), entry, cancel)?;
                 }
             }
             EntryKind::HardLink(first) => {
@@ -97,18 +97,21 @@ impl Check<'_> {
             }
             _ => {}
         }
+        Ok(())
     }
 
-    fn section(&mut self, at: &SectionRef, chunks: usize, entry: &Entry) {
+    fn section(&mut self, at: &SectionRef, chunks: usize, entry: &Entry, cancel: &Cancel) -> crate::Result<()> {
         let pieces = match self.fetcher.section(at, chunks) {
             Ok(section) => section.pieces,
             Err(error) => {
                 let (object, reason) = describe(&error);
-                return self.lost(object, reason, entry);
+                self.lost(object, reason, entry);
+                return cancel.check();
             }
         };
         let mut named: BTreeSet<Id> = BTreeSet::new();
         for piece in &pieces {
+            cancel.check()?;
             let Piece::Data { pack, slot, .. } = piece else {
                 continue;
             };
@@ -121,6 +124,7 @@ impl Check<'_> {
                 named.insert(*pack);
             }
         }
+        cancel.check()
     }
 
     fn lost(&mut self, object: String, reason: String, entry: &Entry) {
@@ -142,13 +146,14 @@ impl Check<'_> {
 }
 
 /// The packs that a backup's files refer to, read from its maps: for a backup whose table of packs is lost.
-pub(super) fn packs_of(backup: &Backup) -> super::super::Result<BTreeSet<Id>> {
+pub(super) fn packs_of(backup: &Backup, cancel: &Cancel) -> crate::Result<BTreeSet<Id>> {
     let (mut packs, mut fetcher) = (BTreeSet::new(), backup.fetcher()?);
     for entry in backup.entries()?.flatten() {
         let EntryKind::File(content) = &entry.kind else {
             continue;
         };
         for (index, at) in content.sections.iter().enumerate() {
+            cancel.check()?;
             if let SectionRef::Stored { pack, .. } = at {
                 packs.insert(*pack);
             }

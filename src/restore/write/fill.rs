@@ -166,7 +166,7 @@ fn section(
 }
 
 /// Sets owner, mode, attributes and time; what this user may not set is said once and does not end the restore.
-pub(super) fn dress(
+pub(in crate::restore) fn dress(
     beneath: &Beneath,
     relative: &Path,
     metadata: &Metadata,

@@ -13,9 +13,16 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::super::{Error, Result};
+#[cfg(feature = "failpoints")]
+use super::calls::Call;
+use super::calls::told;
 use steps::step_by_step;
 
+mod ours;
 mod steps;
+mod way;
+
+pub use ours::Found;
 
 /// A special file to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +40,8 @@ pub enum Special {
 pub struct Beneath {
     directory: OwnedFd,
     pub(super) path: PathBuf,
+    /// Nobody else can change the names in it, as far as is known.
+    only_ours: bool,
 }
 
 impl Beneath {
@@ -44,6 +53,7 @@ impl Beneath {
         Ok(Beneath {
             directory: super::open_directory(path)?,
             path: path.to_owned(),
+            only_ours: false,
         })
     }
 
@@ -74,6 +84,12 @@ impl Beneath {
     /// The parent is missing; something else has the name; the way leads outside or through a link.
     pub fn make_directory(&self, relative: &Path, mode: u32) -> Result<bool> {
         let fail = |error| self.error("make the directory", relative, error);
+        told!(
+            Call::MakeDirectory {
+                path: &self.path.join(relative)
+            },
+            |error| { Error::path("make the directory", self.path.join(relative), error) }
+        );
         let (parent, name) = self.parent(relative).map_err(fail)?;
         match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode)) {
             Ok(()) => Ok(true),
@@ -149,6 +165,12 @@ impl Beneath {
     /// It is not there, or a directory; the way leads outside or through a link.
     pub fn remove_file(&self, relative: &Path) -> Result<()> {
         let fail = |error| self.error("remove", relative, error);
+        told!(
+            Call::Remove {
+                path: &self.path.join(relative)
+            },
+            |error| { Error::path("remove", self.path.join(relative), error) }
+        );
         let (parent, name) = self.parent(relative).map_err(fail)?;
         rustix::fs::unlinkat(&parent, name, AtFlags::empty()).map_err(fail)
     }
@@ -240,8 +262,19 @@ impl Beneath {
     /// # Errors
     /// Durability is not certain.
     pub fn sync_directory(&self, relative: &Path) -> Result<()> {
+        let path = self.path.join(relative);
+        crate::failpoint!("fs.sync-directory", || Error::path(
+            "sync the directory",
+            &path,
+            Errno::IO
+        ));
+        told!(Call::SyncDirectory { path: &path }, |error| Error::path(
+            "sync the directory",
+            &path,
+            error
+        ));
         let directory = self.open_directory(relative)?;
-        rustix::fs::fsync(directory).map_err(|error| self.error("sync the directory", relative, error))
+        rustix::fs::fsync(directory).map_err(|error| Error::path("sync the directory", path, error))
     }
 
     /// Writes out the whole filesystem below which everything was made: one barrier after many files.

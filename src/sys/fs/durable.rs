@@ -3,10 +3,10 @@
 //! Order: bytes, fsync of the file, the name (atomically), fsync of the directory. A crash leaves the old state or the new
 //! one, never a torn file under the name.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
@@ -113,6 +113,8 @@ pub fn sync_file(file: &File, path: &Path) -> Result<()> {
 #[derive(Debug)]
 pub struct Unpublished {
     file: File,
+    /// Where it gets its name: held, so that nobody exchanges it meanwhile.
+    within: OwnedFd,
     /// The temporary name, where there must be one.
     temporary: Option<PathBuf>,
     /// For which directory it was made.
@@ -126,34 +128,51 @@ impl Unpublished {
     /// # Errors
     /// The directory is missing or not writable.
     pub fn create(directory: &Path, mode: u32) -> Result<Unpublished> {
+        Unpublished::create_in(hold(directory)?, directory, mode)
+    }
+
+    /// The same in a directory that was opened; `directory` names it.
+    ///
+    /// # Errors
+    /// The directory is not writable.
+    pub fn create_in(within: OwnedFd, directory: &Path, mode: u32) -> Result<Unpublished> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        match rustix::fs::open(directory, flags, Mode::from_raw_mode(mode)) {
-            Ok(descriptor) if can_link() => match Unpublished::begun(directory, File::from(descriptor), None) {
-                // A test plays a filesystem without O_TMPFILE.
-                Err(error) if error.errno() == Some(libc::EOPNOTSUPP) => Unpublished::named(directory, mode),
-                begun => begun,
-            },
-            Ok(_) | Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Unpublished::named(directory, mode),
+        match rustix::fs::openat(&within, ".", flags, Mode::from_raw_mode(mode)) {
+            Ok(descriptor) if can_link() => {
+                let again = within.try_clone();
+                match Unpublished::begun(within, directory, File::from(descriptor), None) {
+                    // A test plays a filesystem without O_TMPFILE.
+                    Err(error) if error.errno() == Some(libc::EOPNOTSUPP) => {
+                        let again = again.map_err(|error| Error::path("open the directory", directory, error))?;
+                        Unpublished::named_in(again, directory, mode)
+                    }
+                    begun => begun,
+                }
+            }
+            Ok(_) | Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+                Unpublished::named_in(within, directory, mode)
+            }
             Err(error) => Err(Error::path("create a file in", directory, error)),
         }
     }
 
     fn named(directory: &Path, mode: u32) -> Result<Unpublished> {
+        Unpublished::named_in(hold(directory)?, directory, mode)
+    }
+
+    fn named_in(within: OwnedFd, directory: &Path, mode: u32) -> Result<Unpublished> {
         let path = directory.join(format!(".snapback-{}.tmp", Id::random()));
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&path)
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&within, last(&path), flags, Mode::from_raw_mode(mode))
             .map_err(|error| Error::path("create", &path, error))?;
-        Unpublished::begun(directory, file, Some(path))
+        Unpublished::begun(within, directory, File::from(file), Some(path))
     }
 
     #[cfg_attr(not(feature = "failpoints"), allow(unused_variables, clippy::unnecessary_wraps))]
-    fn begun(directory: &Path, file: File, temporary: Option<PathBuf>) -> Result<Unpublished> {
+    fn begun(within: OwnedFd, directory: &Path, file: File, temporary: Option<PathBuf>) -> Result<Unpublished> {
         let unpublished = Unpublished {
             file,
+            within,
             temporary,
             #[cfg(feature = "failpoints")]
             near: directory.to_owned(),
@@ -191,7 +210,7 @@ impl Unpublished {
                 |error| Error::path("create", path, error)
             );
             let descriptor = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-            return rustix::fs::linkat(CWD, descriptor, CWD, path, AtFlags::SYMLINK_FOLLOW)
+            return rustix::fs::linkat(CWD, descriptor, &self.within, last(path), AtFlags::SYMLINK_FOLLOW)
                 .map_err(|error| Error::path("create", path, error));
         };
         told!(
@@ -201,12 +220,12 @@ impl Unpublished {
             },
             |error| Error::path("create", path, error)
         );
-        match rustix::fs::renameat_with(CWD, temporary, CWD, path, RenameFlags::NOREPLACE) {
+        let (within, old, new) = (&self.within, last(temporary), last(path));
+        match rustix::fs::renameat_with(within, old, within, new, RenameFlags::NOREPLACE) {
             // Filesystems without RENAME_NOREPLACE (NFS, some FUSE): a hard link refuses a taken name as well; the
             // temporary name goes when `self` is dropped.
-            Err(Errno::INVAL | Errno::NOSYS) => {
-                std::fs::hard_link(temporary, path).map_err(|error| Error::path("create", path, error))
-            }
+            Err(Errno::INVAL | Errno::NOSYS) => rustix::fs::linkat(within, old, within, new, AtFlags::empty())
+                .map_err(|error| Error::path("create", path, error)),
             Err(error) => Err(Error::path("create", path, error)),
             Ok(()) => {
                 self.temporary = None;
@@ -227,7 +246,8 @@ impl Unpublished {
                 },
                 |error| Error::path("replace", path, error)
             );
-            std::fs::rename(temporary, path).map_err(|error| Error::path("replace", path, error))?;
+            rustix::fs::renameat(&self.within, last(temporary), &self.within, last(path))
+                .map_err(|error| Error::path("replace", path, error))?;
         }
         self.temporary = None;
         Ok(())
@@ -255,9 +275,26 @@ impl Write for Unpublished {
 impl Drop for Unpublished {
     fn drop(&mut self) {
         if let Some(temporary) = &self.temporary {
-            let _ = remove_file(temporary);
+            let _ = remove_in(&self.within, temporary);
         }
     }
+}
+
+/// Removes a file's name in a directory that was opened.
+fn remove_in(within: &OwnedFd, path: &Path) -> Result<()> {
+    told!(Call::Remove { path }, |error| Error::path("remove", path, error));
+    let removed = rustix::fs::unlinkat(within, last(path), AtFlags::empty());
+    removed.map_err(|error| Error::path("remove", path, error))
+}
+
+fn hold(directory: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(directory, flags, Mode::empty()).map_err(|error| Error::path("create a file in", directory, error))
+}
+
+/// The name that a path ends with.
+fn last(path: &Path) -> &OsStr {
+    path.file_name().unwrap_or_default()
 }
 
 fn written(path: &Path, bytes: &[u8], mode: u32) -> Result<Unpublished> {

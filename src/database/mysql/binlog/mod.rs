@@ -110,9 +110,20 @@ pub(crate) fn end_of(name: &Path, bytes: &[u8], flavour: Flavour) -> Result<Opti
     }))
 }
 
+/// The text of an index.
+///
+/// # Errors
+/// It is no plain file, larger than any index, or cannot be read.
+pub(crate) fn read_index(index: &Path) -> Result<String> {
+    /// Bytes: some hundred thousand logs.
+    const LARGEST: u64 = 16 << 20;
+    let bytes = sys::fs::read_plain_linked(index, LARGEST)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// File names in an index, without their directories: those are the live server's.
 fn names(index: &Path) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(index).map_err(|error| sys::Error::path("read", index, error))?;
+    let text = read_index(index)?;
     let name = |line: &str| Some(Path::new(line.trim()).file_name()?.to_string_lossy().into_owned());
     let names: Vec<String> = text.lines().filter_map(name).collect();
     if names.is_empty() {

@@ -1,0 +1,203 @@
+//! A pipe, a device, a link, a huge file where a file of the repository, the state or the configuration belongs: it is said, nothing waits, nothing grows.
+
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use super::{Cli, said_of};
+
+/// What may lie there, and what is said of it.
+const TRAPS: [(&str, &str); 4] = [
+    ("a pipe", "named pipe"),
+    ("a device", "symbolic link"),
+    ("a socket", "socket"),
+    ("a huge file", ""),
+];
+
+fn lay(trap: &str, at: &Path) {
+    if at.is_dir() {
+        std::fs::remove_dir_all(at).unwrap();
+    } else {
+        let _ = std::fs::remove_file(at);
+    }
+    std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+    match trap {
+        "a pipe" => assert!(Command::new("mkfifo").arg(at).status().unwrap().success()),
+        "a device" => symlink("/dev/zero", at).unwrap(),
+        "a socket" => drop(std::os::unix::net::UnixListener::bind(at).unwrap()),
+        _ => std::fs::File::create(at).unwrap().set_len(40 << 30).unwrap(),
+    }
+}
+
+/// Runs with 2 GiB of memory and 10 s of time.
+fn run(cli: &Cli, args: &[&str]) -> Output {
+    let script = "ulimit -v 2097152; exec timeout --signal=KILL 10 \"$@\"";
+    let output = Command::new("sh")
+        .args([
+            "-c",
+            script,
+            "sh",
+            env!("CARGO_BIN_EXE_snapback"),
+            "--quiet",
+            "--config",
+        ])
+        .arg(cli.path("snapback.yaml"))
+        .args(args)
+        .env_remove("SNAPBACK_CONFIG")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.code().is_some_and(|code| code < 124),
+        "{args:?}: {}",
+        said_of(&output)
+    );
+    output
+}
+
+/// The only file below a directory of the repository.
+fn only(cli: &Cli, below: &str) -> PathBuf {
+    let mut found = super::walk(&cli.path("repository").join(below));
+    found.retain(|path| path.is_file());
+    assert!(!found.is_empty(), "{below}");
+    found.remove(0)
+}
+
+fn scene() -> Cli {
+    let cli = Cli::new("server: none\n");
+    std::fs::create_dir(cli.path("www")).unwrap();
+    std::fs::write(cli.path("www/file"), vec![7; 100_000]).unwrap();
+    cli.ok(&["init"]);
+    cli.back_up();
+    cli
+}
+
+#[test]
+fn what_the_repository_needs_is_named_with_what_is_there_instead() {
+    for (trap, said) in TRAPS {
+        for (place, commands) in [
+            ("config", &[&["list"][..], &["verify"]][..]),
+            ("manifests", &[&["list"], &["verify", "--all"], &["prune"]]),
+            ("packs", &[&["verify"], &["restore", "latest", "--target", "TO"]]),
+        ] {
+            let cli = scene();
+            let at = if place == "config" {
+                cli.path("repository/config")
+            } else {
+                only(&cli, place)
+            };
+            lay(trap, &at);
+            let (to, name) = (cli.text("to"), at.file_name().unwrap().to_string_lossy().into_owned());
+            for args in commands {
+                let args: Vec<&str> = args
+                    .iter()
+                    .map(|arg| if *arg == "TO" { &to[..] } else { arg })
+                    .collect();
+                let output = run(&cli, &args);
+                let all = said_of(&output);
+                let fails = args[0] != "list" || place == "config" || all.contains(said);
+                assert!(
+                    fails && output.status.code() != Some(0),
+                    "{trap} as {place}, {args:?}: {all}"
+                );
+                // Of two packs one is needed by any one command.
+                assert!(
+                    place == "packs" || all.contains(&name),
+                    "{trap} as {place}, {args:?}: {all}"
+                );
+                assert!(
+                    place == "packs" || all.contains(said),
+                    "{trap} as {place}, {args:?}: {all}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_does_not_matter_is_passed_over() {
+    let cli = scene();
+    for (trap, _) in TRAPS {
+        for place in [
+            "repository/running/h1-00112233445566778899aabbccddeeff",
+            "repository/doomed/00112233445566778899aabbccddeeff",
+            "repository/packs/.snapback-00.tmp",
+            "repository/binlogs/h1/id-1/1-binlog.000001/0-5",
+        ] {
+            lay(trap, &cli.path(place));
+            for args in [&["list"][..], &["verify"], &["cleanup"]] {
+                let output = run(&cli, args);
+                let all = said_of(&output);
+                let fits = output.status.code() == Some(0)
+                    || args[0] == "cleanup"
+                    || all.contains(place.rsplit('/').next().unwrap());
+                assert!(fits, "{trap} as {place}, {args:?}: {all}");
+            }
+            let www = cli.text("www");
+            let output = run(&cli, &["backup", "--files", &www]);
+            assert_eq!(output.status.code(), Some(0), "{trap} as {place}: {}", said_of(&output));
+            std::fs::remove_file(cli.path(place)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_configuration_and_the_state_are_plain_files() {
+    let cli = scene();
+    let whole = std::fs::read(cli.path("snapback.yaml")).unwrap();
+    for (trap, said) in TRAPS {
+        for place in [
+            "state/runs/00112233445566778899aabbccddeeff.jsonl",
+            "state/held/00112233445566778899aabbccddeeff.json",
+        ] {
+            lay(trap, &cli.path(place));
+            let output = run(&cli, &["cleanup"]);
+            assert!(
+                output.status.code().is_some(),
+                "{trap} as {place}: {}",
+                said_of(&output)
+            );
+            std::fs::remove_file(cli.path(place)).unwrap();
+        }
+        if trap == "a device" {
+            continue;
+        }
+        lay(trap, &cli.path("snapback.yaml"));
+        let all = said_of(&run(&cli, &["list"]));
+        assert!(all.contains("snapback.yaml") && all.contains(said), "{trap}: {all}");
+        std::fs::remove_file(cli.path("snapback.yaml")).unwrap();
+        std::fs::write(cli.path("snapback.yaml"), &whole).unwrap();
+    }
+    // A link to a plain file is what Debian's /etc is made of.
+    std::fs::rename(cli.path("snapback.yaml"), cli.path("real.yaml")).unwrap();
+    symlink("real.yaml", cli.path("snapback.yaml")).unwrap();
+    cli.ok(&["list"]);
+}
+
+#[test]
+fn nothing_is_written_or_removed_through_a_link_in_the_repository() {
+    let cli = scene();
+    let outside = cli.path("outside");
+    std::fs::create_dir(&outside).unwrap();
+    let prefixes: Vec<PathBuf> = std::fs::read_dir(cli.path("repository/packs"))
+        .unwrap()
+        .flatten()
+        .map(|one| one.path())
+        .collect();
+    for prefix in &prefixes {
+        std::fs::rename(prefix, outside.join(prefix.file_name().unwrap())).unwrap();
+        symlink(outside.join(prefix.file_name().unwrap()), prefix).unwrap();
+    }
+    for number in 0..256 {
+        let prefix = cli.path("repository/packs").join(format!("{number:02x}"));
+        if std::fs::symlink_metadata(&prefix).is_err() {
+            std::fs::create_dir_all(outside.join("new")).unwrap();
+            symlink(outside.join("new"), prefix).unwrap();
+        }
+    }
+    let www = cli.text("www");
+    std::fs::write(cli.path("www/more"), vec![8; 100_000]).unwrap();
+    let all = said_of(&run(&cli, &["backup", "--files", &www]));
+    assert!(all.contains("symbolic link"), "{all}");
+    assert_eq!(std::fs::read_dir(outside.join("new")).unwrap().count(), 0);
+}

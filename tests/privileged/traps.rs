@@ -1,0 +1,69 @@
+//! The server's user puts pipes, links and huge files where the server keeps small texts: nothing waits, nothing grows.
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use crate::common::{Flavour, both, run, text};
+use crate::setting::Scene;
+
+/// Runs with 3 GiB of memory and 20 s of time.
+fn bounded(scene: &Scene, args: &[&str]) -> Output {
+    let inner = scene.tool.command(args);
+    let script = "ulimit -v 3145728; exec timeout --signal=KILL 20 \"$@\"";
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", script, "sh"])
+        .arg(inner.get_program())
+        .args(inner.get_args());
+    command
+        .env_remove("SNAPBACK_FAILPOINTS")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn what_lies_in_the_datadir_is_looked_at_before_it_is_opened() {
+    for flavour in [Flavour::MariaDb, Flavour::MySql] {
+        let Some(scene) = Scene::new(flavour, &[], true, "") else {
+            return;
+        };
+        let datadir = &scene.server.datadir;
+        std::fs::create_dir(datadir.join("traps")).unwrap();
+        let pid = scene.server.socket.with_file_name("pid");
+        let places = [datadir.join("traps/x.isl"), datadir.join("auto.cnf"), pid];
+        for at in &places {
+            let before = std::fs::read(at).ok();
+            for trap in ["pipe", "zero", "huge"] {
+                let _ = std::fs::remove_file(at);
+                lay(trap, at);
+                let output = bounded(&scene, &["check"]);
+                let status = output.status.code();
+                assert!(
+                    status.is_some_and(|status| status <= 5),
+                    "{trap} as {at:?}: {}",
+                    both(&output)
+                );
+                if at == &places[0] {
+                    let said = both(&output);
+                    assert!(said.contains("x.isl") || said.contains("/dev/zero"), "{trap}: {said}");
+                }
+            }
+            std::fs::remove_file(at).unwrap();
+            if let Some(before) = before {
+                std::fs::write(at, before).unwrap();
+            }
+        }
+        let output = bounded(&scene, &["backup"]);
+        assert!(output.status.success(), "{}", both(&output));
+    }
+}
+
+fn lay(trap: &str, at: &Path) {
+    match trap {
+        "pipe" => drop(run("mkfifo", &[&text(at)])),
+        "zero" => symlink("/dev/zero", at).unwrap(),
+        _ => std::fs::File::create(at).unwrap().set_len(40 << 30).unwrap(),
+    }
+}
