@@ -102,12 +102,14 @@ impl Confinement {
         if !self.binds.is_empty() {
             self.bind()?;
         }
+        // No set-user-ID program gives it more, whether or not there are rules.
+        // SAFETY: no pointers.
+        if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
         let Some(rules) = &self.rules else { return Ok(()) };
         // SAFETY: no pointers; the descriptor is open.
-        let entered = unsafe {
-            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-                && libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0u32) == 0
-        };
+        let entered = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0u32) == 0 };
         if entered {
             Ok(())
         } else {

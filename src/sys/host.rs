@@ -36,6 +36,22 @@ pub fn user_name(uid: u32) -> String {
     named.map_or_else(|| uid.to_string(), str::to_owned)
 }
 
+/// User and group of an account in `/etc/passwd`, by its name or number.
+pub fn account(name: &str) -> Option<(u32, u32)> {
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    account_in(&users, name)
+}
+
+fn account_in(users: &str, name: &str) -> Option<(u32, u32)> {
+    users.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [named, _, uid, gid, ..] = fields[..] else {
+            return None;
+        };
+        (named == name || uid == name).then_some((uid.parse().ok()?, gid.parse().ok()?))
+    })
+}
+
 /// Processors that this process may use, at least 1.
 pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)

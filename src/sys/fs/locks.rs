@@ -1,13 +1,13 @@
 //! Record locks of other processes (fcntl(2)): how a server marks its files as in use.
 #![allow(unsafe_code)]
 
-use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
 /// The process that holds a lock on any part of a file; `None` when nobody does or the file cannot be asked.
 pub fn locked_by(path: &Path) -> Option<i32> {
-    let file = File::options().read(true).write(true).open(path).ok()?;
+    // Never a device or a pipe that somebody put there. To ask, reading is enough.
+    let file = super::open_plain(path).ok()?;
     // SAFETY: all-zero is a valid `flock`: a request about the whole file (start 0, length 0).
     let mut request: libc::flock = unsafe { std::mem::zeroed() };
     request.l_type = libc::F_WRLCK as libc::c_short;
