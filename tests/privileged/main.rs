@@ -35,5 +35,6 @@ mod runbooks;
 mod service;
 mod setting;
 mod several_volumes;
+mod untrusted;
 mod watch;
 mod zfs;
