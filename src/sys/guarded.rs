@@ -69,8 +69,8 @@ impl Guarded<'_> {
         let copies = self.copies.iter().map(|(_, copy)| copy.as_path());
         let writes: Vec<&Path> = self.writes.iter().copied().chain(copies).collect();
         let confinement = Confinement::to(&writes).and_then(|confinement| match self.instead {
-            true => confinement.instead(self.copies),
-            false => confinement.with_copies(self.copies),
+            true => confinement.instead(self.copies, self.user),
+            false => confinement.with_copies(self.copies, self.user),
         });
         let confinement = confinement.map_err(|error| Error::kernel("confine a program", error))?;
         let (talk, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)

@@ -62,6 +62,16 @@ pub fn is_process(number: i32) -> bool {
     std::path::Path::new(&format!("/proc/{number}")).exists()
 }
 
+/// Whom a process acts as (effective user and group, proc(5)).
+pub fn account_of(process: i32) -> Option<(u32, u32)> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let effective = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+        line.split_whitespace().nth(1)?.parse().ok()
+    };
+    Some((effective("Uid:")?, effective("Gid:")?))
+}
+
 /// A process of one of these names (`/proc/PID/comm`) whose working directory is `directory` (canonical); needs root to see other users'.
 pub fn process_in(directory: &std::path::Path, names: &[&str]) -> Option<i32> {
     let named = |number: &i32| {

@@ -15,7 +15,7 @@ fn archive(scene: &Scene) -> Value {
 }
 
 fn prove(flavour: Flavour, options: &[(&str, &str)]) {
-    let Some(mut scene) = Scene::new(flavour, options, true, AS_ROOT) else {
+    let Some(mut scene) = Scene::new(flavour, options, true, "scratch: {user: nobody}\n") else {
         return;
     };
     let load = scene.start_load();

@@ -138,6 +138,9 @@ impl Field {
     fn withstands(&self, arguments: &[&str], datadirs: &[&Path]) -> Vec<i32> {
         let tries: u64 = std::env::var("SNAPBACK_THOROUGH").map_or(1, |tries| tries.parse().unwrap());
         let before = picture(&self.victims);
+        // What the live server, root's here, made since is that account's as well.
+        let owner = format!("{}:{}", self.account.1, self.account.2);
+        run("chown", &["-R", &owner, &text(&self.scene.server.datadir)]);
         let mut ends = Vec::new();
         let (account, live) = (&self.account, &self.scene.server.datadir);
         for way in WAYS.iter().flat_map(|way| (0..tries).map(move |_| way)) {

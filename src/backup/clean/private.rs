@@ -16,6 +16,7 @@ use crate::drill::server_user;
 use crate::drill::space::Space;
 use crate::record::RootRole;
 use crate::restore::Needs;
+use crate::sys::host;
 use crate::sys::signal::Cancel;
 use crate::sys::user::{Account, Peer, listener};
 use crate::units::Id;
@@ -84,7 +85,8 @@ impl<'p> Private<'p> {
     pub fn user(&self) -> Result<Option<Account>> {
         let top = &self.clones[0].1;
         let owner = std::fs::symlink_metadata(top).map_err(|error| crate::sys::Error::path("look at", top, error))?;
-        let live = live(self.config).map(|peer| peer.account);
+        // A server that was started by root may listen before it changes its user.
+        let live = live(self.config).and_then(|peer| host::account_of(peer.process));
         server_user::for_clones(self.config, live, (owner.uid(), owner.gid()))
     }
 
@@ -135,7 +137,7 @@ impl<'p> Private<'p> {
     /// How many tables are read at the same time.
     pub fn connections(&self) -> usize {
         match self.config.scratch.connections {
-            0 => crate::sys::host::processors().min(4),
+            0 => host::processors().min(4),
             connections => connections,
         }
     }
