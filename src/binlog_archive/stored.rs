@@ -106,7 +106,8 @@ pub fn from_backup(
 fn store(repository: &Repository, file: &Path, part: &Segment) -> Result<()> {
     use std::os::unix::fs::FileExt;
     let failed = |error| crate::sys::Error::path("read", file, error);
-    let open = std::fs::File::open(file).map_err(failed)?;
+    // A backup that was crafted has a link or a pipe of that name.
+    let open = crate::sys::fs::open_plain(file)?;
     let mut from = part.from;
     loop {
         let to = part.to.min(from.saturating_add(SEGMENT)).max(from);
