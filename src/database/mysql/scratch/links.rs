@@ -115,6 +115,13 @@ mod tests {
         let isl = std::fs::read_to_string(datadir.join("shop/x.isl")).unwrap();
         assert_eq!(Path::new(&isl), external.join("shop/x.ibd"));
 
+        // Neither a pipe nor a link is read or written in the place of a file.
+        let pipe = Beneath::open(&datadir).unwrap();
+        let at = Path::new("shop/z.isl");
+        pipe.make_special(crate::sys::fs::Special::Fifo, at, 0o600).unwrap();
+        assert!(turn(&place, None).unwrap_err().to_string().contains("named pipe"));
+        pipe.remove_file(at).unwrap();
+
         symlink("/live-elsewhere/y.ibd", datadir.join("shop/y.ibd")).unwrap();
         let error = turn(&place, None).unwrap_err().to_string();
         assert!(
