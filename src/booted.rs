@@ -1,17 +1,18 @@
 //! A backup on scratch space with a private server on it, for whoever wants to take something out of it. Nothing of it is left afterwards.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::database::ServerFacts;
 use crate::database::mysql::scratch::{self, Binary, Place, Scratch, Wishes};
+use crate::drill::server_user;
 use crate::drill::space::Space;
 use crate::monitor::Monitor;
 use crate::record::Record;
 use crate::repository::{Backup, Repository};
-use crate::restore::{self, needs, record_of};
+use crate::restore::{self, Needs, needs, record_of};
 use crate::sys::signal::Cancel;
+use crate::sys::user::Account;
 use crate::units::Id;
 use crate::{Error, Result};
 
@@ -39,16 +40,20 @@ pub(crate) struct Booted<'b> {
     pub binary: &'b Binary,
     /// What the backup says of itself.
     pub record: &'b Record,
-    /// A private directory, beside the data, that goes with it.
-    pub run: &'b Path,
+    /// Its scratch space: root's.
+    pub space: &'b Path,
+    /// Whom the server runs as, and programs that talk to nothing else.
+    pub user: Option<Account>,
 }
 
 /// A private server on restored data that stay: something is changed in them, and then they are as a server left them in order.
 pub(crate) struct OnRestored<'p> {
     /// The data.
     pub place: &'p Place<'p>,
-    /// A directory for its own files; it is given to the owner of the datadir.
+    /// A directory for its own files: root's.
     pub work: &'p Path,
+    /// Whom it runs as.
+    pub user: Option<Account>,
     /// Who hears of it.
     pub monitor: &'p dyn Monitor,
     /// Whether it was asked to end.
@@ -61,28 +66,11 @@ impl OnRestored<'_> {
     /// # Errors
     /// It does not start on the data.
     pub fn start(&self, binary: &Binary, wishes: &Wishes) -> Result<Scratch> {
-        if let Some((uid, gid)) = self.owner()? {
-            std::os::unix::fs::chown(self.work, Some(uid), Some(gid))
-                .map_err(|error| crate::sys::Error::path("give away", self.work, error))?;
-        }
-        scratch::start(
-            binary,
-            self.place,
-            &self.work.join("run"),
-            wishes,
-            self.monitor,
-            self.cancel,
-        )
-    }
-
-    /// Whom the server runs as, when it is not us.
-    ///
-    /// # Errors
-    /// The datadir cannot be looked at.
-    pub fn owner(&self) -> Result<Option<(u32, u32)>> {
-        let datadir = self.place.datadir;
-        let found = std::fs::metadata(datadir).map_err(|error| crate::sys::Error::path("look at", datadir, error))?;
-        Ok(crate::sys::host::is_root().then_some((found.uid(), found.gid())))
+        let wishes = Wishes {
+            user: self.user,
+            ..wishes.clone()
+        };
+        scratch::start(binary, self.place, self.work, &wishes, self.monitor, self.cancel)
     }
 
     /// Ends it in order, without an account of ours; what it did is durable.
@@ -95,8 +83,11 @@ impl OnRestored<'_> {
         self.monitor.phase("shutdown");
         server.stop(self.cancel)?;
         for (_, at) in self.place.trees {
-            let failed = |error| crate::sys::Error::path("open", at, error);
-            crate::sys::fs::syncfs(&std::fs::File::open(at).map_err(failed)?, at)?;
+            // A tree is a directory, or one file.
+            match crate::sys::fs::open_directory(at) {
+                Ok(directory) => crate::sys::fs::syncfs(directory, at)?,
+                Err(_) => crate::sys::fs::syncfs(crate::sys::fs::open_plain(at)?, at)?,
+            }
         }
         Ok(())
     }
@@ -122,8 +113,15 @@ impl Boot<'_> {
             &restore::Request::to_datadir(PathBuf::from("/nonexistent"), self.workers),
             self.cancel,
         )?;
-        let space = Space::make(self.config, Id::random(), needs)?;
-        let done = self.in_space(space.at(), &record, facts, &binary, work);
+        let user = server_user::for_copies(self.config)?;
+        let space = Space::make(self.config, Id::random(), Needs { owner: user, ..needs })?;
+        let start = Start {
+            record: &record,
+            facts,
+            binary: &binary,
+            user,
+        };
+        let done = self.in_space(space.at(), &start, work);
         // Also after a failure and after a signal; the server is dead by now.
         let removed = space.remove();
         match (done, removed) {
@@ -132,22 +130,16 @@ impl Boot<'_> {
         }
     }
 
-    fn in_space<T>(
-        &self,
-        at: &Path,
-        record: &Record,
-        facts: &ServerFacts,
-        binary: &Binary,
-        work: impl FnOnce(Booted<'_>) -> Result<T>,
-    ) -> Result<T> {
-        let (datadir, run) = (at.join("data"), at.join("run"));
+    fn in_space<T>(&self, at: &Path, start: &Start<'_>, work: impl FnOnce(Booted<'_>) -> Result<T>) -> Result<T> {
+        let datadir = at.join("data");
         let id = self.backup.manifest().id.to_string();
         let request = restore::Request::to_datadir(datadir.clone(), self.workers);
         let restored = restore::restore(self.repository, &id, &request, self.monitor, self.cancel)?;
         let trees = restored.trees();
+        give(&trees, start.user)?;
         let place = Place {
-            facts,
-            paths: &record.paths,
+            facts: start.facts,
+            paths: &start.record.paths,
             datadir: &datadir,
             trees: &trees,
         };
@@ -159,16 +151,42 @@ impl Boot<'_> {
             boot_limit: scratch.boot_limit.unsigned(),
             options: scratch.options.clone(),
             clean: false,
+            user: start.user,
             replication: false,
         };
-        let mut server = scratch::start(binary, &place, &run, &wishes, self.monitor, self.cancel)?;
+        let mut server = scratch::start(start.binary, &place, at, &wishes, self.monitor, self.cancel)?;
         crate::failpoint!("booted");
         // The copy is thrown away: the server need not end in order.
         work(Booted {
             server: &mut server,
-            binary,
-            record,
-            run: &run,
+            binary: start.binary,
+            record: start.record,
+            space: at,
+            user: start.user,
         })
     }
+}
+
+/// What is started.
+struct Start<'s> {
+    record: &'s Record,
+    facts: &'s ServerFacts,
+    binary: &'s Binary,
+    user: Option<Account>,
+}
+
+/// Gives restored trees, in a space that nobody else can enter yet, to the server's user; the owners that the backup has stay out of it.
+///
+/// # Errors
+/// Something cannot be given away.
+pub(crate) fn give(trees: &[(PathBuf, PathBuf)], user: Option<Account>) -> Result<()> {
+    let Some(account) = user else { return Ok(()) };
+    for (_, at) in trees {
+        match std::fs::symlink_metadata(at).is_ok_and(|found| found.is_dir()) {
+            true => crate::sys::fs::give_tree(at, account)?,
+            false => std::os::unix::fs::lchown(at, Some(account.0), Some(account.1))
+                .map_err(|error| crate::sys::Error::path("give away", at, error))?,
+        }
+    }
+    Ok(())
 }

@@ -162,6 +162,9 @@ pub struct Scratch {
     /// The server program, or a wrapper that becomes it; by default the live server's, else an installed one of the same series.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mysqld: Option<PathBuf>,
+    /// Whom private servers run as; by default `mysql`, where there is such an account, else `nobody`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// InnoDB's buffer pool.
     pub memory: Bytes,
     /// Tables that are checked at the same time; 0: as many as processors, at most 4.
@@ -242,6 +245,7 @@ impl Default for Scratch {
         Scratch {
             dir: PathBuf::from("/var/tmp"),
             mysqld: None,
+            user: None,
             memory: Bytes::mib(256),
             connections: 0,
             boot_limit: Span(jiff::SignedDuration::from_hours(1)),

@@ -4,6 +4,7 @@
 
 mod checks;
 mod pick;
+pub(crate) mod server_user;
 pub(crate) mod space;
 mod sums;
 mod verdict;
@@ -19,8 +20,9 @@ use crate::error::Kind;
 use crate::monitor::Monitor;
 use crate::record::Record;
 use crate::repository::{Backup, Drill, Repository};
-use crate::restore::{self, needs, record_of};
+use crate::restore::{self, Needs, needs, record_of};
 use crate::sys::signal::Cancel;
+use crate::sys::user::Account;
 use crate::units::Id;
 use crate::{Error, Result};
 
@@ -74,6 +76,7 @@ pub fn drill(
     let (id, time) = (Id::random(), jiff::Timestamp::now());
     let binary = scratch::find(config.scratch.mysqld.as_deref(), facts).map_err(Error::from)?;
     let drill = Running {
+        user: server_user::for_copies(config)?,
         repository,
         backup: &backup,
         record: &record,
@@ -96,6 +99,8 @@ pub fn verdict_of(drill: &Drill) -> Option<Verdict> {
 
 /// What one drill works with.
 struct Running<'d> {
+    /// Whom the private server runs as.
+    user: Option<Account>,
     repository: &'d Repository,
     backup: &'d Backup,
     record: &'d Record,
@@ -123,7 +128,8 @@ impl Running<'_> {
             }
             needs => needs?,
         };
-        let space = Space::make(self.config, id, needs)?;
+        let owner = self.user;
+        let space = Space::make(self.config, id, Needs { owner, ..needs })?;
         let done = self.in_space(space.at(), &mut verdict);
         crate::failpoint!("drill.remove");
         // Also after a failure and after a signal; a server is dead by now.
@@ -186,13 +192,14 @@ impl Running<'_> {
             datadir: &datadir,
             trees: &trees,
         };
-        self.boot_and_check(&place, &at.join("run"), verdict)
+        crate::booted::give(&trees, self.user)?;
+        self.boot_and_check(&place, at, verdict)
     }
 
-    fn boot_and_check(&self, place: &Place<'_>, run: &Path, verdict: &mut Verdict) -> Result<()> {
+    fn boot_and_check(&self, place: &Place<'_>, space: &Path, verdict: &mut Verdict) -> Result<()> {
         self.monitor.phase("boot");
         let begun = Instant::now();
-        let mut server = match self.boot(place, run) {
+        let mut server = match self.boot(place, space) {
             Ok(server) => server,
             Err(error) if is_verdict(&error) => {
                 verdict.fail(Step::Boot, error.to_string());
@@ -207,7 +214,7 @@ impl Running<'_> {
 
         let begun = Instant::now();
         let until = begun + self.config.scratch.check_limit.unsigned();
-        let checked = self.check(&mut server, place, run, until);
+        let checked = self.check(&mut server, place, space, until);
         self.monitor.end();
         match checked {
             Ok(checked) => self.judge(checked, &mut server, until, verdict)?,
@@ -247,7 +254,7 @@ impl Running<'_> {
         Ok(())
     }
 
-    fn boot(&self, place: &Place<'_>, run: &Path) -> Result<Scratch> {
+    fn boot(&self, place: &Place<'_>, space: &Path) -> Result<Scratch> {
         let scratch = &self.config.scratch;
         let wishes = Wishes {
             memory: scratch.memory.as_u64(),
@@ -255,9 +262,10 @@ impl Running<'_> {
             boot_limit: scratch.boot_limit.unsigned(),
             options: scratch.options.clone(),
             clean: false,
+            user: self.user,
             replication: false,
         };
-        scratch::start(self.binary, place, run, &wishes, self.monitor, self.cancel)
+        scratch::start(self.binary, place, space, &wishes, self.monitor, self.cancel)
     }
 
     fn connections(&self) -> usize {

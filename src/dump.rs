@@ -19,6 +19,7 @@ use crate::monitor::{Monitor, Work};
 use crate::repository::{Backup, Repository};
 use crate::sys::command::{Command, Program};
 use crate::sys::signal::Cancel;
+use crate::sys::user::Account;
 use crate::units::Id;
 
 pub use crate::database::{TableName, table_name};
@@ -145,6 +146,8 @@ pub(crate) struct How {
 pub(crate) struct Dump<'d> {
     program: Program,
     client: PathBuf,
+    /// Whom it runs as: the server's own user, which has nothing to win by what it makes of it.
+    user: Option<Account>,
     flavour: Flavour,
     monitor: &'d dyn Monitor,
     cancel: &'d Cancel,
@@ -161,11 +164,13 @@ impl<'d> Dump<'d> {
             true => mydumper::find(request.program.as_ref())?,
             false => find_tool(Tool::Dump, request.program.as_deref(), booted.binary)?,
         };
-        let client = booted.run.join("client.cnf");
-        write_client_file(&client, booted.server.address())?;
+        // mydumper writes into a directory that is root's.
+        let user = booted.user.filter(|_| !request.mydumper);
+        let client = write_client_file(booted.space, "client.cnf", booted.server.address(), user)?;
         Ok(Dump {
             program,
             client,
+            user,
             flavour: booted.binary.flavour,
             monitor,
             cancel,
@@ -241,6 +246,7 @@ impl<'d> Dump<'d> {
 
     fn run(&self, part: &Part, named: bool, how: How, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut command = Command::new(&self.program)
+            .user(self.user)
             // It must be the first.
             .arg(format!("--defaults-file={}", self.client.display()))
             .args(["--single-transaction", "--quick", "--hex-blob"])

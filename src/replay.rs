@@ -21,7 +21,7 @@ use crate::binlog_archive::logs::Log;
 use crate::booted::OnRestored;
 use crate::config::Config;
 use crate::database::mysql::scratch::{self, Binary, Place, Scratch, Wishes};
-use crate::drill::Space;
+use crate::drill::{Space, server_user};
 use crate::finding::Finding;
 use crate::monitor::Monitor;
 use crate::record::Record;
@@ -153,18 +153,20 @@ impl Plan {
             boot_limit: config.scratch.boot_limit.unsigned(),
             options,
             clean: false,
+            user: None,
             replication: false,
         };
         monitor.phase("boot");
         let on = OnRestored {
             place: &place,
             work: &self.work,
+            user: server_user::on_restored(config, &datadir)?,
             monitor,
             cancel,
         };
         let server = on.start(&binary, &wishes)?;
         monitor.phase("replay");
-        let workers = self.apply(&server, &binary, on.owner()?, workers, monitor, cancel)?;
+        let workers = self.apply(&server, &binary, &on, workers)?;
         let gtid = server.gtid()?;
         on.stop(server)?;
         crate::failpoint!("replay.applied", || Error::failed("failpoint"));
@@ -186,15 +188,7 @@ impl Plan {
     }
 
     /// Applies the logs, in parallel where the server can; by so many workers it was.
-    fn apply(
-        &self,
-        server: &Scratch,
-        binary: &Binary,
-        owner: Option<(u32, u32)>,
-        workers: usize,
-        monitor: &dyn Monitor,
-        cancel: &Cancel,
-    ) -> Result<usize> {
+    fn apply(&self, server: &Scratch, binary: &Binary, on: &OnRestored<'_>, workers: usize) -> Result<usize> {
         if self.changes == 0 {
             return Ok(workers);
         }
@@ -203,20 +197,23 @@ impl Plan {
                 plan: self,
                 server,
                 flavour: binary.flavour,
-                owner,
-                monitor,
-                cancel,
+                user: on.user,
+                monitor: on.monitor,
+                cancel: on.cancel,
             };
             match applier.run()? {
                 Ok(()) => return Ok(workers),
-                Err(reason) => monitor.message(&format!("one transaction after the other: {reason}")),
+                Err(reason) => on
+                    .monitor
+                    .message(&format!("one transaction after the other: {reason}")),
             }
         }
         let client = Client {
             plan: self,
             server,
             binary,
-            cancel,
+            user: on.user,
+            cancel: on.cancel,
         };
         client.run()?;
         Ok(1)
@@ -239,6 +236,10 @@ pub fn restore_and_replay(
 ) -> Result<(restore::Report, Report)> {
     within(config, 0, |space| {
         let plan = plan(space.at())?;
+        // Before hours of work: would a private server start on it?
+        if let Some(owner) = restore::needs(&plan.backup, &request, cancel)?.owner {
+            server_user::for_restored(config, datadir, owner)?;
+        }
         let half = Half::begin(space, datadir)?;
         let request = restore::Request {
             unfinished: Some(half.mark()),

@@ -91,7 +91,7 @@ fn command(service: &config::Service, verb: &str, words: &[String]) -> Result<Co
         (Some(name), _) => (Program::find("systemctl")?, vec![verb.to_owned(), name.clone()]),
         (None, Some((program, rest))) => {
             trust::require_command(words)?;
-            (Program::at(program), rest.to_vec())
+            (Program::trusted(program)?, rest.to_vec())
         }
         (None, None) => {
             return Err(Error::usage(

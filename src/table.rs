@@ -104,8 +104,8 @@ pub fn restore(
         let (part, create, remarks) = rename(&booted, &request.what)?;
         let dump_request = crate::dump::Request::default();
         let dump = Dump::new(&booted, &dump_request, monitor, cancel)?;
-        let file = booted.run.join("target.cnf");
-        write_client_file(&file, &target)?;
+        // For root alone: it may have the password of the live server's account.
+        let file = write_client_file(booted.space, "target.cnf", &target, None)?;
         let client = find_tool(Tool::Client, None, booted.binary)?;
         // As long ago as the restore took, somebody may have made it.
         refuse_existing(&mut Session::patient(&target, PATIENCE)?, request)?;

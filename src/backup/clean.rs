@@ -148,7 +148,7 @@ pub(super) fn afterwards(
 }
 
 fn recover(run: &mut Run<'_>, private: &Private<'_>, space: &Path, end: &Cancel) -> Result<Made> {
-    let logs = logs::Logs::look(&private.at_clones())?;
+    let logs = logs::Logs::look(&private.at_clones(), private.user()?)?;
     let what = |error: Error| match error {
         Error::Database(error) => Error::failed(format!("level `clean`: the snapshot was not made clean: {error}")),
         other => other,

@@ -106,6 +106,7 @@ pub fn from_backup(
 fn store(repository: &Repository, file: &Path, part: &Segment) -> Result<()> {
     use std::os::unix::fs::FileExt;
     let failed = |error| crate::sys::Error::path("read", file, error);
+    // A backup that was crafted has a link or a pipe of that name.
     let open = crate::sys::fs::open_plain(file)?;
     let mut from = part.from;
     loop {

@@ -22,7 +22,7 @@ impl Running<'_> {
         &self,
         server: &mut Scratch,
         place: &Place<'_>,
-        run: &Path,
+        space: &Path,
         until: Instant,
     ) -> Result<Vec<Checked>> {
         self.monitor.phase("check");
@@ -68,7 +68,7 @@ impl Running<'_> {
             // Two servers never share a datadir.
             server.kill();
             let again = match ends <= MOST_ENDS {
-                true => self.boot(place, run),
+                true => self.boot(place, space),
                 false => Err(Error::Unsupported("it ended too often".to_owned()).into()),
             };
             match again {

@@ -1,6 +1,9 @@
 //! The scratch space of one drill or dump: a directory that is ours alone, written down in a journal before it is made, and removed whatever happens.
+//!
+//! It is root's for its whole life, below directories where nobody else can exchange it, and closed until a private server starts (`scratch::prepare`). So root works in
+//! it by path; what is the server's user's own lies one level deeper.
 
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
@@ -20,14 +23,14 @@ pub(crate) struct Space {
 }
 
 impl Space {
-    /// Makes the directory of a run, for the user that owns the datadir, if there is room for the restored data.
+    /// Makes the directory of a run, if there is room for the restored data. `needs.owner` is whom the private server runs as.
     ///
     /// # Errors
-    /// There is too little room, or the server's user cannot come to it: nothing was written then.
+    /// There is too little room, others could exchange the directory, or the server's user cannot come to it: nothing was written then.
     pub fn make(config: &Config, run: Id, needs: Needs) -> Result<Space> {
         let parent = parent(&config.scratch.dir)?;
         let at = parent.join(name(run));
-        if !crate::database::mysql::scratch::socket_fits(&at.join("run")) {
+        if !crate::database::mysql::scratch::socket_fits(&at) {
             return Err(Error::usage(format!(
                 "{} is too long for a server's socket: choose a shorter --scratch",
                 at.display()
@@ -54,7 +57,6 @@ impl Space {
         std::fs::DirBuilder::new()
             .mode(0o700)
             .create(&space.at)
-            .and_then(|()| user.map_or(Ok(()), |(uid, gid)| chown(&space.at, Some(uid), Some(gid))))
             .map_err(|error| crate::sys::Error::path("make the directory", &space.at, error))?;
         Ok(space)
     }
@@ -93,6 +95,8 @@ pub fn remove(run: Id, at: &Path) -> Result<bool> {
         )));
     }
     crate::restore::wait_for_end(&at.join("data"))?;
+    // Nobody comes in any more. The removal follows no link, whatever was made inside.
+    let _ = std::fs::set_permissions(at, std::fs::Permissions::from_mode(0o700));
     match std::fs::remove_dir_all(at) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
@@ -105,12 +109,22 @@ fn name(run: Id) -> String {
 }
 
 fn parent(directory: &Path) -> Result<PathBuf> {
-    directory.canonicalize().map_err(|error| {
+    let unusable = |why: &dyn std::fmt::Display| {
         Error::usage(format!(
-            "the scratch directory {}: {error}; --scratch or `scratch.dir` names another",
+            "the scratch directory {}: {why}; --scratch or `scratch.dir` names another",
             directory.display()
         ))
-    })
+    };
+    let real = directory.canonicalize().map_err(|error| unusable(&error))?;
+    if !crate::sys::host::is_root() {
+        return Ok(real);
+    }
+    // As it was named: a link on the way may be somebody's, too.
+    let named = std::path::absolute(directory).map_err(|error| unusable(&error))?;
+    match crate::sys::trust::check_place(&named)? {
+        Ok(_) => Ok(real),
+        Err(distrust) => Err(unusable(&format!("root does not work there: {distrust}"))),
+    }
 }
 
 /// A server that runs as its own user must be able to come to its directory.
@@ -136,8 +150,6 @@ fn refuse_closed(parent: &Path, (uid, gid): (u32, u32)) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     fn config(dir: &Path) -> Config {
@@ -188,6 +200,31 @@ mod tests {
                 .contains("may not pass")
         );
         assert!(refuse_closed(&parent, (0, 0)).is_ok());
+    }
+
+    #[test]
+    fn where_others_could_exchange_it_nothing_is_made() {
+        if !crate::sys::host::is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let open = dir.path().join("open");
+        std::fs::create_dir(&open).unwrap();
+        let make = |mode| {
+            std::fs::set_permissions(&open, std::fs::Permissions::from_mode(mode)).unwrap();
+            let mut config = config(dir.path());
+            config.scratch.dir.clone_from(&open);
+            Space::make(&config, Id::random(), needs(1))
+        };
+        let error = make(0o777).unwrap_err().to_string();
+        assert!(error.contains("chmod go-w") && error.contains("--scratch"), "{error}");
+        assert_eq!(std::fs::read_dir(&open).unwrap().count(), 0);
+        let space = make(0o1777).unwrap();
+        let found = std::fs::metadata(space.at()).unwrap();
+        assert_eq!((found.uid(), found.mode() & 0o7777), (0, 0o700), "as /var/tmp");
+        space.remove().unwrap();
+        std::os::unix::fs::chown(&open, Some(4711), None).unwrap();
+        assert!(make(0o1777).unwrap_err().to_string().contains("chown root"));
     }
 
     #[test]

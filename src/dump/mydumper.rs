@@ -14,7 +14,7 @@ const NAME: &str = "mydumper";
 /// The one that is named, or the one that is installed.
 pub(super) fn find(named: Option<&PathBuf>) -> Result<Program> {
     match named {
-        Some(path) => Ok(Program::at(path)),
+        Some(path) => Ok(Program::trusted(path)?),
         None => Program::find(NAME)
             .map_err(|error| Error::usage(format!("{error}; install mydumper, or name it with --dump-program"))),
     }

@@ -17,6 +17,7 @@ use crate::database::{Flavour, ServerFacts};
 use crate::monitor::{Monitor, Work};
 use crate::sys::failpoint;
 use crate::sys::signal::Cancel;
+use crate::sys::user::Account;
 use crate::{Error, Result};
 
 /// How long the server may be silent within one statement: to stop the applier waits for what its workers have begun.
@@ -61,8 +62,8 @@ pub(super) struct Applier<'a> {
     pub plan: &'a Plan,
     pub server: &'a Scratch,
     pub flavour: Flavour,
-    /// Who the server runs as.
-    pub owner: Option<(u32, u32)>,
+    /// Whom the server runs as.
+    pub user: Option<Account>,
     pub monitor: &'a dyn Monitor,
     pub cancel: &'a Cancel,
 }
@@ -96,7 +97,7 @@ impl Applier<'_> {
             Flavour::MariaDb => Shown::Logs,
             Flavour::MySql => Shown::Heads,
         };
-        let relay = Relay::lay(&basename, &index, logs, shown, self.owner)?;
+        let relay = Relay::lay(&basename, &index, logs, shown, self.user)?;
         // Else it would take its own transactions for what came back to it, and pass over them.
         let own = channel
             .session()

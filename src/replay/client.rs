@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use super::{PACKET, Plan, programs};
-use crate::database::mysql::connect::Target;
-use crate::database::mysql::scratch::{Binary, Scratch};
+use super::{PACKET, Plan, programs, relay};
+use crate::Result;
+use crate::database::mysql::connect::{ConnectOptions, Secret};
+use crate::database::mysql::scratch::{Binary, Scratch, write_client_file};
 use crate::sys::pipeline::{self, Stage};
 use crate::sys::signal::Cancel;
+use crate::sys::user::Account;
 use crate::units::Id;
-use crate::{Error, Result};
 
 /// The client's account, on the copy and for the replay only.
 const ACCOUNT: &str = "snapback-replay";
@@ -18,6 +19,8 @@ pub(super) struct Client<'a> {
     pub plan: &'a Plan,
     pub server: &'a Scratch,
     pub binary: &'a Binary,
+    /// Whom the server and both programs run as.
+    pub user: Option<Account>,
     pub cancel: &'a Cancel,
 }
 
@@ -37,34 +40,39 @@ impl Client<'_> {
         session.run(&format!(
             "GRANT ALL PRIVILEGES ON *.* TO '{ACCOUNT}'@'localhost' WITH GRANT OPTION"
         ))?;
-        let Target::Socket(socket) = &self.server.address().target else {
-            return Err(Error::failed("the scratch server has no socket"));
-        };
         let work = &self.plan.work;
-        let file = work.join("client.cnf");
-        let text = format!(
-            "[client]\nuser={ACCOUNT}\npassword=\"{password}\"\nsocket=\"{}\"\n",
-            socket.display()
-        );
-        crate::sys::fs::create_durably(&file, text.as_bytes(), 0o600)?;
+        // The printer puts what a log loads into a file, and the client loads that: with the rights of the server's user, none of root's can be meant.
+        let address = ConnectOptions {
+            user: ACCOUNT.to_owned(),
+            password: Some(Secret::new(password)),
+            ..self.server.address().clone()
+        };
+        let file = write_client_file(work, "client.cnf", &address, self.user)?;
         let mut print = vec!["--no-defaults".to_owned()];
         print.push(format!("--start-position={}", self.plan.from));
         print.push(format!("--stop-position={}", self.plan.position));
         let logs = self.plan.logs.iter();
-        print.extend(logs.map(|log| work.join(&log.file).display().to_string()));
+        for log in logs {
+            let path = work.join(&log.file);
+            relay::let_read(&path, self.user)?;
+            print.push(path.display().to_string());
+        }
         let apply = vec![
             format!("--defaults-file={}", file.display()),
             "--binary-mode".to_owned(),
             format!("--max-allowed-packet={PACKET}"),
+            "--local-infile=1".to_owned(),
         ];
         pipeline::run(
             &Stage {
                 program: &printer,
                 arguments: &print,
+                user: self.user,
             },
             &Stage {
                 program: &client,
                 arguments: &apply,
+                user: self.user,
             },
             self.cancel,
         )?;

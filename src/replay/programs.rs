@@ -34,8 +34,8 @@ pub(super) fn find(server: &Binary, kind: Kind) -> Result<Program> {
         [directory.join(&name), directory.join("../bin").join(name)]
     });
     for path in beside {
-        if path.is_file() {
-            return Ok(Program::at(path));
+        if let Some(program) = path.is_file().then(|| Program::trusted(path).ok()).flatten() {
+            return Ok(program);
         }
     }
     let installed = names.iter().find_map(|name| Program::find(name).ok());

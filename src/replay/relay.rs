@@ -1,16 +1,20 @@
 //! The logs as relay logs: links to them where the private server keeps such, and an index of these.
 //!
+//! The logs stay in the space, which is root's, and the server may read them. Links and index are in its own directories, and are made and removed with its rights: where
+//! these are is the server's word.
+//!
 //! When a channel is made, MySQL (seen with 9.7.4) puts the relay logs in order: what is behind the last transaction that ends with a commit it takes for
 //! half received, cuts it off, and removes the logs behind (note MY-015128, "Relay log sanitization: Removed ..."). A `FLUSH TABLES` has no commit, so a log with nothing
 //! else was gone. The server is therefore shown the heads of the logs first, with no transaction, and the logs when the channel is there. It also reads them once less.
 
 use std::io::Read;
-use std::os::unix::fs::{chown, symlink};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use super::channel::CHANNEL;
 use crate::Result;
 use crate::database::mysql::binlog;
+use crate::sys::user::{Account, acting};
 use crate::sys::{self, Error};
 
 /// What is laid out. The server takes it away with the channel.
@@ -18,6 +22,7 @@ pub(super) struct Relay {
     index: PathBuf,
     links: Vec<PathBuf>,
     logs: Vec<PathBuf>,
+    user: Option<Account>,
 }
 
 /// What the links lead to when the channel is made.
@@ -39,7 +44,7 @@ impl Relay {
         index: &Path,
         logs: Vec<PathBuf>,
         shown: Shown,
-        owner: Option<(u32, u32)>,
+        user: Option<Account>,
     ) -> Result<Relay> {
         let directory = basename.parent().unwrap_or(basename);
         let stem = basename.file_name().unwrap_or_default().to_string_lossy();
@@ -47,24 +52,27 @@ impl Relay {
             index: index_of(index),
             links: Vec::new(),
             logs,
+            user,
         };
         let shown = match shown {
             Shown::Logs => relay.logs.clone(),
             Shown::Heads => relay.logs.iter().map(|log| head_of(log)).collect::<Result<_>>()?,
         };
+        for path in relay.logs.iter().chain(&shown) {
+            let_read(path, user)?;
+        }
         let mut text = String::new();
-        for (number, log) in (1..).zip(&shown) {
+        for number in 1..=shown.len() {
             let link = directory.join(format!("{stem}-{CHANNEL}.{number:06}"));
-            symlink(log, &link).map_err(|error| Error::path("make the link", &link, error))?;
             text.push_str(&format!("{}\n", link.display()));
             relay.links.push(link);
         }
-        sys::fs::create_durably(&relay.index, text.as_bytes(), 0o600)?;
-        if let Some((uid, gid)) = owner {
-            for path in relay.logs.iter().chain(&shown).chain([&relay.index]) {
-                chown(path, Some(uid), Some(gid)).map_err(|error| Error::path("give away", path, error))?;
+        acting(user, || -> Result<()> {
+            for (link, log) in relay.links.iter().zip(&shown) {
+                symlink(log, link).map_err(|error| Error::path("make the link", link, error))?;
             }
-        }
+            Ok(sys::fs::create_durably(&relay.index, text.as_bytes(), 0o600)?)
+        })??;
         Ok(relay)
     }
 
@@ -73,12 +81,14 @@ impl Relay {
     /// # Errors
     /// A link cannot be made, or the server has taken one away.
     pub fn show_logs(&self) -> Result<()> {
-        for (link, log) in self.links.iter().zip(&self.logs) {
-            let failed = |error| Error::path("make the link", link, error);
-            std::fs::remove_file(link).map_err(failed)?;
-            symlink(log, link).map_err(failed)?;
-        }
-        Ok(())
+        acting(self.user, || -> Result<()> {
+            for (link, log) in self.links.iter().zip(&self.logs) {
+                let failed = |error| Error::path("make the link", link, error);
+                std::fs::remove_file(link).map_err(failed)?;
+                symlink(log, link).map_err(failed)?;
+            }
+            Ok(())
+        })?
     }
 
     /// The first one's name.
@@ -101,16 +111,26 @@ impl Relay {
     /// # Errors
     /// Something stays.
     pub fn remove(self) -> Result<()> {
-        for path in self.links.iter().chain([&self.index]) {
-            match std::fs::remove_file(path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::path("remove", path, error).into());
+        acting(self.user, || -> Result<()> {
+            for path in self.links.iter().chain([&self.index]) {
+                match std::fs::remove_file(path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(Error::path("remove", path, error).into());
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
-        }
-        Ok(())
+            Ok(())
+        })?
     }
+}
+
+/// Lets the group of a user, who has no other way to it, read a file of ours in the space.
+pub(super) fn let_read(path: &Path, user: Option<Account>) -> Result<()> {
+    let Some((_, gid)) = user else { return Ok(()) };
+    let fail = |error| Error::path("let the server read", path, error);
+    chown(path, None, Some(gid)).map_err(fail)?;
+    Ok(std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o640)).map_err(fail)?)
 }
 
 /// Copies what stands before a log's first transaction, its format description, beside it.

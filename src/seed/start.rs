@@ -16,6 +16,7 @@ use crate::database::mysql::facts::dialect;
 use crate::database::mysql::scratch::{self, Place, Wishes};
 use crate::database::mysql::session::{Row, Session};
 use crate::database::{self, Flavour, ServerFacts};
+use crate::drill::server_user;
 use crate::monitor::Monitor;
 use crate::record::Record;
 use crate::sys::signal::Cancel;
@@ -302,6 +303,7 @@ fn forget(
         let on = OnRestored {
             place: &place,
             work: space,
+            user: server_user::on_restored(config, datadir)?,
             monitor,
             cancel,
         };

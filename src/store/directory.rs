@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::fs::FileType;
+
 use super::{Error, Result, Store, Upload, key};
 use crate::sys;
 use crate::sys::fs::{Beneath, Unpublished};
@@ -147,9 +149,9 @@ impl DirectoryStore {
                 Err(error) if error.is(io::ErrorKind::NotFound) => continue,
                 directory => directory.map_err(sys::Error::into_io)?,
             };
-            for (name, is_directory) in directory.entries().map_err(sys::Error::into_io)? {
+            for (name, kind) in directory.entries(Path::new("")).map_err(sys::Error::into_io)? {
                 let path = relative.join(name);
-                match is_directory {
+                match kind == FileType::Directory {
                     true if path.components().count() < DEEPEST => left.push(path),
                     true => {}
                     false => found(&directory, path)?,

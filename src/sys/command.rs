@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use super::user::{Account, become_user};
 use super::{Error, Result};
 
 mod stream;
@@ -41,27 +42,56 @@ const DEATH_LIMIT: Duration = Duration::from_secs(5);
 pub struct Program(PathBuf);
 
 impl Program {
-    /// Finds a program in the system's directories, then in `PATH`.
+    /// Finds a program in the system's directories, then in `PATH`: the first that nobody but root can change ([`trust::check`](super::trust::check)), where we are
+    /// root.
     ///
     /// # Errors
-    /// It is not installed.
+    /// It is not installed, or others can change it.
     pub fn find(name: &str) -> Result<Program> {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        DIRECTORIES
+        let directories = DIRECTORIES
             .iter()
             .map(PathBuf::from)
-            .chain(std::env::split_paths(&path).filter(|directory| directory.is_absolute()))
-            .map(|directory| directory.join(name))
-            .find(|path| is_executable(path))
-            .map(Program)
-            .ok_or_else(|| Error::Program {
-                program: name.to_owned(),
-                status: "not installed".to_owned(),
-                stderr: format!("looked in {} and PATH", DIRECTORIES.join(", ")),
-            })
+            .chain(std::env::split_paths(&path).filter(|directory| directory.is_absolute()));
+        let mut refused = None;
+        for path in directories.map(|directory| directory.join(name)) {
+            if !is_executable(&path) {
+                continue;
+            }
+            match Program::trusted(&path) {
+                Ok(program) => return Ok(program),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        Err(refused.unwrap_or_else(|| Error::Program {
+            program: name.to_owned(),
+            status: "not installed".to_owned(),
+            stderr: format!("looked in {} and PATH", DIRECTORIES.join(", ")),
+        }))
     }
 
-    /// A program at a path that is known already.
+    /// A program that somebody named, if nobody but root can change it, where we are root.
+    ///
+    /// # Errors
+    /// It is not there, or others can change it, its directory, or one above: the message says who, and what to do.
+    pub fn trusted(path: impl Into<PathBuf>) -> Result<Program> {
+        let path = path.into();
+        if !super::host::is_root() {
+            return Ok(Program(path));
+        }
+        // As typed, from where we are.
+        let path = std::path::absolute(&path).map_err(|error| Error::path("look at", &path, error))?;
+        match super::trust::check(&path)? {
+            Ok(_) => Ok(Program(path)),
+            Err(distrust) => Err(Error::Program {
+                program: path.display().to_string(),
+                status: "root does not run it".to_owned(),
+                stderr: distrust.to_string(),
+            }),
+        }
+    }
+
+    /// A program at a path that is known already, and was looked at.
     pub fn at(path: impl Into<PathBuf>) -> Program {
         Program(path.into())
     }
@@ -84,6 +114,7 @@ pub struct Command {
     limit: Duration,
     spared: bool,
     environment: Vec<(OsString, OsString)>,
+    user: Option<Account>,
 }
 
 impl Command {
@@ -95,6 +126,7 @@ impl Command {
             limit: Duration::from_secs(30),
             spared: false,
             environment: Vec::new(),
+            user: None,
         }
     }
 
@@ -102,6 +134,12 @@ impl Command {
     pub fn envs<N: Into<OsString>, V: Into<OsString>>(mut self, all: impl IntoIterator<Item = (N, V)>) -> Command {
         let all = all.into_iter().map(|(name, value)| (name.into(), value.into()));
         self.environment.extend(all);
+        self
+    }
+
+    /// Runs it as another user; `None`: as we are.
+    pub fn user(mut self, user: Option<Account>) -> Command {
+        self.user = user;
         self
     }
 
@@ -161,6 +199,10 @@ impl Command {
         if self.spared {
             // SAFETY: one system call between fork and exec.
             unsafe { command.pre_exec(ignore_closed_pipes) };
+        }
+        if let Some(user) = self.user {
+            // SAFETY: system calls only between fork and exec.
+            unsafe { command.pre_exec(move || become_user(Some(user))) };
         }
         prepare(&mut command);
         let child = command.spawn().map_err(|source| Error::Start {

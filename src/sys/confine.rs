@@ -6,8 +6,11 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::ptr::null;
+
+use super::user::Account;
 
 /// linux/landlock.h, of which libc has the call numbers only.
 const CREATE_RULESET_VERSION: u32 = 1;
@@ -30,13 +33,57 @@ struct PathBeneath {
     parent_fd: i32,
 }
 
+/// A copy to be seen where its original is.
+#[derive(Debug)]
+struct Bind {
+    copy: CString,
+    original: CString,
+    /// The copy's device and inode: what is mounted must be what was looked at, whatever was exchanged in between.
+    identity: (u64, u64),
+}
+
+impl Bind {
+    /// # Errors
+    /// It is neither the user's own nor what only root could have put there: mounted, it would show that user what lies behind closed directories.
+    fn of(copy: &Path, original: &Path, user: Option<Account>) -> io::Result<Bind> {
+        let found = std::fs::symlink_metadata(copy)?;
+        let own = user.is_none_or(|(uid, _)| uid == 0 || uid == found.uid());
+        let trusted = || super::trust::check(copy).is_ok_and(|answer| answer.is_ok());
+        if !own && !trusted() {
+            return Err(io::Error::other(format!(
+                "{} is neither the server's user's nor root's alone",
+                copy.display()
+            )));
+        }
+        Ok(Bind {
+            copy: CString::new(copy.as_os_str().as_bytes())?,
+            original: CString::new(original.as_os_str().as_bytes())?,
+            identity: (found.dev(), found.ino()),
+        })
+    }
+
+    /// System calls only.
+    fn mount(&self) -> io::Result<()> {
+        mount(&self.copy, &self.original, libc::MS_BIND)?;
+        // SAFETY: all-zero is a valid `stat`, which lives here; the path is terminated.
+        let (answer, found) = unsafe {
+            let mut found: libc::stat = std::mem::zeroed();
+            (libc::stat(self.original.as_ptr(), &raw mut found), found)
+        };
+        match answer == 0 && (found.st_dev, found.st_ino) == self.identity {
+            true => Ok(()),
+            false => Err(io::Error::from_raw_os_error(libc::ESTALE)),
+        }
+    }
+}
+
 /// What a process that is about to become another program may still write to. Made before the fork; it only needs system calls after it.
 #[derive(Debug)]
 pub(super) struct Confinement {
     /// `None` where the kernel has no Landlock.
     pub(super) rules: Option<OwnedFd>,
     /// What is mounted over what, for this process alone; the outer first.
-    binds: Vec<(CString, CString)>,
+    binds: Vec<Bind>,
     /// Without them it is not to be started.
     must_bind: bool,
 }
@@ -59,7 +106,7 @@ impl Confinement {
     ///
     /// # Errors
     /// We are not root, or a copy is not of its original's kind.
-    pub fn instead(mut self, trees: &[(PathBuf, PathBuf)]) -> io::Result<Confinement> {
+    pub fn instead(mut self, trees: &[(PathBuf, PathBuf)], user: Option<Account>) -> io::Result<Confinement> {
         let mut trees: Vec<_> = trees.iter().collect();
         trees.sort_by_key(|(original, _)| original.as_os_str().len());
         for (original, copy) in trees {
@@ -71,8 +118,7 @@ impl Confinement {
                     original.display()
                 )));
             }
-            let text = |path: &Path| CString::new(path.as_os_str().as_bytes());
-            self.binds.push((text(copy)?, text(original)?));
+            self.binds.push(Bind::of(copy, original, user)?);
         }
         self.must_bind = true;
         Ok(self)
@@ -81,15 +127,14 @@ impl Confinement {
     /// Lets the program see each copy where its original was as well, where there is something of the same kind now; needs root.
     ///
     /// # Errors
-    /// A path has a zero byte.
-    pub fn with_copies(mut self, trees: &[(PathBuf, PathBuf)]) -> io::Result<Confinement> {
+    /// A copy could have been put there by somebody else than root and `user`.
+    pub fn with_copies(mut self, trees: &[(PathBuf, PathBuf)], user: Option<Account>) -> io::Result<Confinement> {
         let mut trees: Vec<_> = trees.iter().filter(|_| super::host::is_root()).collect();
         trees.sort_by_key(|(original, _)| original.as_os_str().len());
         for (original, copy) in trees {
             let same_kind = original.exists() && original.is_dir() == copy.is_dir();
             if same_kind && original != copy {
-                let text = |path: &Path| CString::new(path.as_os_str().as_bytes());
-                self.binds.push((text(copy)?, text(original)?));
+                self.binds.push(Bind::of(copy, original, user)?);
             }
         }
         Ok(self)
@@ -102,12 +147,14 @@ impl Confinement {
         if !self.binds.is_empty() {
             self.bind()?;
         }
+        // No set-user-ID program gives it more, whether or not there are rules.
+        // SAFETY: no pointers.
+        if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
         let Some(rules) = &self.rules else { return Ok(()) };
         // SAFETY: no pointers; the descriptor is open.
-        let entered = unsafe {
-            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-                && libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0u32) == 0
-        };
+        let entered = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0u32) == 0 };
         if entered {
             Ok(())
         } else {
@@ -125,9 +172,7 @@ impl Confinement {
         }
         // Nothing of it is seen outside.
         mount(c"none", c"/", libc::MS_REC | libc::MS_PRIVATE)?;
-        self.binds
-            .iter()
-            .try_for_each(|(copy, original)| mount(copy, original, libc::MS_BIND))
+        self.binds.iter().try_for_each(Bind::mount)
     }
 }
 

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
@@ -17,6 +18,7 @@ use rustix::process::{Pid, Signal, WaitIdOptions, kill_process_group, waitid};
 use super::command::Program;
 use super::confine::Confinement;
 use super::helper::{Helper, interrupted};
+use super::user::{Account, become_user};
 use super::{Error, Result};
 
 /// How a guarded program is started.
@@ -27,7 +29,7 @@ pub struct Guarded<'g> {
     /// Its arguments (never secrets).
     pub arguments: &'g [String],
     /// The user and group that it runs as; `None`: as we do.
-    pub user: Option<(u32, u32)>,
+    pub user: Option<Account>,
     /// Everything that it says goes to the end of this file.
     pub output: &'g Path,
     /// The directories that it may write below, and single files; the copies as well.
@@ -59,14 +61,16 @@ impl Guarded<'_> {
         let output = File::options()
             .create(true)
             .append(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(self.output)
             .map_err(|error| Error::path("open", self.output, error))?;
         // A rule holds where its path is reached, and a copy is reached over the original's.
         let copies = self.copies.iter().map(|(_, copy)| copy.as_path());
         let writes: Vec<&Path> = self.writes.iter().copied().chain(copies).collect();
         let confinement = Confinement::to(&writes).and_then(|confinement| match self.instead {
-            true => confinement.instead(self.copies),
-            false => confinement.with_copies(self.copies),
+            true => confinement.instead(self.copies, self.user),
+            false => confinement.with_copies(self.copies, self.user),
         });
         let confinement = confinement.map_err(|error| Error::kernel("confine a program", error))?;
         let (talk, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
@@ -206,21 +210,6 @@ fn tell(guardian: i32) -> io::Result<()> {
     let number = unsafe { libc::getpid() }.to_ne_bytes();
     let sent = unsafe { libc::send(guardian, number.as_ptr().cast(), number.len(), libc::MSG_NOSIGNAL) };
     if sent == 4 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
-fn become_user(user: Option<(u32, u32)>) -> io::Result<()> {
-    let Some((uid, gid)) = user else { return Ok(()) };
-    // SAFETY: no pointers but a null one for no groups. The raw calls would change one thread only, and there is only one after a fork.
-    let changed = unsafe {
-        libc::syscall(libc::SYS_setgroups, 0usize, std::ptr::null::<libc::gid_t>()) == 0
-            && libc::syscall(libc::SYS_setgid, gid) == 0
-            && libc::syscall(libc::SYS_setuid, uid) == 0
-    };
-    if changed {
         Ok(())
     } else {
         Err(io::Error::last_os_error())

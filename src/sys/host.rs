@@ -51,6 +51,22 @@ pub fn panic_words(payload: &(dyn std::any::Any + Send)) -> &str {
         .unwrap_or("no words")
 }
 
+/// User and group of an account in `/etc/passwd`, by its name or number.
+pub fn account(name: &str) -> Option<(u32, u32)> {
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    account_in(&users, name)
+}
+
+fn account_in(users: &str, name: &str) -> Option<(u32, u32)> {
+    users.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [named, _, uid, gid, ..] = fields[..] else {
+            return None;
+        };
+        (named == name || uid == name).then_some((uid.parse().ok()?, gid.parse().ok()?))
+    })
+}
+
 /// Processors that this process may use, at least 1.
 pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
@@ -59,6 +75,16 @@ pub fn processors() -> usize {
 /// Whether there is a process of this number.
 pub fn is_process(number: i32) -> bool {
     std::path::Path::new(&format!("/proc/{number}")).exists()
+}
+
+/// Whom a process acts as (effective user and group, proc(5)).
+pub fn account_of(process: i32) -> Option<(u32, u32)> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let effective = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+        line.split_whitespace().nth(1)?.parse().ok()
+    };
+    Some((effective("Uid:")?, effective("Gid:")?))
 }
 
 /// A process of one of these names (`/proc/PID/comm`) whose working directory is `directory` (canonical); needs root to see other users'.

@@ -18,6 +18,7 @@ pub mod pipeline;
 pub mod priority;
 pub mod signal;
 pub mod trust;
+pub mod user;
 pub mod view;
 
 use std::io;

@@ -1,4 +1,5 @@
 //! Two programs, the first one's output being the second one's input. Both must end well.
+#![allow(unsafe_code)]
 
 use std::io::Read;
 use std::process::{Child, ExitStatus, Stdio};
@@ -9,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::command::Program;
 use super::signal::Cancel;
+use super::user::{Account, become_user};
 use super::{Error, Result};
 
 /// What of standard error is kept for the message, in bytes from its end.
@@ -21,6 +23,8 @@ pub struct Stage<'s> {
     pub program: &'s Program,
     /// Its arguments.
     pub arguments: &'s [String],
+    /// Whom it runs as; `None`: as we do.
+    pub user: Option<Account>,
 }
 
 /// Runs both to their end. When a signal asks us to end, both are killed.
@@ -54,6 +58,9 @@ impl Member {
         let line = format!("{} {}", stage.program.path().display(), stage.arguments.join(" "));
         let mut command = std::process::Command::new(stage.program.path());
         super::environment::clean(&mut command);
+        let user = stage.user;
+        // SAFETY: system calls only between fork and exec.
+        unsafe { command.pre_exec(move || become_user(user)) };
         let mut child = command
             .args(stage.arguments)
             .stdin(input)
@@ -148,10 +155,12 @@ mod tests {
             &Stage {
                 program: &program,
                 arguments: &from,
+                user: None,
             },
             &Stage {
                 program: &program,
                 arguments: &to,
+                user: None,
             },
             &Cancel::new(),
         )

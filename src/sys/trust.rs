@@ -37,10 +37,22 @@ impl fmt::Display for Distrust {
 /// # Errors
 /// Part of the way is missing or cannot be looked at.
 pub fn check(path: &Path) -> Result<std::result::Result<PathBuf, Distrust>> {
+    follow(path, false)
+}
+
+/// The same for a directory in which we make something: one that everybody may write to will do, if it has the sticky bit, since nobody can exchange there what is ours.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_place(directory: &Path) -> Result<std::result::Result<PathBuf, Distrust>> {
+    follow(directory, true)
+}
+
+fn follow(path: &Path, place: bool) -> Result<std::result::Result<PathBuf, Distrust>> {
     let mut real = PathBuf::from("/");
     let mut left: Vec<OsString> = names_of(path);
     let mut links = 0;
-    if let Some(distrust) = look(&real, !left.is_empty())?.1 {
+    if let Some(distrust) = look(&real, place || !left.is_empty())?.1 {
         return Ok(Err(distrust));
     }
     while let Some(name) = left.pop() {
@@ -49,7 +61,7 @@ pub fn check(path: &Path) -> Result<std::result::Result<PathBuf, Distrust>> {
             continue;
         }
         let at = real.join(&name);
-        let (link, distrust) = look(&at, !left.is_empty())?;
+        let (link, distrust) = look(&at, place || !left.is_empty())?;
         if let Some(distrust) = distrust {
             return Ok(Err(distrust));
         }
@@ -211,6 +223,9 @@ mod tests {
             Some(inner.clone()),
             "as an end of the way it is still everybody's"
         );
+        assert_eq!(check_place(&inner).unwrap(), Ok(inner.clone()));
+        mode(&inner, 0o777);
+        assert_eq!(check_place(&inner).unwrap().unwrap_err().at, inner);
         mode(&inner, 0o755);
         if host::is_root() {
             chown(&file, Some(12_345), None).unwrap();

@@ -39,5 +39,6 @@ mod setting;
 mod several_volumes;
 mod swapped;
 mod traps;
+mod untrusted;
 mod watch;
 mod zfs;

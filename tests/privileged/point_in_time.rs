@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::common::server::mysql_prefix;
 use crate::common::{Flavour, Server, both, load, run, text};
-use crate::setting::{Scene, THREADS};
+use crate::setting::{AS_ROOT, Scene, THREADS};
 
 /// Archives, and compares every archived byte with the server's own files.
 fn archive(scene: &Scene) -> Value {
@@ -15,7 +15,7 @@ fn archive(scene: &Scene) -> Value {
 }
 
 fn prove(flavour: Flavour, options: &[(&str, &str)]) {
-    let Some(mut scene) = Scene::new(flavour, options, true, "") else {
+    let Some(mut scene) = Scene::new(flavour, options, true, "scratch: {user: nobody}\n") else {
         return;
     };
     let load = scene.start_load();
@@ -161,7 +161,7 @@ fn drop_server(mut server: Server) {
 /// Segments together are the server's files, byte for byte, while a follower runs and the server is killed under it.
 #[test]
 fn a_follower_goes_on_over_a_killed_server_and_the_archive_is_the_servers_files() {
-    let Some(mut scene) = Scene::new(Flavour::MariaDb, &[], true, "") else {
+    let Some(mut scene) = Scene::new(Flavour::MariaDb, &[], true, AS_ROOT) else {
         return;
     };
     let mut follower = scene
@@ -208,7 +208,7 @@ fn a_follower_goes_on_over_a_killed_server_and_the_archive_is_the_servers_files(
 
 /// A name is used again: neither the restore nor `binlog forget` takes the log of after for that of before.
 fn logs_begun_anew(flavour: Flavour, reset: &str) {
-    let Some(scene) = Scene::new(flavour, &[], true, "") else {
+    let Some(scene) = Scene::new(flavour, &[], true, AS_ROOT) else {
         return;
     };
     // When a log was begun is known to the second.
@@ -336,7 +336,7 @@ fn half_replays(scene: &Scene, arguments: &[&str]) {
 /// A server on half a replay is told of.
 #[test]
 fn a_server_on_half_a_replay_is_told_of() {
-    let Some(scene) = Scene::new(Flavour::MariaDb, &[], true, "") else {
+    let Some(scene) = Scene::new(Flavour::MariaDb, &[], true, AS_ROOT) else {
         return;
     };
     let told = |scene: &Scene| scene.tool.json(&["check"]).to_string().contains("half-replay");

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::common::server::mysql_prefix;
 use crate::common::{Flavour, both, text};
-use crate::setting::{Scene, exists};
+use crate::setting::{AS_ROOT, Scene, exists};
 
 /// A server with an archive, whose tables tell which changes a copy has.
 struct History {
@@ -27,7 +27,7 @@ impl History {
             Flavour::MySql => &gtid,
         };
         Some(History {
-            scene: Scene::new(flavour, options, true, "")?,
+            scene: Scene::new(flavour, options, true, AS_ROOT)?,
             copies: std::cell::Cell::new(0),
         })
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::common::server::{mysql_prefix, signal};
 use crate::common::{Flavour, Server, both, load, text, wait_for_file};
-use crate::setting::{Scene, THREADS, assert_same};
+use crate::setting::{AS_ROOT, Scene, THREADS, assert_same};
 
 const PARALLEL: &str = "4";
 const SERIAL: &str = "1";
@@ -169,7 +169,7 @@ fn awkward(scene: &Scene, round: u64) {
 }
 
 fn prove(flavour: Flavour, options: &[(&str, &str)]) {
-    let Some(mut scene) = Scene::new(flavour, options, false, "") else {
+    let Some(mut scene) = Scene::new(flavour, options, false, AS_ROOT) else {
         return;
     };
     make_replica(&scene);
@@ -252,7 +252,7 @@ fn mysql_without_gtids_both_ways_of_a_replay_give_the_same() {
 
 /// The last log has a group without a commit at its end, or nothing else. MySQL cuts off, and removes, what it takes for half received.
 fn ends_in_no_transaction(flavour: Flavour, options: &[(&str, &str)]) {
-    let Some(mut scene) = Scene::new(flavour, options, true, "") else {
+    let Some(mut scene) = Scene::new(flavour, options, true, AS_ROOT) else {
         return;
     };
     let executed = match flavour {
@@ -306,7 +306,7 @@ fn mysql_without_gtids_a_replay_ends_where_no_transaction_does() {
 
 /// What does not fit, or is interrupted, leaves nothing, whichever way.
 fn leaves_nothing(flavour: Flavour, options: &[(&str, &str)]) {
-    let Some(scene) = Scene::new(flavour, options, true, "") else {
+    let Some(scene) = Scene::new(flavour, options, true, AS_ROOT) else {
         return;
     };
     scene

@@ -68,8 +68,9 @@ fn start(of: &Tool, scene: &Scene, mut server: Server, id: u64, flags: &[&str]) 
     let script = dir.join("service-start");
     let line = std::fs::read_to_string(&script).unwrap();
     std::fs::write(&script, line.replace("--server-id=1'", &format!("--server-id={id}'"))).unwrap();
+    yaml += "scratch:\n  user: root\n";
     if server.flavour == Flavour::MySql {
-        yaml += &format!("scratch:\n  mysqld: {}\n", text(&mysql_prefix().join("bin/mysqld97")));
+        yaml += &format!("  mysqld: {}\n", text(&mysql_prefix().join("bin/mysqld97")));
     }
     let tool = Tool::bare(&dir, &yaml);
     let (at, secret, repository) = (

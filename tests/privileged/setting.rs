@@ -19,6 +19,8 @@ pub struct Scene {
     pub only_innodb: bool,
 }
 
+/// The tests' servers run as root, and so do private ones on restored data that stay.
+pub const AS_ROOT: &str = "scratch: {user: root}\n";
 pub const ROWS: u64 = 10_000;
 pub const THREADS: usize = 8;
 

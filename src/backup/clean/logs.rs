@@ -2,12 +2,17 @@
 //! a further file, which the live server never had: that one goes again, so that the log ends at the recorded position.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::database::mysql::place::Place;
+use crate::sys::fs::Beneath;
+use crate::sys::user::{Account, acting};
 use crate::{Error, Result, sys};
+
+/// The most that an index of logs may have, in bytes: some 100,000 names.
+const LONGEST_INDEX: u64 = 16 << 20;
 
 const MAGIC: &[u8] = b"\xfebin";
 /// The flags of the format description: behind the magic, and 17 bytes of its header.
@@ -15,60 +20,88 @@ const FLAGS: usize = 4 + 17;
 /// LOG_EVENT_BINLOG_IN_USE_F; the event's checksum leaves it out.
 const IN_USE: u8 = 1;
 
-/// The log as the snapshot has it.
+/// The log as the snapshot has it. The clones are the server's user's: what is done there is done below held directories, and with that user's rights.
 pub(super) struct Logs {
-    index: PathBuf,
+    index: Kept,
     content: Vec<u8>,
-    base: PathBuf,
+    base: Kept,
     files: BTreeSet<OsString>,
+    user: Option<Account>,
+}
+
+/// A file of a clone.
+struct Kept {
+    tree: Beneath,
+    relative: PathBuf,
 }
 
 impl Logs {
-    /// Looks at it, where the server has one.
-    pub fn look(clones: &Place<'_>) -> Result<LogsOrNone> {
+    /// Looks at it, where the server has one. `user` is whom the private server runs as.
+    pub fn look(clones: &Place<'_>, user: Option<Account>) -> Result<LogsOrNone> {
         if !clones.facts.log_bin {
             return Ok(LogsOrNone(None));
         }
-        let path = |variable: &str| {
+        let kept = |variable: &str| -> Result<Kept> {
             let value = clones.facts.variables.get(variable).filter(|value| !value.is_empty());
             let at = value.and_then(|value| clones.moved(&clones.facts.datadir.join(value)));
-            at.ok_or_else(|| {
+            let at = at.ok_or_else(|| {
                 Error::failed(format!(
                     "{variable} is not among the clones: the binary log cannot be kept as it is"
                 ))
-            })
+            })?;
+            Kept::of(clones, &at)
         };
-        let (index, base) = (path("log_bin_index")?, path("log_bin_basename")?);
-        let content = std::fs::read(&index).map_err(|error| sys::Error::path("read", &index, error))?;
-        let files = numbered(&base)?;
+        let (index, base) = (kept("log_bin_index")?, kept("log_bin_basename")?);
+        let (content, files) = acting(user, || -> Result<_> {
+            Ok((index.tree.read_plain(&index.relative, LONGEST_INDEX)?, numbered(&base)?))
+        })??;
         Ok(LogsOrNone(Some(Logs {
             index,
             content,
             base,
             files,
+            user,
         })))
     }
 
     fn put_back(&self) -> Result<()> {
-        for name in numbered(&self.base)?.difference(&self.files) {
-            let path = self.base.with_file_name(name);
-            std::fs::remove_file(&path).map_err(|error| sys::Error::path("remove", &path, error))?;
-        }
-        std::fs::write(&self.index, &self.content).map_err(|error| sys::Error::path("write", &self.index, error))?;
-        self.files
-            .last()
-            .map_or(Ok(()), |last| close(&self.base.with_file_name(last)))
+        acting(self.user, || -> Result<()> {
+            for name in numbered(&self.base)?.difference(&self.files) {
+                self.base.tree.remove_file(&self.base.relative.with_file_name(name))?;
+            }
+            self.write_index()?;
+            self.files.last().map_or(Ok(()), |last| close(&self.base, last))
+        })?
+    }
+
+    fn write_index(&self) -> Result<()> {
+        let Kept { tree, relative } = &self.index;
+        // Never into what the server may have put there in its place, a pipe for one.
+        let file = tree.open_plain_to_write(relative)?;
+        let written = file.set_len(0).and_then(|()| file.write_all_at(&self.content, 0));
+        Ok(written.map_err(|error| sys::Error::path("write", relative, error))?)
+    }
+}
+
+impl Kept {
+    fn of(clones: &Place<'_>, at: &Path) -> Result<Kept> {
+        let trees = clones.trees.iter().map(|(_, copy)| copy.as_path());
+        let tree = trees.filter(|copy| at.starts_with(copy) && copy.is_dir());
+        let tree = tree.max_by_key(|copy| copy.as_os_str().len());
+        // A tree may be one file.
+        let tree = tree.or_else(|| at.parent()).unwrap_or(at);
+        Ok(Kept {
+            tree: Beneath::open(tree)?,
+            relative: at.strip_prefix(tree).unwrap_or(at).to_owned(),
+        })
     }
 }
 
 /// Says of a log file that it was closed, as it was by the server that went on to the next one: else every start would look for what is not in the tables.
-fn close(file: &Path) -> Result<()> {
-    let fail = |error| sys::Error::path("close the binary log", file, error);
-    let open = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open(file)
-        .map_err(fail)?;
+fn close(base: &Kept, name: &OsStr) -> Result<()> {
+    let path = base.relative.with_file_name(name);
+    let fail = |error| sys::Error::path("close the binary log", &path, error);
+    let open = base.tree.open_plain_to_write(&path)?;
     let mut head = [0; FLAGS + 1];
     open.read_exact_at(&mut head, 0).map_err(fail)?;
     // What is encrypted as a whole does not begin so, and is left alone.
@@ -90,13 +123,11 @@ impl LogsOrNone {
 }
 
 /// `BASE.000001` and so on.
-fn numbered(base: &Path) -> Result<BTreeSet<OsString>> {
-    let directory = base.parent().unwrap_or(base);
-    let fail = |error| sys::Error::path("list", directory, error);
-    let prefix = format!("{}.", base.file_name().unwrap_or_default().to_string_lossy());
+fn numbered(base: &Kept) -> Result<BTreeSet<OsString>> {
+    let directory = base.relative.parent().unwrap_or(Path::new(""));
+    let prefix = format!("{}.", base.relative.file_name().unwrap_or_default().to_string_lossy());
     let mut names = BTreeSet::new();
-    for entry in std::fs::read_dir(directory).map_err(fail)? {
-        let name = entry.map_err(fail)?.file_name();
+    for (name, _) in base.tree.entries(directory)? {
         let number = name.to_str().and_then(|name| name.strip_prefix(&prefix));
         if number.is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit())) {
             names.insert(name);
@@ -118,13 +149,18 @@ mod tests {
         for name in ["bin.000001", "bin.000002", "bin.index", "bin.state", "bin.000002.old"] {
             std::fs::write(at(name), &head).unwrap();
         }
-        let files = numbered(&at("bin")).unwrap();
+        let kept = |name: &str| Kept {
+            tree: Beneath::open(dir.path()).unwrap(),
+            relative: name.into(),
+        };
+        let files = numbered(&kept("bin")).unwrap();
         assert_eq!(files, BTreeSet::from(["bin.000001".into(), "bin.000002".into()]));
         let logs = Logs {
-            index: at("bin.index"),
+            index: kept("bin.index"),
             content: b"as it was".to_vec(),
-            base: at("bin"),
+            base: kept("bin"),
             files,
+            user: None,
         };
         std::fs::write(at("bin.000003"), "new").unwrap();
         logs.put_back().unwrap();
@@ -133,5 +169,34 @@ mod tests {
         assert_eq!(std::fs::read(at("bin.000001")).unwrap(), head);
         head[21] = 0x54;
         assert_eq!(std::fs::read(at("bin.000002")).unwrap(), head);
+    }
+    #[test]
+    fn what_the_servers_user_puts_in_the_place_of_the_index_is_not_written_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let (clone, victim) = (dir.path().join("clone"), dir.path().join("victim"));
+        std::fs::create_dir(&clone).unwrap();
+        std::fs::write(&victim, "root's words").unwrap();
+        let kept = |name: &str| Kept {
+            tree: Beneath::open(&clone).unwrap(),
+            relative: name.into(),
+        };
+        let logs = Logs {
+            index: kept("bin.index"),
+            content: b"x".to_vec(),
+            base: kept("bin"),
+            files: BTreeSet::new(),
+            user: None,
+        };
+        std::os::unix::fs::symlink(&victim, clone.join("bin.index")).unwrap();
+        assert!(logs.put_back().is_err());
+        assert_eq!(std::fs::read(&victim).unwrap(), b"root's words");
+        // Nor is a pipe waited for.
+        std::fs::remove_file(clone.join("bin.index")).unwrap();
+        let pipe = crate::sys::fs::Special::Fifo;
+        let made = Beneath::open(&clone)
+            .unwrap()
+            .make_special(pipe, Path::new("bin.index"), 0o600);
+        made.unwrap();
+        assert!(logs.put_back().is_err());
     }
 }

@@ -10,11 +10,15 @@ use super::super::snapshots::Taken;
 use super::super::trees::PlannedTree;
 use crate::config::Config;
 use crate::database::ServerFacts;
+use crate::database::mysql::connect::{ConnectOptions, Target};
 use crate::database::mysql::scratch::{self, Binary, Place, Scratch, Wishes};
+use crate::drill::server_user;
 use crate::drill::space::Space;
 use crate::record::RootRole;
 use crate::restore::Needs;
+use crate::sys::host;
 use crate::sys::signal::Cancel;
+use crate::sys::user::{Account, Peer, listener};
 use crate::units::Id;
 use crate::{Error, Result};
 
@@ -74,13 +78,23 @@ impl<'p> Private<'p> {
         }
     }
 
+    /// Whom it runs as: the live server's own user.
+    ///
+    /// # Errors
+    /// The clones belong to another.
+    pub fn user(&self) -> Result<Option<Account>> {
+        let top = &self.clones[0].1;
+        let owner = std::fs::symlink_metadata(top).map_err(|error| crate::sys::Error::path("look at", top, error))?;
+        // A server that was started by root may listen before it changes its user.
+        let live = live(self.config).and_then(|peer| host::account_of(peer.process));
+        server_user::for_clones(self.config, live, (owner.uid(), owner.gid()))
+    }
+
     /// Does some work with a directory for the server's own files, which goes whatever came of it.
     pub fn with_space<T>(&self, work: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
-        let top = &self.clones[0].1;
-        let owner = std::fs::metadata(top).map_err(|error| crate::sys::Error::path("look at", top, error))?;
         let needs = Needs {
             bytes: 0,
-            owner: Some((owner.uid(), owner.gid())),
+            owner: self.user()?,
         };
         let space = Space::make(self.config, Id::random(), needs)?;
         let done = work(space.at());
@@ -101,6 +115,7 @@ impl<'p> Private<'p> {
             boot_limit: limits.boot_limit.unsigned(),
             options: limits.options.clone(),
             clean: kept,
+            user: self.user()?,
             replication: false,
         };
         let begun = Instant::now();
@@ -109,7 +124,7 @@ impl<'p> Private<'p> {
                 &self.binary,
                 &self.place(&self.named),
                 &self.clones,
-                &space.join("run"),
+                space,
                 &wishes,
                 run.monitor,
                 end,
@@ -122,7 +137,7 @@ impl<'p> Private<'p> {
     /// How many tables are read at the same time.
     pub fn connections(&self) -> usize {
         match self.config.scratch.connections {
-            0 => crate::sys::host::processors().min(4),
+            0 => host::processors().min(4),
             connections => connections,
         }
     }
@@ -130,7 +145,7 @@ impl<'p> Private<'p> {
 
 /// The live server's own program, else the one that is configured or found; of the very same version, as the data go back to that server.
 pub(super) fn same_binary(config: &Config, facts: &ServerFacts) -> Result<Binary> {
-    let own = running_program(facts).and_then(|program| scratch::find(Some(&program), facts).ok());
+    let own = running_program(config, facts).and_then(|program| scratch::find(Some(&program), facts).ok());
     let binary = match (&config.scratch.mysqld, own) {
         (None, Some(own)) => own,
         (named, _) => scratch::find(named.as_deref(), facts)?,
@@ -146,12 +161,21 @@ pub(super) fn same_binary(config: &Config, facts: &ServerFacts) -> Result<Binary
     )))
 }
 
-fn running_program(facts: &ServerFacts) -> Option<PathBuf> {
-    let pid = std::fs::read_to_string(facts.datadir.join(facts.variables.get("pid_file")?)).ok()?;
-    let pid: u32 = pid.trim().parse().ok()?;
-    std::fs::read_link(format!("/proc/{pid}/exe"))
-        .ok()
-        .filter(|program| program.is_file())
+/// The process that listens at the configured socket. Its word is the kernel's, not the server's.
+fn live(config: &Config) -> Option<Peer> {
+    let options = ConnectOptions::new(config.server.as_ref()?).ok()?;
+    match &options.target {
+        Target::Socket(path) => listener(path).ok(),
+        Target::Tcp(..) => None,
+    }
+}
+
+/// The program of the process that listens at the server's socket, or has locked its data; it is run only if nobody but root can change it (`Program::trusted`).
+fn running_program(config: &Config, facts: &ServerFacts) -> Option<PathBuf> {
+    let process = live(config).map(|peer| peer.process);
+    let process = process.or_else(|| crate::restore::lock_holder(&facts.datadir))?;
+    let program = std::fs::read_link(format!("/proc/{process}/exe"));
+    program.ok().filter(|program| program.is_file())
 }
 
 /// The server's trees and where their clones are; the datadir first.

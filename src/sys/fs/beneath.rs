@@ -1,6 +1,6 @@
 //! Making things below one directory and never outside it: no `..`, no absolute path, no symbolic link on the way (trap 34).
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags,
+    AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags,
 };
 use rustix::io::Errno;
 
@@ -118,6 +118,45 @@ impl Beneath {
     pub fn open_directory(&self, relative: &Path) -> Result<OwnedFd> {
         self.resolve(relative, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
             .map_err(|error| self.error("open the directory", relative, error))
+    }
+
+    /// What is in a directory below, in no order: names and kinds, links not followed.
+    ///
+    /// # Errors
+    /// It is no directory, or cannot be read; the way leads outside or through a link.
+    pub fn entries(&self, relative: &Path) -> Result<Vec<(OsString, FileType)>> {
+        let directory = self.open_directory(relative)?;
+        let fail = |error| self.error("read the directory", relative, error);
+        let mut entries = Vec::new();
+        for entry in Dir::read_from(&directory).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            let kind = match entry.file_type() {
+                FileType::Unknown => match rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(found) => FileType::from_raw_mode(found.st_mode),
+                    // It went meanwhile.
+                    Err(Errno::NOENT) => continue,
+                    Err(error) => return Err(fail(error)),
+                },
+                kind => kind,
+            };
+            entries.push((name.to_owned(), kind));
+        }
+        Ok(entries)
+    }
+
+    /// Where a symbolic link below leads.
+    ///
+    /// # Errors
+    /// It is none; the way leads outside or through a link.
+    pub fn read_link(&self, relative: &Path) -> Result<PathBuf> {
+        let fail = |error| self.error("read the link", relative, error);
+        let (parent, name) = self.parent(relative).map_err(fail)?;
+        let target = rustix::fs::readlinkat(&parent, name, Vec::new()).map_err(fail)?;
+        Ok(PathBuf::from(OsStr::from_bytes(target.to_bytes())))
     }
 
     /// Makes a symbolic link. The target is text and is not looked at.

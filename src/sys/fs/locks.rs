@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// The process that holds a lock on any part of a file; `None` when nobody does or the file cannot be asked.
 pub fn locked_by(path: &Path) -> Option<i32> {
-    // F_GETLK asks about locks of any kind, whatever the descriptor was opened for.
+    // Never a device or a pipe that somebody put there. To ask, reading is enough.
     let file = super::open_plain(path).ok()?;
     // SAFETY: all-zero is a valid `flock`: a request about the whole file (start 0, length 0).
     let mut request: libc::flock = unsafe { std::mem::zeroed() };

@@ -77,6 +77,17 @@ impl Beneath {
         reopen(&found, &self.path.join(relative))
     }
 
+    /// Opens a plain file below for reading and writing; nothing of it is changed yet.
+    ///
+    /// # Errors
+    /// As [`open_plain`](Beneath::open_plain).
+    pub fn open_plain_to_write(&self, relative: &Path) -> Result<File> {
+        let found = self
+            .resolve(relative, OFlags::PATH, Mode::empty())
+            .map_err(|error| self.error("open", relative, error))?;
+        reopen_as(&found, &self.path.join(relative), OFlags::RDWR)
+    }
+
     /// All of a plain file below.
     ///
     /// # Errors
@@ -95,12 +106,16 @@ fn open_at(path: &Path, links: OFlags) -> Result<File> {
 
 /// Opens for reading what an O_PATH descriptor refers to, if that is a plain file.
 fn reopen(found: &OwnedFd, path: &Path) -> Result<File> {
+    reopen_as(found, path, OFlags::RDONLY)
+}
+
+fn reopen_as(found: &OwnedFd, path: &Path, access: OFlags) -> Result<File> {
     let fail = |error: io::Error| Error::path("open", path, error);
     let kind = rustix::fs::fstat(found).map_err(|error| fail(error.into()))?;
     let what = match FileType::from_raw_mode(kind.st_mode) {
         FileType::RegularFile => {
             let entry = format!("/proc/self/fd/{}", found.as_raw_fd());
-            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+            let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
             let opened = rustix::fs::open(entry, flags, Mode::empty()).map_err(|error| fail(error.into()))?;
             return Ok(File::from(opened));
         }

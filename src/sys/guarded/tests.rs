@@ -152,3 +152,37 @@ fn a_program_that_would_not_see_its_copies_is_not_started() {
     assert!(started.is_err());
     assert!(!trace.exists());
 }
+
+/// Else it would be shown what lies behind directories that its user cannot enter.
+#[test]
+fn what_its_user_could_have_exchanged_is_not_mounted_unless_it_is_that_users_own() {
+    if !crate::sys::host::is_root() {
+        return;
+    }
+    let (dir, live) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let user = (4711, 4712);
+    let parent = dir.path().join("parent");
+    let copy = parent.join("copy");
+    std::fs::create_dir_all(&copy).unwrap();
+    let open = |path: &Path| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    open(dir.path());
+    let start = || {
+        Guarded {
+            program: &Program::find("true").unwrap(),
+            arguments: &[],
+            user: Some(user),
+            output: &dir.path().join("output"),
+            writes: &[],
+            copies: &[(live.path().to_owned(), copy.clone())],
+            instead: true,
+        }
+        .start()
+    };
+    assert!(start().is_ok(), "all the way is root's");
+    std::os::unix::fs::chown(&parent, Some(user.0), Some(user.1)).unwrap();
+    assert!(start().is_err(), "its user could put anything there");
+    std::os::unix::fs::chown(&copy, Some(user.0), Some(user.1)).unwrap();
+    assert!(start().is_ok(), "its own");
+}

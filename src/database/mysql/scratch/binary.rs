@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::database::mysql::flavour::{Version, recognise};
 use crate::database::{Error, Flavour, Result, ServerFacts};
 use crate::sys::command::{Command, Program};
+use crate::sys::user::unprivileged;
 
 /// How long a server program may take to tell its version; a wrapper on slow storage is slow.
 const VERSION_LIMIT: Duration = Duration::from_secs(20);
@@ -23,7 +24,20 @@ pub struct Binary {
     pub version_text: String,
 }
 
-/// Finds the program for a server's copy: the one named, else the first that fits of the server's own (below its basedir) and those in the system's directories.
+/// Where packages and archives put servers beside the system's directories; a `*` is any rest of a name.
+const ELSEWHERE: [&str; 8] = [
+    "/usr/libexec",
+    "/usr/local/mysql*/bin",
+    "/usr/local/mariadb*/bin",
+    "/usr/local/libexec",
+    "/opt/mysql*/bin",
+    "/opt/mariadb*/bin",
+    "/opt/mysql/mysql*/bin",
+    "/opt/mariadb/mariadb*/bin",
+];
+
+/// Finds the program for a server's copy: the one named, else the first that fits of those in the system's directories and where others usually are. Nobody but root
+/// can change it. What a backup or a server says of its own program is not asked for.
 ///
 /// # Errors
 /// None fits; the message has what was found.
@@ -40,7 +54,7 @@ pub fn find(named: Option<&Path>, facts: &ServerFacts) -> Result<Binary> {
         };
     }
     let mut seen = Vec::new();
-    for path in candidates(facts) {
+    for path in candidates(facts.flavour) {
         match ask(&path) {
             Ok(binary) => match mismatch(facts, &binary) {
                 None => return Ok(binary),
@@ -50,7 +64,7 @@ pub fn find(named: Option<&Path>, facts: &ServerFacts) -> Result<Binary> {
         }
     }
     let seen = if seen.is_empty() {
-        "found none".to_owned()
+        format!("found none in the system's directories, PATH, {}", ELSEWHERE.join(", "))
     } else {
         seen.join("; ")
     };
@@ -59,36 +73,53 @@ pub fn find(named: Option<&Path>, facts: &ServerFacts) -> Result<Binary> {
     )))
 }
 
-fn candidates(facts: &ServerFacts) -> Vec<PathBuf> {
-    let names: &[&str] = match facts.flavour {
+fn candidates(flavour: Flavour) -> Vec<PathBuf> {
+    let names: &[&str] = match flavour {
         Flavour::MariaDb => &["mariadbd", "mysqld"],
         Flavour::MySql => &["mysqld"],
     };
-    let mut paths = Vec::new();
-    if let Some(basedir) = facts.variables.get("basedir").filter(|basedir| !basedir.is_empty()) {
-        for directory in ["sbin", "libexec", "bin"] {
-            paths.extend(names.iter().map(|name| Path::new(basedir).join(directory).join(name)));
-        }
-        paths.retain(|path| path.is_file());
+    let installed = names
+        .iter()
+        .filter_map(|name| Some(Program::find(name).ok()?.path().to_owned()));
+    let mut paths: Vec<PathBuf> = installed.collect();
+    for directory in ELSEWHERE.iter().flat_map(|pattern| matching(Path::new(pattern))) {
+        paths.extend(
+            names
+                .iter()
+                .map(|name| directory.join(name))
+                .filter(|path| path.is_file()),
+        );
     }
-    paths.extend(
-        names
-            .iter()
-            .filter_map(|name| Some(Program::find(name).ok()?.path().to_owned())),
-    );
     let mut once = std::collections::BTreeSet::new();
     paths.retain(|path| once.insert(path.canonicalize().unwrap_or_else(|_| path.clone())));
     paths
 }
 
+/// The paths that a pattern means, the highest versions first.
+fn matching(pattern: &Path) -> Vec<PathBuf> {
+    let mut found = vec![PathBuf::new()];
+    for part in pattern {
+        let part = part.to_string_lossy();
+        found = match part.strip_suffix('*') {
+            None => found.iter().map(|path| path.join(&*part)).collect(),
+            Some(begin) => found.iter().flat_map(|path| beginning(path, begin)).collect(),
+        };
+    }
+    found
+}
+
+fn beginning(directory: &Path, begin: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(begin));
+    let mut paths: Vec<PathBuf> = named.map(|entry| entry.path()).collect();
+    paths.sort_unstable_by(|a, b| b.cmp(a));
+    paths
+}
+
+/// Asks a program that nobody but root can change; with nobody's rights, since this takes none.
 fn ask(path: &Path) -> std::result::Result<Binary, String> {
-    let program = Program::at(path);
-    let said = Command::new(&program)
-        .args(["--no-defaults", "--version"])
-        .limit(VERSION_LIMIT)
-        .run()
-        .map_err(|error| error.to_string())?;
-    let said = String::from_utf8_lossy(&said);
+    let program = Program::trusted(path).map_err(|error| error.to_string())?;
+    let said = version_of(&program)?;
     let (flavour, version, version_text) =
         understand(&said).ok_or_else(|| format!("{} tells no version: {}", path.display(), said.trim()))?;
     Ok(Binary {
@@ -97,6 +128,17 @@ fn ask(path: &Path) -> std::result::Result<Binary, String> {
         version,
         version_text,
     })
+}
+
+/// What a program says to `--version`.
+pub(super) fn version_of(program: &Program) -> std::result::Result<String, String> {
+    let said = Command::new(program)
+        .args(["--no-defaults", "--version"])
+        .user(unprivileged())
+        .limit(VERSION_LIMIT)
+        .run()
+        .map_err(|error| error.to_string())?;
+    Ok(String::from_utf8_lossy(&said).into_owned())
 }
 
 /// `mariadbd  Ver 10.11.14-MariaDB-0+deb12u2 for debian-linux-gnu on x86_64 (Debian 12)`.
@@ -173,6 +215,52 @@ mod tests {
         assert!(fits((mysql, (8, 0, 36)), (mysql, (8, 0, 40))));
         assert!(!fits((mysql, (8, 0, 36)), (mysql, (8, 0, 35))));
         assert!(!fits((mysql, (8, 0, 36)), (mysql, (8, 4, 36))));
+    }
+
+    #[test]
+    fn a_pattern_finds_the_highest_version_first() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["mysql-8.0/bin", "mysql-8.4/bin", "other/bin"] {
+            std::fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        let found = matching(&dir.path().join("mysql*/bin"));
+        assert_eq!(
+            found,
+            [dir.path().join("mysql-8.4/bin"), dir.path().join("mysql-8.0/bin")]
+        );
+    }
+
+    #[test]
+    fn a_program_that_others_can_change_is_not_run_and_the_basedir_of_a_record_is_not_looked_at() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        let dir = tempfile::tempdir().unwrap();
+        let (bin, ran) = (dir.path().join("bin"), dir.path().join("ran"));
+        let program = bin.join("mariadbd");
+        std::fs::create_dir(&bin).unwrap();
+        let text = format!(
+            "#!/bin/sh\nid -u >{}\necho 'mariadbd  Ver 10.11.14-MariaDB for x'\n",
+            ran.display()
+        );
+        std::fs::write(&program, text).unwrap();
+        let mode = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        mode(&program, 0o755);
+        mode(dir.path(), 0o1777);
+        mode(&bin, 0o777);
+        let mut facts = super::super::tests::facts(Flavour::MariaDb);
+        facts
+            .variables
+            .insert("basedir".to_owned(), dir.path().display().to_string());
+        assert!(!candidates(Flavour::MariaDb).contains(&program));
+        let _ = find(None, &facts);
+        assert!(!ran.exists());
+        if !crate::sys::host::is_root() {
+            return;
+        }
+        let error = find(Some(&program), &facts).unwrap_err().to_string();
+        assert!(error.contains("chmod go-w") && !ran.exists(), "{error}");
+        mode(&bin, 0o755);
+        find(Some(&program), &facts).unwrap();
+        assert_ne!(std::fs::metadata(&ran).unwrap().uid(), 0, "asked as root");
     }
 
     #[test]

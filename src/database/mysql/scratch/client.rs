@@ -1,20 +1,15 @@
 //! The server's own client programs: found beside its program, and let in by an option file of ours.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use super::binary::{Binary, name};
+use super::binary::{Binary, name, version_of};
+use super::prepare::write_for;
 use crate::database::mysql::connect::{ConnectOptions, Target, TlsMode};
 use crate::database::mysql::flavour::Version;
 use crate::database::{Error, Flavour, Result};
-use crate::sys;
-use crate::sys::command::{Command, Program};
-
-/// How long a program may take to tell its version.
-const VERSION_LIMIT: Duration = Duration::from_secs(20);
+use crate::sys::command::Program;
+use crate::sys::user::Account;
 
 /// Which client program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,14 +32,14 @@ impl Tool {
 }
 
 /// Finds a client program for a server: the one named, else beside the server's program, else an installed one. One of the same series is preferred; of another
-/// flavour none is taken.
+/// flavour none is taken, and none that others than root can change.
 ///
 /// # Errors
 /// None is found.
 pub fn find_tool(tool: Tool, named: Option<&Path>, server: &Binary) -> Result<Program> {
     if let Some(path) = named {
         // The user's word counts, as long as it is one.
-        return ask(path).map(|_| Program::at(path)).map_err(Error::Unsupported);
+        return ask(path).map(|(program, _)| program).map_err(Error::Unsupported);
     }
     let names = tool.names(server.flavour);
     let mut seen = Vec::new();
@@ -52,17 +47,17 @@ pub fn find_tool(tool: Tool, named: Option<&Path>, server: &Binary) -> Result<Pr
     for path in candidates(names, server) {
         match ask(&path) {
             Err(reason) => seen.push(reason),
-            Ok((flavour, version)) if flavour == server.flavour => {
+            Ok((program, (flavour, version))) if flavour == server.flavour => {
                 let same = (version.0, version.1) == (server.version.0, server.version.1);
                 if same {
-                    return Ok(Program::at(path));
+                    return Ok(program);
                 }
-                second.get_or_insert(path);
+                second.get_or_insert(program);
             }
-            Ok((flavour, _)) => seen.push(format!("{} is {}'s", path.display(), name(flavour))),
+            Ok((_, (flavour, _))) => seen.push(format!("{} is {}'s", path.display(), name(flavour))),
         }
     }
-    second.map(Program::at).ok_or_else(|| {
+    second.ok_or_else(|| {
         let seen = if seen.is_empty() {
             String::new()
         } else {
@@ -102,14 +97,11 @@ fn candidates(names: &[&str], server: &Binary) -> Vec<PathBuf> {
     paths
 }
 
-fn ask(path: &Path) -> std::result::Result<(Flavour, Version), String> {
-    let said = Command::new(&Program::at(path))
-        .args(["--no-defaults", "--version"])
-        .limit(VERSION_LIMIT)
-        .run()
-        .map_err(|error| error.to_string())?;
-    let said = String::from_utf8_lossy(&said);
-    understand(&said).ok_or_else(|| format!("{} tells no version: {}", path.display(), said.trim()))
+fn ask(path: &Path) -> std::result::Result<(Program, (Flavour, Version)), String> {
+    let program = Program::trusted(path).map_err(|error| error.to_string())?;
+    let said = version_of(&program)?;
+    let version = understand(&said).ok_or_else(|| format!("{} tells no version: {}", path.display(), said.trim()))?;
+    Ok((program, version))
 }
 
 /// `mariadb-dump  Ver 10.19 Distrib 10.11.14-MariaDB, for ...`, `mariadb-dump from 11.8.2-MariaDB, client 10.19 for ...`, `mysqldump  Ver 9.7.4-2 for Linux ...`.
@@ -123,11 +115,17 @@ fn understand(said: &str) -> Option<(Flavour, Version)> {
     (number.0 > 0).then_some((flavour, number))
 }
 
-/// Writes an option file for client programs; for its owner alone, as it may hold a password.
+/// Writes an option file for client programs that only root, and the group of `reader`, may read, as it may hold a password. It lies in the space, where nobody but root
+/// can exchange it. Returns its path.
 ///
 /// # Errors
 /// It cannot be written, or holds what an option file cannot.
-pub fn write_client_file(at: &Path, options: &ConnectOptions) -> Result<()> {
+pub fn write_client_file(
+    space: &Path,
+    name: &str,
+    options: &ConnectOptions,
+    reader: Option<Account>,
+) -> Result<PathBuf> {
     let mut text = String::from("[client]\n");
     let mut set = |key: &str, value: &str| {
         let _ = writeln!(text, "{key}=\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""));
@@ -160,14 +158,9 @@ pub fn write_client_file(at: &Path, options: &ConnectOptions) -> Result<()> {
     {
         set("ssl-ca", &ca.to_string_lossy());
     }
-    let fail = |error| sys::Error::path("write", at, error);
-    let mut file = std::fs::File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(at)
-        .map_err(fail)?;
-    Ok(file.write_all(text.as_bytes()).map_err(fail)?)
+    // No server is handed our files (LOAD DATA LOCAL). Not every program knows the option.
+    text.push_str("loose-local-infile=0\n");
+    write_for(space, name, text.as_bytes(), reader)
 }
 
 #[cfg(test)]
@@ -203,6 +196,9 @@ mod tests {
         for directory in [&bin, &sbin] {
             std::fs::create_dir(directory).unwrap();
         }
+        // They are asked with nobody's rights.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(dir.path(), open).unwrap();
         let make = |path: &Path, says: &str| {
             use std::os::unix::fs::PermissionsExt;
             std::fs::write(path, format!("#!/bin/sh\necho '{says}'\n")).unwrap();

@@ -1,70 +1,75 @@
 //! Links in a restored datadir that lead to where things were on the live host: symlinks of databases and tables, and MariaDB's `.isl` files. A server that follows one
 //! opens the live file; so each is turned to the copy, or the boot is refused.
 
-use std::os::unix::fs::MetadataExt;
+use std::ffi::OsStr;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::FileType;
 
 use super::super::place::{Place, Turn};
 use crate::database::{Error, Result};
 use crate::sys;
+use crate::sys::fs::{Beneath, TEXT_LIMIT};
+use crate::sys::user::{Account, acting};
 
-/// Turns every link that leads out of the copy.
+/// Turns every link that leads out of the copy, with the rights of the server's user: the datadir may be that user's already. What this user cannot enter, its server
+/// does not follow either.
 ///
 /// # Errors
-/// One leads to something that is not in the backup.
-pub(super) fn turn(place: &Place<'_>) -> Result<()> {
-    let mut directories = vec![place.datadir.to_owned()];
+/// One leads to something that is not in the backup, or cannot be turned.
+pub(super) fn turn(place: &Place<'_>, user: Option<Account>) -> Result<()> {
+    let data = Beneath::open(place.datadir)?;
+    acting(user, || turn_all(place, &data))?
+}
+
+fn turn_all(place: &Place<'_>, data: &Beneath) -> Result<()> {
+    let mut directories = vec![PathBuf::new()];
     while let Some(directory) = directories.pop() {
-        for path in children(&directory)? {
-            let found = std::fs::symlink_metadata(&path).map_err(|error| sys::Error::path("look at", &path, error))?;
-            if found.is_symlink() {
-                turn_symlink(place, &path, found.uid(), found.gid())?;
-            } else if found.is_dir() {
-                directories.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "isl") {
-                turn_isl(place, &path)?;
+        let entries = match data.entries(&directory) {
+            Err(error) if error.errno() == Some(libc::EACCES) && !directory.as_os_str().is_empty() => continue,
+            entries => entries?,
+        };
+        for (name, kind) in entries {
+            let path = directory.join(name);
+            match kind {
+                FileType::Symlink => turn_symlink(place, data, &path)?,
+                FileType::Directory => directories.push(path),
+                _ if path.extension().is_some_and(|extension| extension == "isl") => turn_isl(place, data, &path)?,
+                _ => {}
             }
         }
     }
     Ok(())
 }
 
-fn children(directory: &Path) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(directory).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
-    Ok(entries.map_err(|error| sys::Error::path("read", directory, error))?)
-}
-
-fn turn_symlink(place: &Place<'_>, link: &Path, uid: u32, gid: u32) -> Result<()> {
-    let target = std::fs::read_link(link).map_err(|error| sys::Error::path("read the link", link, error))?;
+fn turn_symlink(place: &Place<'_>, data: &Beneath, link: &Path) -> Result<()> {
+    let target = data.read_link(link)?;
     let Some(new) = turned(place, link, &target)? else {
         return Ok(());
     };
-    std::fs::remove_file(link)
-        .and_then(|()| std::os::unix::fs::symlink(&new, link))
-        .map_err(|error| sys::Error::path("turn the link", link, error))?;
-    // The server refuses some strangers' links; where we are not root they are ours anyway.
-    let _ = std::os::unix::fs::lchown(link, Some(uid), Some(gid));
-    Ok(())
+    data.remove_file(link)?;
+    Ok(data.make_symlink(new.as_os_str().as_bytes(), link)?)
 }
 
-fn turn_isl(place: &Place<'_>, link: &Path) -> Result<()> {
-    let text = std::fs::read_to_string(link).map_err(|error| sys::Error::path("read", link, error))?;
-    match turned(place, link, Path::new(text.trim()))? {
-        Some(new) => {
-            Ok(std::fs::write(link, new.display().to_string())
-                .map_err(|error| sys::Error::path("write", link, error))?)
-        }
-        None => Ok(()),
-    }
+fn turn_isl(place: &Place<'_>, data: &Beneath, link: &Path) -> Result<()> {
+    let bytes = data.read_plain(link, TEXT_LIMIT)?;
+    let target = Path::new(OsStr::from_bytes(bytes.trim_ascii()));
+    let Some(new) = turned(place, link, target)? else {
+        return Ok(());
+    };
+    // A new one: the old may have further names.
+    data.remove_file(link)?;
+    let fail = |error| sys::Error::path("write", place.datadir.join(link), error);
+    let mut file = data.create_file(link, 0o660)?;
+    Ok(file.write_all(new.as_os_str().as_bytes()).map_err(fail)?)
 }
 
 /// Where it shall lead; `None` when it may stay.
 fn turned(place: &Place<'_>, link: &Path, target: &Path) -> Result<Option<PathBuf>> {
     // Relative to where the link was.
-    let was = place
-        .facts
-        .datadir
-        .join(link.strip_prefix(place.datadir).unwrap_or(link));
+    let was = place.facts.datadir.join(link);
     match place.turn(&was, target) {
         Turn::Stay => Ok(None),
         Turn::To(new) => Ok(Some(new)),
@@ -102,7 +107,7 @@ mod tests {
             datadir: &datadir,
             trees: &trees,
         };
-        turn(&place).unwrap();
+        turn(&place, None).unwrap();
         let target = |name: &str| std::fs::read_link(datadir.join(name)).unwrap();
         assert_eq!(target("other"), external.join("other"));
         assert_eq!(target("shop/t.MYD"), external.join("t.MYD"));
@@ -110,8 +115,15 @@ mod tests {
         let isl = std::fs::read_to_string(datadir.join("shop/x.isl")).unwrap();
         assert_eq!(Path::new(&isl), external.join("shop/x.ibd"));
 
+        // Neither a pipe nor a link is read or written in the place of a file.
+        let pipe = Beneath::open(&datadir).unwrap();
+        let at = Path::new("shop/z.isl");
+        pipe.make_special(crate::sys::fs::Special::Fifo, at, 0o600).unwrap();
+        assert!(turn(&place, None).unwrap_err().to_string().contains("named pipe"));
+        pipe.remove_file(at).unwrap();
+
         symlink("/live-elsewhere/y.ibd", datadir.join("shop/y.ibd")).unwrap();
-        let error = turn(&place).unwrap_err().to_string();
+        let error = turn(&place, None).unwrap_err().to_string();
         assert!(
             error.contains("/live/shop/y.ibd") && error.contains("/live-elsewhere"),
             "{error}"

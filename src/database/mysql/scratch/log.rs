@@ -1,6 +1,11 @@
 //! What a server's error log says about its recovery.
 
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+
 use serde::{Deserialize, Serialize};
+
+use crate::sys;
 
 /// The most lines that are kept.
 const KEPT: usize = 12;
@@ -26,6 +31,22 @@ const WORDS: [&str; 18] = [
     "[ERROR]",
     "[FATAL]",
 ];
+
+/// The most that is read of a log, in bytes: the server's user may have made it as long as it likes.
+const TAIL: u64 = 4 << 20;
+
+/// The end of a log; what cannot be read has none.
+pub(super) fn tail(log: sys::Result<File>) -> String {
+    let read = || -> Option<Vec<u8>> {
+        let mut log = log.ok()?;
+        let length = log.metadata().ok()?.len();
+        log.seek(SeekFrom::Start(length.saturating_sub(TAIL))).ok()?;
+        let mut bytes = Vec::new();
+        log.take(TAIL).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    };
+    String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
+}
 
 /// How a server came up.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,6 +148,19 @@ mod tests {
         assert!(
             !recovery("2026-11-24 1:1:1 0 [Note] InnoDB: log sequence number 5; transaction id 1\n").crash_recovery
         );
+    }
+
+    #[test]
+    fn of_a_log_the_end_is_read_and_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("log");
+        let file = File::create(&at).unwrap();
+        file.set_len(1 << 40).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"the end", 1 << 40).unwrap();
+        let text = tail(sys::fs::open_plain(&at));
+        assert_eq!(text.len() as u64, TAIL);
+        assert!(text.ends_with("the end"));
+        assert_eq!(tail(sys::fs::open_plain(dir.path())), "");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A private server on a restored datadir: to prove that it boots, to check its tables, and to take things out of it.
 //!
+//! It runs as a user that this host chose, never as one that a backup names, and finds its options in files that this user cannot exchange ([`prepare`]).
 //! It has its own socket in a directory that only its user can enter, no network, no replication, no events, bounded memory, its own option file and every path below
 //! the scratch space. The kernel keeps its writes there as well, shows it the copies where the data says that the originals are, and it is killed when we are gone
 //! ([`crate::sys::guarded`]).
@@ -18,7 +19,6 @@ mod prepare;
 pub mod sums;
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -27,8 +27,10 @@ use super::session::Session;
 use crate::database::{Error, Flavour, Result};
 use crate::monitor::Monitor;
 use crate::sys;
+use crate::sys::fs::Beneath;
 use crate::sys::guarded::{Guarded, Running};
 use crate::sys::signal::Cancel;
+use crate::sys::user::Account;
 use crate::units::Id;
 
 pub use binary::{Binary, find};
@@ -63,6 +65,8 @@ pub struct Wishes {
     pub options: BTreeMap<String, String>,
     /// The data are kept: the end writes everything back.
     pub clean: bool,
+    /// Whom it runs as; `None`: as we do.
+    pub user: Option<Account>,
     /// It sees what the data know of their own replication (MySQL always does), and may change that. It never replicates.
     pub replication: bool,
 }
@@ -75,6 +79,7 @@ impl Default for Wishes {
             boot_limit: Duration::from_secs(3600),
             options: BTreeMap::new(),
             clean: false,
+            user: None,
             replication: false,
         }
     }
@@ -85,36 +90,37 @@ impl Default for Wishes {
 pub struct Scratch {
     running: Running,
     options: ConnectOptions,
-    log: PathBuf,
-    log_from: u64,
+    /// The server's own directory. What is in it, that user may have made.
+    own: Beneath,
     flavour: Flavour,
     recovery: Recovery,
 }
 
-/// Whether the socket of a scratch server below this directory has a name that is short enough.
-pub fn socket_fits(run: &Path) -> bool {
-    run.join("s").as_os_str().len() <= LONGEST_SOCKET
+/// Whether the socket of a scratch server in this space has a name that is short enough.
+pub fn socket_fits(space: &Path) -> bool {
+    prepare::own(space).join("s").as_os_str().len() <= LONGEST_SOCKET
 }
 
-/// Starts a server on the place, with `run` (made here) for its own files, and waits until it answers.
+/// Starts a server on the place, and waits until it answers. `space` is a directory that is root's; what the server reads and writes beside the data is made in it.
 ///
 /// # Errors
 /// It cannot be started, ended by itself, or did not answer in time; the message has its last words.
 pub fn start(
     binary: &Binary,
     place: &Place<'_>,
-    run: &Path,
+    space: &Path,
     wishes: &Wishes,
     monitor: &dyn Monitor,
     cancel: &Cancel,
 ) -> crate::Result<Scratch> {
-    links::turn(place)?;
-    let writes = &[run, place.datadir];
+    links::turn(place, wishes.user)?;
+    let own = prepare::own(space);
+    let writes = &[own.as_path(), place.datadir];
     // MariaDB's redo log names tablespaces outside of the datadir by their live paths, and recovery opens them.
     start_with(
         binary,
         place,
-        run,
+        space,
         wishes,
         (writes, place.trees, false),
         monitor,
@@ -131,39 +137,46 @@ pub fn start_instead(
     binary: &Binary,
     place: &Place<'_>,
     clones: &[(PathBuf, PathBuf)],
-    run: &Path,
+    space: &Path,
     wishes: &Wishes,
     monitor: &dyn Monitor,
     cancel: &Cancel,
 ) -> crate::Result<Scratch> {
-    start_with(binary, place, run, wishes, (&[run], clones, true), monitor, cancel)
+    let own = prepare::own(space);
+    start_with(
+        binary,
+        place,
+        space,
+        wishes,
+        (&[own.as_path()], clones, true),
+        monitor,
+        cancel,
+    )
 }
 
 fn start_with(
     binary: &Binary,
     place: &Place<'_>,
-    run: &Path,
+    space: &Path,
     wishes: &Wishes,
     (writes, copies, instead): (&[&Path], &[(PathBuf, PathBuf)], bool),
     monitor: &dyn Monitor,
     cancel: &Cancel,
 ) -> crate::Result<Scratch> {
-    let owner = std::fs::metadata(place.datadir).map_err(|error| sys::Error::path("look at", place.datadir, error))?;
-    let user = sys::host::is_root().then_some((owner.uid(), owner.gid()));
     let password = format!("Aa1!{}", Id::random());
-    prepare::prepare(place, run, wishes, user, &password)?;
-    let log = run.join("error.log");
-    let log_from = std::fs::metadata(&log).map_or(0, |found| found.len());
-    let mut arguments = vec![format!("--defaults-file={}", run.join("my.cnf").display())];
-    if user.is_some_and(|(uid, _)| uid == 0) {
-        // A server does not run as root unless it is told to; the live one did.
+    let options = prepare::prepare(place, space, wishes, &password)?;
+    let own = Beneath::open(&prepare::own(space))?;
+    let output = prepare::output(space);
+    let mut arguments = vec![format!("--defaults-file={}", options.display())];
+    if sys::host::is_root() && wishes.user.is_none_or(|(uid, _)| uid == 0) {
+        // A server does not run as root unless it is told to.
         arguments.push("--user=root".to_owned());
     }
     let running = Guarded {
         program: &binary.program,
         arguments: &arguments,
-        user,
-        output: &run.join("output.log"),
+        user: wishes.user,
+        output: &output,
         writes,
         copies,
         instead,
@@ -172,13 +185,12 @@ fn start_with(
     .map_err(Error::from)?;
     let mut scratch = Scratch {
         running,
-        options: connect_options(run, password),
-        log,
-        log_from,
+        options: connect_options(&prepare::own(space), password),
+        own,
         flavour: place.facts.flavour,
         recovery: Recovery::default(),
     };
-    scratch.wait_until_it_answers(run, wishes.boot_limit, monitor, cancel)?;
+    scratch.wait_until_it_answers(&output, wishes.boot_limit, monitor, cancel)?;
     scratch.recovery = log::recovery(&scratch.log_text());
     Ok(scratch)
 }
@@ -315,14 +327,12 @@ impl Scratch {
     }
 
     fn log_text(&self) -> String {
-        let bytes = std::fs::read(&self.log).unwrap_or_default();
-        let from = usize::try_from(self.log_from).unwrap_or(0).min(bytes.len());
-        String::from_utf8_lossy(&bytes[from..]).into_owned()
+        log::tail(self.own.open_plain(Path::new("error.log")))
     }
 
     fn wait_until_it_answers(
         &mut self,
-        run: &Path,
+        output: &Path,
         limit: Duration,
         monitor: &dyn Monitor,
         cancel: &Cancel,
@@ -336,13 +346,13 @@ impl Scratch {
                 let mut words = self.last_words();
                 if self.log_text().is_empty() {
                     // It did not come as far as its log.
-                    words = log::last_words(&std::fs::read_to_string(run.join("output.log")).unwrap_or_default());
+                    words = log::last_words(&log::tail(sys::fs::open_plain(output)));
                 }
                 return Err(failed(format!(
                     "the server does not start on the copy ({status}): {words}"
                 )));
             }
-            if run.join("s").exists() && session(&self.options, TRY).is_ok() {
+            if self.own.exists(Path::new("s")).unwrap_or(false) && session(&self.options, TRY).is_ok() {
                 return Ok(());
             }
             if begun.elapsed() > limit {

@@ -71,11 +71,11 @@ const ALWAYS: &[(&str, &str)] = &[
     ("loose-caching-sha2-password-auto-generate-rsa-keys", "OFF"),
 ];
 
-/// The option file's text.
+/// The option file's text; `run` is the server's own directory, `init` the file with its first statements.
 ///
 /// # Errors
 /// The record names a path that is not in the backup, or something that an option file cannot hold.
-pub(super) fn text(place: &Place<'_>, wishes: &Wishes, run: &Path) -> Result<String> {
+pub(super) fn text(place: &Place<'_>, wishes: &Wishes, run: &Path, init: &Path) -> Result<String> {
     let mut file = File("# Written by snapback for a scratch server.\n[mysqld]\n".to_owned());
     let facts = place.facts;
     // The user's first: ours win.
@@ -111,6 +111,7 @@ pub(super) fn text(place: &Place<'_>, wishes: &Wishes, run: &Path) -> Result<Str
     file.set("loose-innodb-buffer-pool-size-max", &memory)?;
     file.set("max-connections", &(wishes.connections + 8).to_string())?;
     paths(&mut file, place, wishes, run)?;
+    file.path("init-file", init)?;
     if wishes.clean {
         // Everything is purged, merged and written back: nothing is left to recover.
         file.set("innodb-fast-shutdown", "0")?;
@@ -126,7 +127,6 @@ fn paths(file: &mut File, place: &Place<'_>, wishes: &Wishes, run: &Path) -> Res
     file.path("log-error", &run.join("error.log"))?;
     file.path("general-log-file", &run.join("general.log"))?;
     file.path("slow-query-log-file", &run.join("slow.log"))?;
-    file.path("init-file", &run.join("init.sql"))?;
     let temporary = run.join("tmp");
     file.path("tmpdir", &temporary)?;
     file.path("loose-innodb-tmpdir", &temporary)?;

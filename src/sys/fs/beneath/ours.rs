@@ -2,10 +2,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, RenameFlags, Stat};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use super::super::super::{Error, Result, host};
@@ -162,31 +161,8 @@ impl Beneath {
     /// # Errors
     /// It cannot be read.
     pub fn names(&self) -> Result<Vec<OsString>> {
-        let entries = self.entries()?;
+        let entries = self.entries(Path::new(""))?;
         Ok(entries.into_iter().map(|(name, _)| name).collect())
-    }
-
-    /// The names in it, in no order, and whether each is a directory (a link to one is not).
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn entries(&self) -> Result<Vec<(OsString, bool)>> {
-        let fail = |error| self.error("read", Path::new(""), error);
-        let mut entries = Vec::new();
-        for entry in Dir::read_from(&self.directory).map_err(fail)? {
-            let entry = entry.map_err(fail)?;
-            let name = entry.file_name().to_bytes().to_vec();
-            if name == b"." || name == b".." {
-                continue;
-            }
-            let name = OsString::from_vec(name);
-            let directory = match entry.file_type() {
-                FileType::Unknown => self.look(Path::new(&name))?.is_some_and(|found| found.is_directory()),
-                kind => kind == FileType::Directory,
-            };
-            entries.push((name, directory));
-        }
-        Ok(entries)
     }
 
     /// Gives what has a name here a name in another directory. An empty directory there gives way to a directory; nothing else does.

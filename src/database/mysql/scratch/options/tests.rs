@@ -23,7 +23,12 @@ fn made(
         options: options.iter().map(own).collect(),
         ..Wishes::default()
     };
-    text(&place, &wishes, Path::new("/scratch/run"))
+    text(
+        &place,
+        &wishes,
+        Path::new("/scratch/run"),
+        Path::new("/scratch/read/init.sql"),
+    )
 }
 
 fn last<'t>(text: &'t str, key: &str) -> Option<&'t str> {
@@ -81,6 +86,7 @@ fn what_the_data_needs_is_carried_and_every_path_is_ours() {
         ("default-time-zone", "+02:00"),
         ("datadir", "/scratch/data"),
         ("socket", "/scratch/run/s"),
+        ("init-file", "/scratch/read/init.sql"),
         ("skip-networking", "ON"),
         ("event-scheduler", "OFF"),
         (
