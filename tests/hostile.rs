@@ -196,3 +196,40 @@ fn a_newer_format_is_refused_with_advice() {
     let error = Repository::open(std::sync::Arc::new(store)).err().unwrap().to_string();
     assert!(error.contains("newer"), "{error}");
 }
+
+/// A file that is said to have very many parts keeps nobody from ending.
+#[test]
+fn a_reader_of_a_crafted_file_ends_when_asked() {
+    use snapback::monitor::Silent;
+    use snapback::repository::ChunkClass;
+    use snapback::repository::verify::Level;
+    use snapback::sys::signal::Cancel;
+    use std::time::{Duration, Instant};
+
+    // 1,024 chunks, no packs, one run of a hole.
+    let hole = SectionRef::Inline(vec![0x80, 0x08, 0, 0x80, 0x20]);
+    let content = Content {
+        size: 1_000_000 << 26,
+        class: ChunkClass::Medium,
+        sparse: true,
+        sections: vec![hole; 1_000_000],
+    };
+    let repository = crafted(
+        &[entry("", EntryKind::Directory), entry("x", EntryKind::File(content))],
+        Path::new("/r"),
+    );
+    let cancel = Cancel::new();
+    let later = cancel.clone();
+    let ender = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        later.cancel(15);
+    });
+    let begun = Instant::now();
+    let answer = repository.verify(Some("latest"), Level::Structure, 1, &Silent, &cancel);
+    assert!(
+        matches!(answer, Err(snapback::Error::Interrupted(15))),
+        "it was over before it was asked to end"
+    );
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    ender.join().unwrap();
+}

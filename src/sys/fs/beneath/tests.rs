@@ -106,3 +106,52 @@ fn directories_are_made_on_the_way() {
     assert_eq!(std::fs::metadata(dir.path().join("root/a/b/g")).unwrap().nlink(), 2);
     assert!(beneath.exists(Path::new("a/b/g")).unwrap() && !beneath.exists(Path::new("a/none")).unwrap());
 }
+
+#[test]
+fn what_was_made_is_ours_and_goes_by_its_descriptor() {
+    let dir = tempfile::tempdir().unwrap();
+    let top = Beneath::open_way(&dir.path().canonicalize().unwrap(), false).unwrap();
+    let (name, other) = (std::ffi::OsStr::new("made"), std::ffi::OsStr::new("other"));
+    let made = top.make_ours(name).unwrap();
+    assert!(top.make_ours(name).is_err(), "the name is taken");
+    assert!(made.try_lock().unwrap() && !top.enter(Path::new("made")).unwrap().try_lock().unwrap());
+    made.create_durably(std::ffi::OsStr::new("f"), b"x", 0o600).unwrap();
+    // Somebody takes it away and puts something else there.
+    top.move_to(name, &top, other).unwrap();
+    std::fs::create_dir_all(dir.path().join("made/theirs")).unwrap();
+    assert!(!top.is_named(name, &made).unwrap() && top.is_named(other, &made).unwrap());
+    assert!(top.remove_held(name, &made).is_err());
+    assert!(dir.path().join("made/theirs").exists() && !dir.path().join("other/f").exists());
+    // A file takes no name that is taken, not even an empty directory's.
+    std::fs::write(dir.path().join("file"), "x").unwrap();
+    assert!(top.move_to(std::ffi::OsStr::new("file"), &top, other).is_err());
+    top.remove_all(name).unwrap();
+    assert!(!dir.path().join("made").exists());
+    for bad in ["..", ".", "a/b", ""] {
+        assert!(top.remove_all(std::ffi::OsStr::new(bad)).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn links_are_followed_only_where_nobody_else_could_lay_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let top = dir.path().canonicalize().unwrap();
+    std::fs::create_dir_all(top.join("home/real")).unwrap();
+    symlink("home", top.join("own")).unwrap();
+    symlink("real", top.join("home/door")).unwrap();
+    let open = |path: &str, make| Beneath::open_way(&top.join(path), make).map(|found| found.path().to_owned());
+    assert_eq!(open("own/door", false).unwrap(), top.join("home/real"));
+    assert_eq!(open("own/../own/real", false).unwrap(), top.join("home/real"));
+    assert_eq!(open("own/new/deep", true).unwrap(), top.join("home/new/deep"));
+    assert!(open("own/missing", false).unwrap_err().is(std::io::ErrorKind::NotFound));
+    assert!(Beneath::open_way(&top.join("own"), false).unwrap().is_only_ours());
+    symlink("round", top.join("round")).unwrap();
+    assert!(open("round", false).is_err());
+    // From here on everybody could have laid the link.
+    std::fs::set_permissions(top.join("home"), std::fs::Permissions::from_mode(0o777)).unwrap();
+    for path in ["own/door", "own/real/.."] {
+        let said = open(path, false).unwrap_err().to_string();
+        assert!(said.contains("name the real path"), "{path}: {said}");
+    }
+    assert!(!Beneath::open_way(&top.join("own/real"), false).unwrap().is_only_ours());
+}
