@@ -99,7 +99,6 @@ impl Silent {
 #[test]
 fn commands_that_ask_a_silent_server_end() {
     let silent = Silent::new();
-    let cli = silent.installation();
     let commands: [&[&str]; 6] = [
         &["check"],
         &["backup"],
@@ -108,10 +107,15 @@ fn commands_that_ask_a_silent_server_end() {
         &["binlog", "archive"],
         &["init", "--print-grants"],
     ];
-    let started: Vec<_> = commands.iter().map(|args| (args, cli.stalled(args))).collect();
+    let start = |args| {
+        let cli = silent.installation();
+        (args, cli.stalled(args), cli)
+    };
+    let started: Vec<_> = commands.into_iter().map(start).collect();
     std::thread::sleep(Duration::from_secs(1));
-    for (args, child) in started {
+    for (args, child, cli) in started {
         ended(child, &args.join(" "));
+        cli.ok(&["cleanup"]);
     }
 }
 
@@ -191,7 +195,7 @@ fn every_command_ends_where_it_cannot_look() {
         &["snapshot", "show", "latest"],
         &["snapshot", "delete", "latest"],
         &["snapshot", "mount", "latest", &out],
-        &["snapshot", "exec", "latest", "true"],
+        &["snapshot", "exec", "latest", "--", "true"],
         &["snapshot", "diff", "latest"],
         &["snapshot", "rollback", "latest"],
         &["snapshot", "watch"],
