@@ -219,8 +219,11 @@ impl Session {
 
 /// Whether the host of a server is there, and says that nobody listens at its address.
 pub fn nobody_listens(options: &ConnectOptions, limit: Duration) -> bool {
-    Wire::reach(options, limit)
-        .is_err_and(|error| matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound))
+    Wire::reach(options, limit).is_err_and(|error| is_absence(&error))
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
 }
 
 fn answer_of(set: TextSet) -> Answer {
@@ -265,6 +268,7 @@ fn reason(fault: &Fault, address: &str) -> String {
     match fault {
         Fault::Server { code, message } => format!("{message} (error {code})"),
         Fault::Broken(error) if error.kind() == io::ErrorKind::TimedOut => format!("{error} ({address})"),
+        Fault::Broken(error) if is_absence(error) => error.to_string(),
         Fault::Broken(error) => format!("the connection broke: {error}"),
         Fault::Nonsense(what) => format!("what is at {address} does not behave as a server: {what}"),
         Fault::Unproved(why) => why.clone(),
