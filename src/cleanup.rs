@@ -82,7 +82,8 @@ pub fn cleanup(config: &Config, request: &Request, monitor: &dyn Monitor, cancel
     report.findings.extend(kept.findings.iter().cloned());
     // First of all, of every run: whoever writes to a frozen filesystem waits, and so would what follows.
     let thawed: Vec<RunLeft> = past.runs.iter().map(|one| thaw_run(request, one)).collect();
-    report.rollbacks = rollback::resume_all(config, request.dry_run, monitor)?;
+    // Cut short, it would leave a server stopped once more.
+    report.rollbacks = cancel.critical(|| rollback::resume_all(config, request.dry_run, monitor))?;
     for (one, left) in past.runs.into_iter().zip(thawed) {
         cancel.check()?;
         monitor.message(&format!("run {}", one.run.short()));

@@ -32,6 +32,15 @@ pub enum Error {
     /// A signal asked the run to end; it cleaned up first.
     #[error("ended by signal {0}; everything that this run made was removed")]
     Interrupted(i32),
+    /// A signal asked the run to end, and this failed on the way.
+    #[error("ended by signal {signal}: {cause}")]
+    Ended {
+        /// Its number.
+        signal: i32,
+        /// What failed; it may name what is left.
+        #[source]
+        cause: Box<Error>,
+    },
     /// The plan has blockers; nothing was touched.
     #[error("{}", Refusal(.0))]
     Refused(Vec<crate::finding::Finding>),
@@ -80,7 +89,7 @@ impl Error {
             Error::Database(error) => error.kind(),
             Error::Repository(error) => error.kind(),
             Error::Copy(error) => error.kind(),
-            Error::Interrupted(signal) => Kind::Interrupted(*signal),
+            Error::Interrupted(signal) | Error::Ended { signal, .. } => Kind::Interrupted(*signal),
             Error::Other { kind, .. } => *kind,
             Error::Rollback { cause, .. } => cause.kind(),
             Error::Detect(_) | Error::Volume(_) | Error::Journal(_) | Error::Sys(_) | Error::Refused(_) => Kind::Failed,

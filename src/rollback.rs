@@ -146,16 +146,29 @@ fn exchange(config: &Config, request: &Request, run: &mut Run<'_>, record: Recor
     let begun = std::time::Instant::now();
     let providers = providers(config);
     let mut steps = Steps::new(config, &providers, record, run.monitor);
-    let result = forward(config, request, &mut steps, run);
-    match result {
-        Ok(server) => Ok(Outcome {
+    // Cut short, it would leave the server stopped until somebody runs `cleanup`.
+    let cancel = run.cancel.clone();
+    cancel
+        .critical(|| finish_or_undo(config, request, &mut steps, run))
+        .map(|server| Outcome {
             plan,
             done: true,
             kept: kept.then_some(id),
             server,
             down_us: crate::units::micros(begun.elapsed()),
             findings: steps.findings,
-        }),
+        })
+}
+
+/// All of it, or none: from the stop of the server until it runs again.
+fn finish_or_undo(
+    config: &Config,
+    request: &Request,
+    steps: &mut Steps<'_>,
+    run: &mut Run<'_>,
+) -> Result<Option<String>> {
+    match forward(config, request, steps, run) {
+        Ok(server) => Ok(server),
         // From here on only what is finished is whole: the record stays, cleanup goes on.
         Err(error) if steps.is_past_return() => Err(Error::Rollback {
             cause: Box::new(Error::failed(

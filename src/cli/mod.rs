@@ -10,6 +10,7 @@ mod cleanup;
 mod completions;
 mod drill;
 mod dump;
+mod ending;
 mod exit;
 mod export;
 mod forget;
@@ -72,12 +73,13 @@ fn begin(arguments: Arguments) -> Exit {
     if !matches!(&arguments.command, Command::Snapshot(command) if command.is_exec()) {
         environment::keep_descriptors();
     }
-    let cancel = Cancel::new();
+    let cancel = Cancel::of_process();
     let verifies = matches!(arguments.command, Command::Verify(_));
     let result = signal::install(&cancel)
         .map_err(Error::from)
+        .and_then(|()| ending::watch(&cancel))
         .and_then(|()| run(arguments.command, &global, &cancel));
-    match result {
+    match result.map_err(|error| interrupted(error, &cancel)) {
         Ok(exit) => exit.with_strictness(global.strict),
         Err(error) => {
             output::error(&error);
@@ -92,12 +94,24 @@ fn begin(arguments: Arguments) -> Exit {
     }
 }
 
+/// What fails after a wish to end fails because of it: its waits are cut short, its programs are killed.
+fn interrupted(error: Error, cancel: &Cancel) -> Error {
+    match (cancel.asked(), error.kind()) {
+        (Some(signal), Kind::Failed | Kind::Busy) => Error::Ended {
+            signal,
+            cause: Box::new(error),
+        },
+        _ => error,
+    }
+}
+
 fn run(command: Command, global: &Global, cancel: &Cancel) -> Result<Exit> {
     let context = Context {
         global,
         cancel,
         progress: Progress::new(global.quiet),
     };
+    crate::failpoint!("cli.command");
     match command {
         Command::Init(arguments) => init::run(&arguments, &context),
         Command::Check(arguments) => check::run(&arguments, &context),

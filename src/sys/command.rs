@@ -12,10 +12,12 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::user::{Account, become_user};
-use super::{Error, Result};
+use super::{Error, Result, signal};
 
+mod groups;
 mod stream;
 
+pub use groups::kill_all;
 pub use stream::Fed;
 
 /// Where system programs live, before what `PATH` adds.
@@ -36,6 +38,11 @@ const STDOUT_LIMIT: usize = 64 << 20;
 
 /// How long a killed program's end is waited for: one that hangs in the kernel ends only when its device answers, which may be never.
 const DEATH_LIMIT: Duration = Duration::from_secs(5);
+
+/// What a program that was started before a wish to end gets from then on; one that is started after it undoes something.
+const GRACE_BEFORE: Duration = Duration::from_millis(300);
+/// When, after a wish to end, the last program must have ended.
+const GRACE_AFTER: Duration = Duration::from_millis(1500);
 
 /// A program that was found on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,10 +216,14 @@ impl Command {
             program: self.line(),
             source,
         })?;
+        if !self.spared {
+            groups::add(&child);
+        }
         Ok(Running {
             stdout: None,
             stderr: None,
             child,
+            begun: Instant::now(),
             until: Instant::now() + self.limit,
             command: self.clone(),
         })
@@ -255,6 +266,7 @@ fn ignore_closed_pipes() -> std::io::Result<()> {
 pub(super) struct Running {
     command: Command,
     child: Child,
+    begun: Instant,
     until: Instant,
     stdout: Option<mpsc::Receiver<Vec<u8>>>,
     stderr: Option<mpsc::Receiver<Vec<u8>>>,
@@ -291,6 +303,7 @@ impl Running {
                 });
             }
             Ok(End::Exit(status)) => status.to_string(),
+            Ok(End::Killed) if self.is_unwanted() => "killed: a signal asked to end".to_owned(),
             Ok(End::Killed) => format!("killed: it took longer than {limit} s"),
             Ok(End::Hanging) => format!("it took longer than {limit} s, was killed and hangs in the kernel"),
             Err(error) => format!("it could not be waited for: {error}"),
@@ -319,10 +332,21 @@ impl Running {
 
     /// Kills it and its group, unless it has ended.
     fn kill(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
+        if matches!(self.reap(), Ok(None)) {
             self.kill_group();
             let _ = self.wait_until(Instant::now() + DEATH_LIMIT);
         }
+    }
+
+    /// Its status, once it has ended. Nobody kills its group after that.
+    fn reap(&mut self) -> std::io::Result<Option<ExitStatus>> {
+        groups::reap(&mut self.child)
+    }
+
+    /// Whether a wish to end has come, and it has had its time since. What is spared is never unwanted.
+    fn is_unwanted(&self) -> bool {
+        let left = signal::within_wish(Duration::MAX, self.begun.elapsed(), GRACE_BEFORE, GRACE_AFTER);
+        !self.command.spared && left.is_zero()
     }
 
     fn failed(&mut self, status: &str) -> Error {
@@ -333,8 +357,8 @@ impl Running {
     fn wait_until(&mut self, until: Instant) -> std::io::Result<Option<ExitStatus>> {
         let mut pause = Duration::from_millis(1);
         loop {
-            let status = self.child.try_wait()?;
-            if status.is_some() || Instant::now() >= until {
+            let status = self.reap()?;
+            if status.is_some() || Instant::now() >= until || (until == self.until && self.is_unwanted()) {
                 return Ok(status);
             }
             std::thread::sleep(pause);

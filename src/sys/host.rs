@@ -41,9 +41,6 @@ pub fn user_name(uid: u32) -> String {
     named.map_or_else(|| uid.to_string(), str::to_owned)
 }
 
-/// The name of a thread that lets the driver connect; a panic there is told by whoever waits for it.
-pub const CONNECT_THREAD: &str = "connect";
-
 /// The words of a panic.
 pub fn panic_words(payload: &(dyn std::any::Any + Send)) -> &str {
     let text = payload.downcast_ref::<&str>().copied();

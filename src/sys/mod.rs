@@ -13,6 +13,7 @@ pub mod guarded;
 mod helper;
 pub mod host;
 mod ioctl;
+pub mod line;
 pub mod mount;
 pub mod pipeline;
 pub mod priority;

@@ -5,11 +5,90 @@
 #![allow(unsafe_code)]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level;
+
+/// When the process was first asked to end: nanoseconds of the monotonic clock, 0 as long as nobody has asked.
+static WISH: AtomicU64 = AtomicU64::new(0);
+
+/// How many steps run that must not be cut short, whoever wishes.
+static CRITICAL: AtomicUsize = AtomicUsize::new(0);
+/// What a wish is written to, for the thread of [`wait_for_wish`]; -1 before there is one.
+static BELL: AtomicI32 = AtomicI32::new(-1);
+
+/// How long ago a signal first asked the process to end; `None` when none did, and while a step runs that must not be cut
+/// short ([`Cancel::critical`]), whose end then counts as the wish. Only the token of [`Cancel::of_process`] is the process's.
+pub fn asked_for() -> Option<Duration> {
+    match WISH.load(Ordering::SeqCst) {
+        0 => None,
+        _ if CRITICAL.load(Ordering::SeqCst) > 0 => None,
+        wish => Some(Duration::from_nanos(monotonic().saturating_sub(wish))),
+    }
+}
+
+/// What is left of `span` for something that has run for `spent`: a wish to end leaves `before` to what was begun before
+/// it, and to what was begun after it the time until `after` from the wish.
+pub fn within_wish(left: Duration, spent: Duration, before: Duration, after: Duration) -> Duration {
+    match asked_for() {
+        None => left,
+        Some(asked) if spent > asked => left.min(before.saturating_sub(asked)),
+        Some(asked) => left.min(after.saturating_sub(asked)),
+    }
+}
+
+/// Makes the bell, before [`wait_for_wish`]; once for a process.
+///
+/// # Errors
+/// The kernel has none.
+pub fn hang_bell() -> super::Result<()> {
+    let fail = |error: rustix::io::Errno| super::Error::kernel("make an eventfd", error);
+    let bell = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).map_err(fail)?;
+    BELL.store(std::os::fd::IntoRawFd::into_raw_fd(bell), Ordering::SeqCst);
+    Ok(())
+}
+
+/// Returns once a signal has asked the process to end.
+pub fn wait_for_wish() {
+    let mut count = 0u64;
+    while WISH.load(Ordering::SeqCst) == 0 {
+        // SAFETY: `count` has room for the eight bytes of an eventfd; a bell that is not there fails at once.
+        let read = unsafe { libc::read(BELL.load(Ordering::SeqCst), (&raw mut count).cast(), 8) };
+        if read != 8 {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// Ends the process at once: nothing is flushed, nobody is waited for. The programs that may be killed are killed first.
+/// `words` go to standard error where that takes them without waiting.
+pub fn end_now(status: i32, words: &str) -> ! {
+    super::command::kill_all();
+    let mut errors = libc::pollfd {
+        fd: 2,
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    // SAFETY: one valid pollfd; a pipe that is ready takes PIPE_BUF (4096) bytes without waiting; `_exit` never returns.
+    unsafe {
+        if libc::poll(&mut errors, 1, 0) == 1 && errors.revents & libc::POLLOUT != 0 {
+            libc::write(2, words.as_ptr().cast(), words.len().min(4096));
+        }
+        libc::_exit(status)
+    }
+}
+
+static ONE: u64 = 1;
+
+/// The monotonic clock in nanoseconds; async-signal-safe.
+fn monotonic() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is a valid place for the answer; clock_gettime(2) may be called in a signal handler.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
 
 /// Shared by everything that a run does; says whether and by which signal the run was asked to end.
 #[derive(Debug, Clone, Default)]
@@ -19,12 +98,22 @@ pub struct Cancel(Arc<State>);
 struct State {
     asked: AtomicI32,
     critical: AtomicUsize,
+    /// Whether a wish is one of the whole process.
+    process: bool,
 }
 
 impl Cancel {
     /// A token that nobody has asked to end.
     pub fn new() -> Cancel {
         Cancel::default()
+    }
+
+    /// The token of the process: a wish to it also bounds every wait that holds no token ([`asked_for`]).
+    pub fn of_process() -> Cancel {
+        Cancel(Arc::new(State {
+            process: true,
+            ..State::default()
+        }))
     }
 
     /// Asks the run to end as if by this signal. The first who asks is remembered.
@@ -63,7 +152,7 @@ impl Cancel {
         }
     }
 
-    /// Runs a step that must not be cut short: a second SIGINT meanwhile does not end the process.
+    /// Runs a step that must not be cut short: neither a second SIGINT meanwhile nor an overdue wish ends the process.
     pub fn critical<T>(&self, step: impl FnOnce() -> T) -> T {
         let _section = Section::enter(&self.0);
         step()
@@ -73,9 +162,16 @@ impl Cancel {
 impl State {
     /// True for the first wish.
     fn ask(&self, signal: i32) -> bool {
-        self.asked
+        let first = self
+            .asked
             .compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst)
-            .is_ok()
+            .is_ok();
+        if first && self.process {
+            WISH.store(monotonic().max(1), Ordering::SeqCst);
+            // SAFETY: eight bytes for an eventfd; write(2) may be called in a signal handler, and -1 fails.
+            unsafe { libc::write(BELL.load(Ordering::SeqCst), (&raw const ONE).cast(), 8) };
+        }
+        first
     }
 }
 
@@ -84,6 +180,9 @@ struct Section<'a>(&'a State);
 impl<'a> Section<'a> {
     fn enter(state: &'a State) -> Section<'a> {
         state.critical.fetch_add(1, Ordering::SeqCst);
+        if state.process {
+            CRITICAL.fetch_add(1, Ordering::SeqCst);
+        }
         Section(state)
     }
 }
@@ -91,6 +190,13 @@ impl<'a> Section<'a> {
 impl Drop for Section<'_> {
     fn drop(&mut self) {
         self.0.critical.fetch_sub(1, Ordering::SeqCst);
+        if self.0.process {
+            // The time of what follows counts from here.
+            if WISH.load(Ordering::SeqCst) != 0 {
+                WISH.store(monotonic().max(1), Ordering::SeqCst);
+            }
+            CRITICAL.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 

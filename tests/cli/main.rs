@@ -5,6 +5,7 @@ mod keep;
 #[path = "../common/stored.rs"]
 mod stored;
 
+mod ending;
 mod host;
 mod hosts;
 mod in_place;

@@ -4,15 +4,10 @@ use std::panic::PanicHookInfo;
 
 use super::{error, say};
 use crate::Error;
-use crate::sys::host::CONNECT_THREAD;
 
 /// From now on a panic is said as an error, escaped like everything else, and without a backtrace unless RUST_BACKTRACE asks for one.
 pub(in crate::cli) fn report_panics() {
     std::panic::set_hook(Box::new(|info| {
-        // The driver's own: whoever waits for that thread has better words.
-        if std::thread::current().name() == Some(CONNECT_THREAD) {
-            return;
-        }
         error(&Error::failed(told(info)));
         let backtrace = std::backtrace::Backtrace::capture();
         if backtrace.status() == std::backtrace::BacktraceStatus::Captured {

@@ -18,6 +18,9 @@ const SHORT_SETTLE: Duration = Duration::from_millis(100);
 
 /// How long a lock session that was let go may take to be gone from the server.
 const GONE_WITHIN: Duration = Duration::from_secs(2);
+/// How long a server may take to answer that a lock is released, where something went wrong before. Then the connection
+/// is closed, and the server drops the lock with it.
+pub const RELEASED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Everything that one attempt works with.
 pub struct Attempt<'a, 'c> {
@@ -94,8 +97,7 @@ impl Attempt<'_, '_> {
         let settled = begun.elapsed();
         self.context.cancel.check()?;
         let session = open_lock_session(self.options, &self.guard)?;
-        let id = session.id();
-        let watchdog = Watchdog::start(self.options, id, self.context.cancel)?;
+        let watchdog = Watchdog::start(self.options, &session, self.context.cancel)?;
         let mut taking = Taking {
             session,
             watchdog,
@@ -177,13 +179,18 @@ impl Attempt<'_, '_> {
         watchdog.disarm();
         if fired.is_none() {
             // On MySQL a FTWRL that failed may hold the global read lock all the same (trap 5).
+            session.set_limit(RELEASED_WITHIN);
             drop(session.run(self.sequence.unlock));
         }
         drop(session);
         drop(watchdog);
         let gone = ensure_gone(admin, self.options, id);
-        self.explain(admin, id, fired, error)
-            .and_rollback(gone.map_err(Into::into))
+        let error = match gone {
+            Ok(()) => self.explain(admin, id, fired, error),
+            // Nothing more is asked of a server that does not answer.
+            Err(_) => self.explain_hold(fired, error),
+        };
+        error.and_rollback(gone.map_err(Into::into))
     }
 
     fn explain(&self, admin: &mut Session, id: u64, fired: Option<Fired>, error: crate::Error) -> crate::Error {
@@ -195,16 +202,27 @@ impl Attempt<'_, '_> {
             _ => return error,
         };
         match fired {
-            Some(Fired::HoldLimit) => Error::LockLost {
+            Some(Fired::HoldLimit) => self.explain_hold(fired, error),
+            Some(Fired::AcquireTimeout) => self.guard.timed_out(admin, &[id], &step).into(),
+            _ if code == session::LOCK_WAIT_TIMEOUT => self.guard.timed_out(admin, &[id], &step).into(),
+            _ => error,
+        }
+    }
+}
+
+impl Attempt<'_, '_> {
+    /// The words for an end that needs no question to the server.
+    fn explain_hold(&self, fired: Option<Fired>, error: crate::Error) -> crate::Error {
+        match (self.context.cancel.check(), fired) {
+            (Err(interrupted), _) => interrupted,
+            (Ok(()), Some(Fired::HoldLimit)) => Error::LockLost {
                 reason: format!(
                     "it took longer than the hold limit of {:?} before the snapshot",
                     self.guard.limits.hold_limit
                 ),
             }
             .into(),
-            Some(Fired::AcquireTimeout) => self.guard.timed_out(admin, &[id], &step).into(),
-            _ if code == session::LOCK_WAIT_TIMEOUT => self.guard.timed_out(admin, &[id], &step).into(),
-            _ => error,
+            (Ok(()), _) => error,
         }
     }
 }
@@ -277,33 +295,54 @@ fn open_lock_session(options: &ConnectOptions, guard: &Guard<'_>) -> Result<Sess
     Ok(session)
 }
 
-/// Waits until a connection is gone from the server, and ends it if it lingers. A server that nobody can connect to any more
-/// holds no locks. The admin session is replaced if it broke: it never holds anything.
+/// Waits until a connection is gone from the server, and ends it if it lingers; [`GONE_WITHIN`] altogether. A server at
+/// which nobody listens any more holds no locks. The admin session is replaced if it broke: it never holds anything.
 ///
 /// # Errors
-/// It is still there, or the server answers and does not tell.
+/// It is still there, or the server does not tell.
 pub fn ensure_gone(admin: &mut Session, options: &ConnectOptions, id: u64) -> Result<()> {
     let deadline = Instant::now() + GONE_WITHIN;
     let look = format!("SELECT ID FROM information_schema.PROCESSLIST WHERE ID = {id}");
-    loop {
+    let answer = loop {
+        let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+            break Err(format!("our connection {id} is still there and may hold a lock"));
+        };
+        admin.set_limit(left);
         match admin.rows(&look) {
-            Ok(rows) if rows.is_empty() => return Ok(()),
-            Ok(_) if Instant::now() >= deadline => {
-                return Err(Error::Statement {
-                    statement: format!("KILL {id}"),
-                    code: 0,
-                    reason: format!("our connection {id} is still there and may hold a lock"),
-                });
-            }
-            Ok(_) => admin.kill(id)?,
-            Err(error) => match Session::admin(options) {
-                _ if Instant::now() >= deadline => return Err(error),
-                Ok(session) => *admin = session,
-                Err(_) => return Ok(()),
+            Ok(rows) if rows.is_empty() => break Ok(()),
+            Ok(_) => drop(admin.kill(id)),
+            Err(error) => match again(options, deadline) {
+                Ok(Some(session)) => *admin = session,
+                Ok(None) => break Ok(()),
+                Err(_) => break Err(unknown(options, id, &error)),
             },
         }
         std::thread::sleep(Duration::from_millis(10));
+    };
+    admin.set_limit(session::PATIENCE);
+    answer.map_err(|reason| Error::Statement {
+        statement: format!("KILL {id}"),
+        code: 0,
+        reason,
+    })
+}
+
+/// A new admin session; `None` where nobody listens any more.
+fn again(options: &ConnectOptions, deadline: Instant) -> Result<Option<Session>> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    match Session::patient(options, left) {
+        Ok(session) => Ok(Some(session)),
+        Err(_) if session::nobody_listens(options, GONE_WITHIN / 2) => Ok(None),
+        Err(error) => Err(error),
     }
+}
+
+fn unknown(options: &ConnectOptions, id: u64, error: &Error) -> String {
+    format!(
+        "the server at {} does not say whether our connection {id} is gone ({error}); the server itself ends it soon, by the \
+         wait_timeout that it was given before the lock",
+        options.address()
+    )
 }
 
 #[cfg(test)]

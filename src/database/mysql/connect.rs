@@ -83,9 +83,9 @@ pub enum TlsMode {
     Preferred,
     /// Always, the certificate unchecked. The default for any other address.
     Required,
-    /// Always, and the certificate is signed by `ssl-ca` (or a public authority). The default with `ssl-ca`.
+    /// Always, and the certificate is signed by `ssl-ca`; without one it is as `VerifyIdentity`. The default with `ssl-ca`.
     VerifyCa,
-    /// As `VerifyCa`, and the certificate is the host's.
+    /// Always, and the certificate is the host's, signed by `ssl-ca` or, without one, by a public authority.
     VerifyIdentity,
 }
 
@@ -98,6 +98,8 @@ pub struct Tls {
     pub ca: Option<PathBuf>,
     /// Client certificate and key.
     pub identity: Option<(PathBuf, PathBuf)>,
+    /// PEM file of the server's RSA key, for which a password may be encrypted where there is no TLS.
+    pub server_public_key: Option<PathBuf>,
 }
 
 /// Everything that a connection needs.
@@ -129,6 +131,7 @@ struct Wishes {
     ca: Option<PathBuf>,
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
+    server_public_key: Option<PathBuf>,
     connect_timeout: Option<Duration>,
 }
 
@@ -258,6 +261,7 @@ impl Wishes {
             "ssl-ca" => self.ca = Some(path()?),
             "ssl-cert" => self.cert = Some(path()?),
             "ssl-key" => self.key = Some(path()?),
+            "server-public-key-path" => self.server_public_key = Some(path()?),
             _ => return Ok(false),
         }
         Ok(true)
@@ -288,6 +292,7 @@ impl Wishes {
             mode,
             ca: self.ca.clone(),
             identity: self.cert.clone().zip(self.key.clone()),
+            server_public_key: self.server_public_key.clone(),
         }
     }
 }

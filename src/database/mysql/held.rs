@@ -1,18 +1,21 @@
 //! A server that is quiet, and how it is let go.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::attempt::{Grip, Steps, ensure_gone};
+use super::attempt::{Grip, RELEASED_WITHIN, Steps, ensure_gone};
 use super::connect::ConnectOptions;
 use super::durability;
 use super::position::{Reader, Reading};
-use super::session::Session;
+use super::session::{self, Session};
 use super::strategy::Sequence;
 use super::watchdog::Fired;
 use crate::database::{Coordinates, Error, LockFigures, Quiesced, Released, Result, Strategy};
 use crate::finding::Finding;
 use crate::journal::Setting;
 use crate::units::micros;
+
+/// How long each statement may take that puts a setting back; the journal has it until then.
+const PUT_BACK_WITHIN: Duration = Duration::from_secs(5);
 
 /// A held lock.
 pub struct Held<'s> {
@@ -137,11 +140,13 @@ impl<'s> Held<'s> {
         let Some(setting) = self.setting.take() else {
             return Ok(Vec::new());
         };
+        self.admin.set_limit(PUT_BACK_WITHIN);
         if durability::restore(self.admin, &setting).is_err() {
             // The admin session may have been dropped while it was idle.
-            *self.admin = Session::admin(self.options)?;
+            *self.admin = Session::patient(self.options, PUT_BACK_WITHIN)?;
             durability::restore(self.admin, &setting)?;
         }
+        self.admin.set_limit(session::PATIENCE);
         Ok(vec![setting])
     }
 
@@ -151,6 +156,7 @@ impl<'s> Held<'s> {
             Some(mut grip) => {
                 let id = grip.session.id();
                 // A watchdog that has fired has closed the session: then this fails, which is fine.
+                grip.session.set_limit(RELEASED_WITHIN);
                 drop(grip.session.run(self.sequence.unlock));
                 grip.watchdog.disarm();
                 drop(grip);

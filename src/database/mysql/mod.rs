@@ -25,6 +25,7 @@ pub mod stopped;
 pub mod strategy;
 pub mod stream;
 pub mod watchdog;
+mod wire;
 
 pub use durability::restore_setting;
 pub use privileges::grants_sql;

@@ -1,16 +1,14 @@
 //! One pinned connection: no pool, no reconnect, every error with its statement (trap 2).
 
 use std::fmt;
-use std::sync::mpsc;
-use std::thread;
+use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mysql::prelude::Queryable;
-use mysql::{Conn, DriverError, OptsBuilder, SslOpts, Value};
-
-use super::connect::{ConnectOptions, Target, TlsMode, unreachable};
+use super::connect::{ConnectOptions, unreachable};
+use super::wire::{Fault, TextSet, Wire};
 use crate::database::{Error, Result};
-use crate::sys::host::{CONNECT_THREAD, panic_words};
+use crate::sys::line::Cutter;
 
 /// `ER_LOCK_WAIT_TIMEOUT`.
 pub const LOCK_WAIT_TIMEOUT: u16 = 1205;
@@ -19,30 +17,31 @@ pub const QUERY_INTERRUPTED: u16 = 1317;
 /// MariaDB's `ER_CONNECTION_KILLED`.
 pub const CONNECTION_KILLED: u16 = 1927;
 
-/// How long the server may be silent within one statement that is asked outside of any lock; listing the tablespaces of a
-/// server with hundreds of thousands of tables takes minutes.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// How long one statement may take, its whole answer included, that is asked outside of any lock; listing the tablespaces
+/// of a server with hundreds of thousands of tables takes minutes.
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
-/// A row as text, by column name.
+/// A row as text, by column name. The rows of one answer share their names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Row(Vec<(String, Option<String>)>);
+pub struct Row {
+    names: Arc<[String]>,
+    values: Vec<Option<String>>,
+}
 
 impl Row {
     /// A row from names and values, for tests.
     #[cfg(test)]
     pub fn of(cells: &[(&str, Option<&str>)]) -> Row {
-        Row(cells
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), value.map(str::to_owned)))
-            .collect())
+        Row {
+            names: cells.iter().map(|(name, _)| (*name).to_owned()).collect(),
+            values: cells.iter().map(|(_, value)| value.map(str::to_owned)).collect(),
+        }
     }
 
     /// The value of a column (names compare without case); `None` for NULL and for no such column.
     pub fn get(&self, column: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case(column))
-            .and_then(|(_, value)| value.as_deref())
+        let at = self.names.iter().position(|name| name.eq_ignore_ascii_case(column))?;
+        self.values.get(at)?.as_deref()
     }
 
     /// The value of a column as text, empty for NULL and for no such column.
@@ -57,7 +56,7 @@ impl Row {
 
     /// The values in order.
     pub fn values(&self) -> impl Iterator<Item = Option<&str>> {
-        self.0.iter().map(|(_, value)| value.as_deref())
+        self.values.iter().map(Option::as_deref)
     }
 
     /// The first value.
@@ -77,48 +76,36 @@ pub struct Answer {
 
 /// A connection that is never replaced behind the caller's back.
 pub struct Session {
-    conn: Conn,
+    wire: Wire,
     id: u64,
     address: String,
+    limit: Duration,
 }
 
 impl fmt::Debug for Session {
-    // The driver's own Debug shows the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "session {} at {}", self.id, self.address)
     }
 }
 
 impl Session {
-    /// Connects. `read_limit` bounds how long the server may stay silent within one statement.
+    /// Connects. `limit` bounds how long one statement may take, with its whole answer; a wish of the process to end
+    /// shortens it ([`crate::sys::line`]).
     ///
     /// # Errors
     /// [`Error::Connect`] when the server cannot be reached, does not let us in, or takes longer than the connect limit.
-    pub fn open(options: &ConnectOptions, read_limit: Duration) -> Result<Session> {
-        let (send, receive) = mpsc::sync_channel(1);
-        let (attempt, builder) = (options.clone(), opts(options, read_limit));
-        // The driver bounds the TCP connect but not the handshake: a thread of its own lets us stop waiting for either.
-        let thread = thread::Builder::new()
-            .name(CONNECT_THREAD.into())
-            .spawn(move || drop(send.send(connect(&attempt, builder))))
-            .map_err(|error| unreachable(options, 0, error))?;
-        let conn = receive
-            .recv_timeout(options.connect_timeout)
-            .map_err(|why| match why {
-                mpsc::RecvTimeoutError::Timeout => {
-                    unreachable(options, 0, format!("no answer within {:?}", options.connect_timeout))
-                }
-                // The driver does not know the account's way of proving itself, or the server sent nonsense.
-                mpsc::RecvTimeoutError::Disconnected => unreachable(options, 0, beyond_driver(thread)),
-            })?
-            .map_err(|error| unreachable(options, code(&error), reason(&error)))?;
+    pub fn open(options: &ConnectOptions, limit: Duration) -> Result<Session> {
+        let wire = Wire::open(options, limit)
+            .map_err(|fault| unreachable(options, code(&fault), reason(&fault, &options.address())))?;
         let mut session = Session {
-            conn,
+            wire,
             id: 0,
             address: options.address(),
+            limit: limit.min(options.connect_timeout),
         };
         // The handshake carries only 32 bits of the id.
         let id = session.value("SELECT CONNECTION_ID()")?;
+        session.limit = limit;
         session.id = id
             .and_then(|id| id.parse().ok())
             .ok_or_else(|| unreachable(options, 0, "the server gave no connection id"))?;
@@ -133,20 +120,30 @@ impl Session {
         Session::patient(options, PATIENCE)
     }
 
-    /// The same, with a bound of the caller's on the server's silence.
+    /// The same, with a bound of the caller's on each statement.
     ///
     /// # Errors
     /// As [`open`](Session::open).
-    pub fn patient(options: &ConnectOptions, read_limit: Duration) -> Result<Session> {
-        let mut session = Session::open(options, read_limit)?;
+    pub fn patient(options: &ConnectOptions, limit: Duration) -> Result<Session> {
+        let mut session = Session::open(options, limit)?;
         // A list of locks may be long; MySQL cuts it at 1024 bytes by default.
         session.run("SET SESSION wait_timeout = 86400, group_concat_max_len = 1048576, autocommit = 1")?;
         Ok(session)
     }
 
     /// The connection itself, for the replication protocol.
-    pub(super) fn into_conn(self) -> Conn {
-        self.conn
+    pub(super) fn into_wire(self) -> Wire {
+        self.wire
+    }
+
+    /// From now on a statement may take this long, with its whole answer.
+    pub fn set_limit(&mut self, limit: Duration) {
+        self.limit = limit;
+    }
+
+    /// Ends this connection from another thread, whatever it is waiting for.
+    pub fn cutter(&self) -> Cutter {
+        self.wire.cutter()
     }
 
     /// The server's id of this connection.
@@ -185,20 +182,12 @@ impl Session {
     /// # Errors
     /// [`Error::Statement`] of the first that fails; the ones after it did not run.
     pub fn batch(&mut self, statements: &str) -> Result<Vec<Answer>> {
-        let failed = |error: mysql::Error| failure(statements, &error);
-        let mut answers = Vec::new();
-        let mut result = self.conn.query_iter(statements).map_err(failed)?;
-        while let Some(set) = result.iter() {
-            let mut rows = Vec::new();
-            for row in set {
-                rows.push(text_row(row.map_err(failed)?));
-            }
-            answers.push(Answer {
-                rows,
-                at: Instant::now(),
-            });
-        }
-        Ok(answers)
+        self.wire.set_limit(self.limit);
+        let sets = self
+            .wire
+            .query(statements)
+            .map_err(|fault| failure(statements, &fault, &self.address))?;
+        Ok(sets.into_iter().map(answer_of).collect())
     }
 
     /// Ends another connection of this server; an id that is gone already is no error.
@@ -228,77 +217,39 @@ impl Session {
     }
 }
 
-/// Why the driver gave up in a way of its own.
-fn beyond_driver(thread: thread::JoinHandle<()>) -> String {
-    let panic = thread.join().err();
-    let words = panic.as_deref().map_or("no words", panic_words);
-    format!(
-        "the driver cannot do what the server or the account asks ({words}); an account with mysql_native_password, caching_sha2_password, ed25519 or \
-         unix_socket is let in"
-    )
+/// Whether the host of a server is there, and says that nobody listens at its address.
+pub fn nobody_listens(options: &ConnectOptions, limit: Duration) -> bool {
+    Wire::reach(options, limit).is_err_and(|error| is_absence(&error))
 }
 
-fn opts(options: &ConnectOptions, read_limit: Duration) -> OptsBuilder {
-    let builder = OptsBuilder::new()
-        // Otherwise the driver moves from TCP to the socket on its own.
-        .prefer_socket(false)
-        .user(Some(&options.user))
-        .pass(options.password.as_ref().map(|password| password.expose()))
-        .read_timeout(Some(read_limit))
-        .write_timeout(Some(read_limit))
-        .max_allowed_packet(Some(64 << 20))
-        .stmt_cache_size(0);
-    match &options.target {
-        // A path that is no UTF-8 must fail as a socket, not fall back to TCP.
-        Target::Socket(path) => builder.socket(Some(path.to_string_lossy())),
-        Target::Tcp(host, port) => builder
-            .ip_or_hostname(Some(host))
-            .tcp_port(*port)
-            .tcp_connect_timeout(Some(options.connect_timeout))
-            .ssl_opts(ssl_opts(options)),
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+}
+
+fn answer_of(set: TextSet) -> Answer {
+    let TextSet { names, rows, at } = set;
+    let row = |values| Row {
+        names: Arc::clone(&names),
+        values,
+    };
+    Answer {
+        rows: rows.into_iter().map(row).collect(),
+        at,
     }
 }
 
-fn ssl_opts(options: &ConnectOptions) -> Option<SslOpts> {
-    let tls = &options.tls;
-    if tls.mode == TlsMode::Disabled {
-        return None;
-    }
-    let identity = tls
-        .identity
-        .clone()
-        .map(|(cert, key)| mysql::ClientIdentity::new(cert, key));
-    let ssl = SslOpts::default()
-        .with_client_identity(identity)
-        .with_danger_accept_invalid_certs(tls.mode < TlsMode::VerifyCa)
-        .with_danger_skip_domain_validation(tls.mode < TlsMode::VerifyIdentity);
-    Some(match &tls.ca {
-        Some(ca) => ssl.with_root_cert_path(Some(ca.clone())),
-        None => ssl,
-    })
-}
-
-fn connect(options: &ConnectOptions, builder: OptsBuilder) -> mysql::Result<Conn> {
-    match Conn::new(builder.clone()) {
-        Err(mysql::Error::DriverError(DriverError::TlsNotSupported)) if options.tls.mode == TlsMode::Preferred => {
-            Conn::new(builder.ssl_opts(None::<SslOpts>))
-        }
-        answer => answer,
-    }
-}
-
-pub(super) fn failure(statement: &str, error: &mysql::Error) -> Error {
+pub(super) fn failure(statement: &str, fault: &Fault, address: &str) -> Error {
     Error::Statement {
         statement: shortened(statement),
-        code: code(error),
-        reason: reason(error),
+        code: code(fault),
+        reason: reason(fault, address),
     }
 }
 
 /// The server's error number; 0 when it was not the server that said no.
-fn code(error: &mysql::Error) -> u16 {
-    match error {
-        mysql::Error::MySqlError(error) => error.code,
+fn code(fault: &Fault) -> u16 {
+    match fault {
+        Fault::Server { code, .. } => *code,
         _ => 0,
     }
 }
@@ -312,30 +263,14 @@ fn shortened(statement: &str) -> String {
     }
 }
 
-/// What happened, in words; none of the driver's errors holds a password.
-fn reason(error: &mysql::Error) -> String {
-    match error {
-        mysql::Error::MySqlError(error) => format!("{} (error {})", error.message, error.code),
-        mysql::Error::IoError(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-            "the server did not answer in time".to_owned()
-        }
-        mysql::Error::IoError(error) => format!("the connection broke: {error}"),
-        mysql::Error::CodecError(error) => format!("the connection broke: {error}"),
-        mysql::Error::DriverError(error) => error.to_string(),
-        other => other.to_string(),
+/// What happened, in words; none of them holds a password.
+fn reason(fault: &Fault, address: &str) -> String {
+    match fault {
+        Fault::Server { code, message } => format!("{message} (error {code})"),
+        Fault::Broken(error) if error.kind() == io::ErrorKind::TimedOut => format!("{error} ({address})"),
+        Fault::Broken(error) if is_absence(error) => error.to_string(),
+        Fault::Broken(error) => format!("the connection broke: {error}"),
+        Fault::Nonsense(what) => format!("what is at {address} does not behave as a server: {what}"),
+        Fault::Unproved(why) => why.clone(),
     }
-}
-
-fn text_row(row: mysql::Row) -> Row {
-    let names: Vec<String> = row
-        .columns_ref()
-        .iter()
-        .map(|column| column.name_str().into_owned())
-        .collect();
-    let values = row.unwrap().into_iter().map(|value| match value {
-        Value::NULL => None,
-        Value::Bytes(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
-        other => Some(other.as_sql(true).trim_matches('\'').to_owned()),
-    });
-    Row(names.into_iter().zip(values).collect())
 }

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use super::connect::ConnectOptions;
 use super::session::Session;
 use crate::database::{Error, Result};
+use crate::sys::line::Cutter;
 use crate::sys::signal::Cancel;
 
 /// How often a signal is looked for while the lock is awaited or held.
 const TICK: Duration = Duration::from_millis(10);
 
-/// How long the server may take to answer a KILL.
-const ANSWER: Duration = Duration::from_secs(10);
+/// How long the server may take to answer a KILL. Then the connection is cut off here, and one more is tried.
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// Why the watchdog ended the lock session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,19 +60,20 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Starts watching the connection `target`; nothing is armed yet. The watchdog's own connection is opened here,
+    /// Starts watching the lock session; nothing is armed yet. The watchdog's own connection is opened here,
     /// before any lock, so that it can neither be refused nor wait later.
     ///
     /// # Errors
     /// The second connection or the thread cannot be had.
-    pub fn start(options: &ConnectOptions, target: u64, cancel: &Cancel) -> Result<Watchdog> {
+    pub fn start(options: &ConnectOptions, target: &Session, cancel: &Cancel) -> Result<Watchdog> {
         let session = Session::patient(options, ANSWER)?;
         let shared = Arc::new(Shared::default());
         let watcher = Watcher {
             shared: Arc::clone(&shared),
             session,
             options: options.clone(),
-            target,
+            target: target.id(),
+            cutter: target.cutter(),
             cancel: cancel.clone(),
         };
         let thread = std::thread::Builder::new()
@@ -151,6 +153,7 @@ struct Watcher {
     session: Session,
     options: ConnectOptions,
     target: u64,
+    cutter: Cutter,
     cancel: Cancel,
 }
 
@@ -200,11 +203,13 @@ impl Watcher {
         deadline.at.checked_duration_since(Instant::now()).ok_or(deadline.why)
     }
 
-    /// If the watchdog's own connection has died meanwhile, a new one does it.
+    /// Ends the session at the server. A server that does not answer may be behind a broken network: then the connection is
+    /// cut off on this side, so that the main thread waits for nothing any more, and a new connection tries once more.
     fn kill(&mut self) -> Result<()> {
         if self.session.kill(self.target).is_ok() {
             return Ok(());
         }
+        self.cutter.cut();
         self.session = Session::patient(&self.options, ANSWER)?;
         self.session.kill(self.target)
     }

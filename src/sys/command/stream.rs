@@ -110,7 +110,7 @@ impl Fed {
     pub fn finish(mut self, cancel: &Cancel) -> crate::Result<()> {
         drop(self.0.child.stdin.take());
         let failed = |error| Error::kernel("wait for a program", error);
-        while self.0.child.try_wait().map_err(failed)?.is_none() {
+        while self.0.reap().map_err(failed)?.is_none() {
             cancel.sleep(Duration::from_millis(5))?;
         }
         self.0.wait_for_end()?;

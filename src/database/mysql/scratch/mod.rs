@@ -204,6 +204,7 @@ fn connect_options(run: &Path, password: String) -> ConnectOptions {
             mode: TlsMode::Disabled,
             ca: None,
             identity: None,
+            server_public_key: None,
         },
         connect_timeout: TRY,
     }

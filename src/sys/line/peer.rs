@@ -1,0 +1,101 @@
+//! Whose process is at the other end of a TCP connection within this host.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// The state `ESTABLISHED` in /proc/net/tcp. In others the socket may have no owner any more, which is shown as root.
+const ESTABLISHED: &str = "01";
+/// /proc/net/tcp of a host with a million connections is larger than what is believed here.
+const MOST_BYTES: u64 = 64 << 20;
+
+/// The user whose process accepted the connection from `near` to `far`.
+///
+/// A connection that is not accepted yet has no owner either: ask only after its server has sent something.
+pub fn owner(near: SocketAddr, far: SocketAddr) -> Result<u32, String> {
+    if !near.ip().to_canonical().is_loopback() || !far.ip().to_canonical().is_loopback() {
+        return Err(format!(
+            "{far} is not on this host's loopback, so the kernel does not know the server"
+        ));
+    }
+    for table in ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"] {
+        let file = std::fs::File::open(table);
+        let Ok(text) = file.and_then(|file| read(&file)) else {
+            continue;
+        };
+        if let Some(user) = find(&text, near, far) {
+            return Ok(user);
+        }
+    }
+    Err(format!("the kernel does not know whose process is at {far}"))
+}
+
+fn read(file: &std::fs::File) -> std::io::Result<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    file.take(MOST_BYTES).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// The fields of a line: number, local address, remote address, state, queues, timers, retransmissions, user.
+fn find(text: &str, near: SocketAddr, far: SocketAddr) -> Option<u32> {
+    text.lines().skip(1).find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, local, remote, ESTABLISHED, _, _, _, user, ..] = fields[..] else {
+            return None;
+        };
+        let same =
+            |field: &str, address: SocketAddr| address_of(field).is_some_and(|found| found == canonical(address));
+        if same(local, far) && same(remote, near) {
+            user.parse().ok()
+        } else {
+            None
+        }
+    })
+}
+
+fn canonical(address: SocketAddr) -> (IpAddr, u16) {
+    (address.ip().to_canonical(), address.port())
+}
+
+/// An address as /proc/net has it: 32-bit words in the host's order, then the port.
+fn address_of(field: &str) -> Option<(IpAddr, u16)> {
+    let (address, port) = field.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let mut bytes = Vec::new();
+    for at in (0..address.len()).step_by(8) {
+        let word = u32::from_str_radix(address.get(at..at + 8)?, 16).ok()?;
+        bytes.extend(word.to_ne_bytes());
+    }
+    let address = match <[u8; 4]>::try_from(bytes.as_slice()) {
+        Ok(four) => IpAddr::from(four),
+        Err(_) => IpAddr::from(<[u8; 16]>::try_from(bytes.as_slice()).ok()?),
+    };
+    Some((address.to_canonical(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn only_the_established_end_of_the_server_counts() {
+        let line = |local: &str, remote: &str, state: &str, user: u32| {
+            format!("   0: {local} {remote} {state} 00000000:00000000 00:00000000 00000000  {user}        0 1 1 0\n")
+        };
+        let (server, client) = ("0100007F:0CEA", "0100007F:C350");
+        let (near, far) = ("127.0.0.1:50000".parse().unwrap(), "127.0.0.1:3306".parse().unwrap());
+        let head = "  sl  local_address\n".to_owned();
+        let ours = head.clone() + &line(client, server, "01", 0);
+        assert_eq!(find(&ours, near, far), None, "our own end says nothing");
+        assert_eq!(find(&(ours.clone() + &line(server, client, "04", 0)), near, far), None);
+        assert_eq!(find(&(ours + &line(server, client, "01", 107)), near, far), Some(107));
+        let mapped = head
+            + &line(
+                "0000000000000000FFFF00000100007F:0CEA",
+                "0000000000000000FFFF00000100007F:C350",
+                "01",
+                5,
+            );
+        assert_eq!(find(&mapped, near, far), Some(5));
+    }
+}
