@@ -117,7 +117,8 @@ impl Beneath {
         let found = made.itself()?;
         let ours = found.uid == host::user_id() && found.mode & 0o777 == 0o700;
         let here = found.device() == self.itself()?.device() && made.names()?.is_empty();
-        if !self.only_ours && !(ours && here) {
+        let proved = ours && here;
+        if !self.only_ours && !proved {
             let said = format!(
                 "it is not the directory that was just made (owner {}, mode {:04o}): somebody else writes in {}; \
                  choose a place where only root can",
