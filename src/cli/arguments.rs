@@ -8,9 +8,9 @@ use crate::config::{Config, Server};
 use crate::units::Bytes;
 use crate::{Error, Result};
 
-use super::absolute;
 use super::checksums::ChecksumArguments;
 use super::words::{ConsistencyArgument, FlavourArgument, LevelArgument, OnBusyArgument, StrategyArgument};
+use super::{absolute, local_path};
 
 const STATUSES: &str = "\
 Exit status:
@@ -45,13 +45,13 @@ pub(super) struct Arguments {
 #[command(next_help_heading = "Global options")]
 pub(super) struct Global {
     /// The configuration file [default: /etc/snapback/snapback.yaml]
-    #[arg(long, global = true, env = "SNAPBACK_CONFIG", value_name = "FILE")]
+    #[arg(value_parser = local_path(), long, global = true, env = "SNAPBACK_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// The repository's directory, over the configuration's
-    #[arg(long, global = true, env = "SNAPBACK_REPOSITORY", value_name = "DIR")]
+    #[arg(value_parser = local_path(), long, global = true, env = "SNAPBACK_REPOSITORY", value_name = "DIR")]
     pub repository: Option<PathBuf>,
     /// Where runs write down what they make, over the configuration's
-    #[arg(long, global = true, value_name = "DIR", hide_short_help = true)]
+    #[arg(value_parser = local_path(), long, global = true, value_name = "DIR", hide_short_help = true)]
     pub state_dir: Option<PathBuf>,
     /// Say more (twice: even more), on stderr
     #[arg(short, long, global = true, action = ArgAction::Count)]
@@ -141,7 +141,7 @@ pub(super) enum Command {
     Mount(super::mount::Mount),
     /// Forget backups that no rule keeps, or those that are named; says why each one stays or goes
     #[command(
-        after_help = "The newest good backup of each group, held ones, and the one that a running backup compares with always stay. Without rules the\nconfiguration's are used. What forgotten backups needed is given back by `snapback prune`. Exit status 4 when a manifest cannot be read.\n\nExamples:\n  snapback forget --dry-run\n  snapback forget --keep-daily 14 --keep-monthly 12 --prune\n  snapback forget 3f2a"
+        after_help = "The newest good backup of each group, held ones, and the one that a running backup compares with always stay. Without rules the\nconfiguration's are used. What forgotten backups needed is given back by `snapback prune`. Exit status 4 when a manifest cannot be read.\n\nExamples:\n  snapback forget --dry-run\n  snapback forget --keep-daily 14 --keep-monthly 12 --prune\n  snapback forget 3f2a\n  snapback forget 3f2a --even-last"
     )]
     Forget(super::forget::Forget),
     /// Keep a backup, whatever the rules say
@@ -195,10 +195,10 @@ pub(super) struct Init {
 #[command(next_help_heading = "Server")]
 pub(super) struct ServerArguments {
     /// Option file with [client] and [snapback] groups
-    #[arg(long, value_name = "FILE")]
+    #[arg(value_parser = local_path(), long, value_name = "FILE")]
     pub defaults_file: Option<PathBuf>,
     /// Unix socket
-    #[arg(long, value_name = "PATH", conflicts_with = "server_host")]
+    #[arg(value_parser = local_path(), long, value_name = "PATH", conflicts_with = "server_host")]
     pub socket: Option<PathBuf>,
     /// Host name, for TCP
     #[arg(long, value_name = "NAME")]
@@ -266,10 +266,10 @@ pub(super) struct Examine {
     #[arg(long, value_name = "SPAN")]
     pub hold_limit: Option<jiff::SignedDuration>,
     /// A further tree to back up (may be repeated)
-    #[arg(long = "files", value_name = "PATH")]
+    #[arg(value_parser = local_path(), long = "files", value_name = "PATH")]
     pub files: Vec<PathBuf>,
     /// A subtree to leave out (may be repeated)
-    #[arg(long, value_name = "PATH")]
+    #[arg(value_parser = local_path(), long, value_name = "PATH")]
     pub exclude: Vec<PathBuf>,
     #[command(flatten)]
     pub server: ServerArguments,
@@ -392,13 +392,13 @@ pub(super) struct Restore {
 #[group(required = true, multiple = false)]
 pub(super) struct DestinationArguments {
     /// A new directory that a server can start on
-    #[arg(long, value_name = "DIR")]
+    #[arg(value_parser = local_path(), long, value_name = "DIR")]
     pub datadir: Option<PathBuf>,
     /// Every root below this new directory, at its original path
-    #[arg(long, value_name = "DIR")]
+    #[arg(value_parser = local_path(), long, value_name = "DIR")]
     pub target: Option<PathBuf>,
     /// Into the running server at this socket, with --table or --schema
-    #[arg(long, value_name = "SOCKET")]
+    #[arg(value_parser = local_path(), long, value_name = "SOCKET")]
     pub into_server: Option<PathBuf>,
     /// Back where everything was; the server must be stopped
     #[arg(long)]
@@ -447,7 +447,7 @@ pub(super) struct Completions {
 #[derive(Debug, Args)]
 pub(super) struct Man {
     /// Write snapback.1, snapback-backup.1 ... here
-    #[arg(long, value_name = "DIR")]
+    #[arg(value_parser = local_path(), long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }
 

@@ -2,7 +2,9 @@
 
 use std::fmt::Display;
 use std::io::Write;
+use std::sync::{Mutex, PoisonError};
 
+use indicatif::ProgressBar;
 use serde::Serialize;
 
 use crate::finding::{Finding, Severity};
@@ -15,23 +17,45 @@ const GREEN: &str = "\x1b[32m";
 const DIM: &str = "\x1b[2m";
 const RESET: &str = "\x1b[0m";
 
+/// The bar that is drawn now: it steps aside for whatever is printed, on both streams, since they share the terminal.
+static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Names the bar that is drawn from now on, if there is one.
+pub(super) fn set_bar(bar: Option<&ProgressBar>) {
+    *BAR.lock().unwrap_or_else(PoisonError::into_inner) = bar.cloned();
+}
+
+fn beside_bar(print: impl FnOnce()) {
+    let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match bar {
+        Some(bar) => bar.suspend(print),
+        None => print(),
+    }
+}
+
 /// Prints a line of the result.
 pub(super) fn line(text: impl Display) {
     // `anstream` takes the colours out where they do not belong.
-    let _ = writeln!(anstream::stdout(), "{text}");
+    beside_bar(|| drop(writeln!(anstream::stdout(), "{text}")));
 }
 
 /// Prints the result for machines.
 pub(super) fn json(value: &impl Serialize) -> Result<()> {
     let text =
         serde_json::to_string_pretty(value).map_err(|error| Error::failed(format!("cannot write JSON: {error}")))?;
-    let _ = writeln!(std::io::stdout(), "{text}");
+    beside_bar(|| drop(writeln!(std::io::stdout(), "{text}")));
     Ok(())
 }
 
 /// Says something on stderr.
 pub(super) fn say(text: impl Display) {
-    let _ = writeln!(anstream::stderr(), "{text}");
+    beside_bar(|| drop(writeln!(anstream::stderr(), "{text}")));
+}
+
+/// Says something on stderr and leaves the cursor behind it. Whoever asks has no bar drawn.
+pub(super) fn ask(text: impl Display) {
+    let mut stderr = anstream::stderr();
+    let _ = write!(stderr, "{text}").and_then(|()| stderr.flush());
 }
 
 /// Says what went wrong.

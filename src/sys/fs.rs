@@ -7,6 +7,7 @@ pub mod calls;
 mod direct;
 mod durable;
 mod extents;
+mod local;
 mod locks;
 mod plain;
 mod ranges;
@@ -26,6 +27,7 @@ pub use durable::{
     sync_file,
 };
 pub use extents::unshared_bytes;
+pub use local::{remote, require_local};
 pub use locks::locked_by;
 pub use plain::{TEXT_LIMIT, open_plain, open_plain_linked, read_all, read_plain, read_plain_linked};
 pub use ranges::{forget_cached, next_data, read_up_to, start_writing};

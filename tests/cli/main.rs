@@ -9,6 +9,7 @@ mod hosts;
 mod in_place;
 mod places;
 mod processes;
+mod truth;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
