@@ -12,6 +12,7 @@ use crate::monitor::Monitor;
 use crate::sys::signal::Cancel;
 use crate::timeline::Timeline;
 use crate::units::Id;
+use crate::volume::Owner;
 use crate::{Error, Result};
 
 /// A run that has begun.
@@ -38,7 +39,7 @@ impl<'m> Run<'m> {
     /// # Errors
     /// Another backup runs with this state directory, or the journal cannot be written.
     pub fn begin(config: &Config, monitor: &'m dyn Monitor, cancel: &'m Cancel) -> Result<Run<'m>> {
-        let id = Id::random();
+        let id = Owner::of(&config.state_dir).new_run();
         let alone = lock_out_others(&config.state_dir, id)?;
         let journal = Journal::create(&config.state_dir, id)?;
         Ok(Run {

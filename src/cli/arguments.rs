@@ -164,7 +164,7 @@ pub(super) enum Command {
     Snapshot(super::snapshot::Snapshot),
     /// Remove what dead runs left on this host: snapshots, settings, unfinished files
     #[command(
-        after_help = "Runs that are alive are left alone. Only what snapback wrote down before making it is touched.\n\nExamples:\n  snapback cleanup --dry-run\n  snapback cleanup"
+        after_help = "Runs that are alive are left alone. Only what snapback wrote down before making it is touched. What another\ninstallation made (another state directory, another host) is named and left alone.\n\nExamples:\n  snapback cleanup --dry-run\n  snapback cleanup"
     )]
     Cleanup(Cleanup),
     /// Print a completion script for a shell
@@ -431,9 +431,12 @@ pub(super) struct Cleanup {
     /// Only say what would be removed
     #[arg(long)]
     pub dry_run: bool,
-    /// Also snapshots with our mark that no journal of this host knows
+    /// Also snapshots of this installation that its state directory does not know any more
     #[arg(long)]
     pub orphans: bool,
+    /// Also this snapshot with our mark, which is not proved to be of this installation (may be repeated)
+    #[arg(long = "snapshot", value_name = "NAME")]
+    pub snapshots: Vec<String>,
     #[command(flatten)]
     pub server: ServerArguments,
 }

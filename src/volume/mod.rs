@@ -9,11 +9,13 @@ mod btrfs;
 pub mod fake;
 mod lvm;
 mod mark;
+mod owner;
 pub mod rollback;
 mod zfs;
 
 pub use btrfs::Btrfs;
 pub use lvm::{CowSize, Lvm};
+pub use owner::Owner;
 pub use zfs::{Zfs, Zvol};
 
 use std::os::fd::BorrowedFd;

@@ -19,6 +19,7 @@ mod files;
 mod galera;
 mod held;
 mod held_space;
+mod installations;
 mod kill_phases;
 mod lock_safety;
 mod lvm;
