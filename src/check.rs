@@ -68,6 +68,9 @@ pub struct RepositoryState {
 /// The server or the host cannot be examined. Blockers are findings in the plan, not errors.
 pub fn check(config: &Config, cancel: &Cancel) -> Result<Plan> {
     let mut examined = examine::of_backup(config, cancel)?;
+    if let Some(database) = &mut examined.database {
+        examined.findings.extend(database.missing_for_commands()?);
+    }
     let repository = repository_state(config, &mut examined.findings);
     let kept = held::list(&config.state_dir)?;
     examined.findings.extend(kept.findings);

@@ -19,9 +19,9 @@ use crate::snapshot::{self, Removed};
 use crate::sys;
 use crate::sys::signal::Cancel;
 use crate::units::Id;
-use orphans::orphans;
 use crate::volume::{self, Provider};
 use crate::{Error, Result};
+use orphans::orphans;
 
 /// What to do.
 #[derive(Debug, Clone, Default)]

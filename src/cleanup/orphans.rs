@@ -52,13 +52,19 @@ pub(super) fn orphans(
             }
         }
     }
-    report.findings.extend(not_ours(&report.not_ours, &report.removed_orphans));
+    report
+        .findings
+        .extend(not_ours(&report.not_ours, &report.removed_orphans));
     Ok(())
 }
 
 /// Every run that has a journal or a record here, alive or not.
 fn known(config: &Config) -> Result<Vec<Id>> {
-    let mut known: Vec<Id> = journal::list(&config.state_dir)?.runs.iter().map(|one| one.run).collect();
+    let mut known: Vec<Id> = journal::list(&config.state_dir)?
+        .runs
+        .iter()
+        .map(|one| one.run)
+        .collect();
     known.extend(held::list(&config.state_dir)?.named);
     Ok(known)
 }
@@ -107,7 +113,11 @@ fn remove(request: &Request, provider: &dyn Provider, snapshot: &Snapshot, repor
 
 /// A fact, and nothing to warn of: others use snapback on this machine, or on its disks.
 fn not_ours(names: &[String], removed: &[String]) -> Option<Finding> {
-    let left: Vec<&str> = names.iter().filter(|name| !removed.contains(name)).map(String::as_str).collect();
+    let left: Vec<&str> = names
+        .iter()
+        .filter(|name| !removed.contains(name))
+        .map(String::as_str)
+        .collect();
     let first = *left.first()?;
     let (shown, more) = left.split_at(left.len().min(NAMED));
     let more = match more.len() {
@@ -131,7 +141,11 @@ mod tests {
         let names: Vec<String> = (0..7).map(|number| format!("/m/snapback-{number}")).collect();
         let note = not_ours(&names, &names[..1]).unwrap();
         assert_eq!(note.severity, crate::finding::Severity::Note);
-        assert!(note.message.contains("/m/snapback-1,") && note.message.contains("and 1 more"), "{}", note.message);
+        assert!(
+            note.message.contains("/m/snapback-1,") && note.message.contains("and 1 more"),
+            "{}",
+            note.message
+        );
         assert!(!note.message.contains("/m/snapback-0"));
         assert!(note.remedy.unwrap().contains("--snapshot /m/snapback-1`"));
         assert!(not_ours(&names, &names).is_none());

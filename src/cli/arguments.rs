@@ -9,7 +9,9 @@ use crate::units::Bytes;
 use crate::{Error, Result};
 
 use super::checksums::ChecksumArguments;
-use super::words::{ConsistencyArgument, FlavourArgument, LevelArgument, OnBusyArgument, StrategyArgument};
+use super::words::{
+    ConsistencyArgument, FeatureArgument, FlavourArgument, LevelArgument, OnBusyArgument, StrategyArgument,
+};
 use super::{absolute, local_path};
 
 const STATUSES: &str = "\
@@ -24,7 +26,7 @@ Exit status:
 
 Examples:
   snapback init --repository /srv/backups
-  snapback init --print-grants --flavour mariadb | mariadb
+  snapback init --print-grants --option-file /etc/snapback/my.cnf | mariadb
   snapback check
   snapback backup --tag why=before-upgrade
   snapback restore latest --datadir /var/lib/mysql-copy
@@ -96,7 +98,7 @@ impl Color {
 pub(super) enum Command {
     /// Write a starter configuration and make the repository
     #[command(
-        after_help = "Examples:\n  snapback init --repository /srv/backups\n  snapback init --print-grants\n  snapback init --print-grants --flavour mysql --lock lockless"
+        after_help = "Examples:\n  snapback init --repository /srv/backups\n  snapback init --print-grants --option-file /etc/snapback/my.cnf | mariadb\n  snapback init --print-grants --flavour mysql --lock lockless --for backup,kill"
     )]
     Init(Init),
     /// Say what a backup would do: paths, volumes, lock, and what stands in the way. Touches nothing
@@ -177,7 +179,7 @@ pub(super) enum Command {
 
 #[derive(Debug, Args)]
 pub(super) struct Init {
-    /// Print the SQL for an account with the least privileges, and do nothing else
+    /// Print the SQL for an account with the least privileges for what it is for, and make no repository
     #[arg(long)]
     pub print_grants: bool,
     /// For which server; without it the configured one is asked
@@ -186,6 +188,17 @@ pub(super) struct Init {
     /// For which lock strategy
     #[arg(long, value_name = "STRATEGY", requires = "print_grants")]
     pub lock: Option<StrategyArgument>,
+    /// What the account is for [default: backup,binlog,replica]
+    #[arg(
+        long = "for",
+        value_name = "FEATURES",
+        value_delimiter = ',',
+        requires = "print_grants"
+    )]
+    pub features: Vec<FeatureArgument>,
+    /// Write account and random password into this new option file (mode 0600), for `server.defaults_file`
+    #[arg(value_parser = local_path(), long, value_name = "FILE", requires = "print_grants")]
+    pub option_file: Option<PathBuf>,
     #[command(flatten)]
     pub server: ServerArguments,
 }

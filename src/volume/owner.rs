@@ -65,7 +65,9 @@ fn machine() -> Option<String> {
 
 /// The path without links, as far as it is there: it may have been lost.
 fn real(path: &Path) -> PathBuf {
-    let there = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    let there = path
+        .ancestors()
+        .find_map(|above| Some((above, above.canonicalize().ok()?)));
     match there {
         Some((above, real)) => match path.strip_prefix(above) {
             Ok(rest) if !rest.as_os_str().is_empty() => real.join(rest),

@@ -38,7 +38,10 @@ fn what_another_installation_made_is_named_and_left_alone() {
     assert!(names(&report, "removed_orphans").is_empty());
     let said = one.run(&["cleanup", "--dry-run"]);
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
-    assert!(said.contains("`snapback cleanup --orphans`") && said.contains("not ours: "), "{said}");
+    assert!(
+        said.contains("`snapback cleanup --orphans`") && said.contains("not ours: "),
+        "{said}"
+    );
     // Its own goes, the other's stays.
     let report = one.json(&["cleanup", "--orphans"]);
     assert_eq!(names(&report, "removed_orphans"), [own.clone()], "{report}");
@@ -48,7 +51,12 @@ fn what_another_installation_made_is_named_and_left_alone() {
     // By name it goes, when the name is right and it is not this installation's own.
     let held_by_two = two.run(&["cleanup", "--snapshot", &precious]);
     assert_eq!(held_by_two.status.code(), Some(2));
-    assert_eq!(one.run(&["cleanup", "--snapshot", "/nowhere/snapback-x-1"]).status.code(), Some(2));
+    assert_eq!(
+        one.run(&["cleanup", "--snapshot", "/nowhere/snapback-x-1"])
+            .status
+            .code(),
+        Some(2)
+    );
     assert_eq!(lab.storage.snapshots().len(), 1);
     let report = one.json(&["cleanup", "--snapshot", &precious]);
     assert_eq!(names(&report, "removed_orphans"), [precious], "{report}");
@@ -56,12 +64,12 @@ fn what_another_installation_made_is_named_and_left_alone() {
 }
 
 #[test]
-fn a_running_backup_of_another_installation_is_left_alone() {
+fn a_running_snapshot_of_another_installation_is_left_alone() {
     let Some(lab) = Lab::new() else { return };
     let (one, two) = (installation(&lab, "one"), installation(&lab, "two"));
     let gate = lab.path("gate");
-    let point = format!("backup.released=pause:{}", gate.display());
-    let running = two.spawn(&point, &["--json", "backup"]);
+    let point = format!("held.before-record=pause:{}", gate.display());
+    let running = two.spawn(&point, &["--json", "snapshot", "create"]);
     crate::common::wait_for_file(&lab.path("gate.reached"));
     assert_eq!(lab.storage.snapshots().len(), 1);
     let report = one.json(&["cleanup", "--orphans"]);
