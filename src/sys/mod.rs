@@ -16,6 +16,7 @@ mod ioctl;
 pub mod mount;
 pub mod pipeline;
 pub mod priority;
+pub mod servers;
 pub mod signal;
 pub mod trust;
 pub mod view;

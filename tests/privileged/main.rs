@@ -36,5 +36,6 @@ mod runbooks;
 mod service;
 mod setting;
 mod several_volumes;
+mod truth;
 mod watch;
 mod zfs;

@@ -298,6 +298,7 @@ fn the_printed_account_can_do_what_readme_goes_on_to_do() {
                 "rescue",
             ])
         };
+        std::fs::write(&scene.tool.config, &root).unwrap();
         as_account(&printed_account(&scene, &["--for", "backup,into-server"]));
         let restored = into(&scene);
         assert!(
