@@ -288,6 +288,22 @@ fn understood_in(flag: &str, at: jiff::Timestamp, zone: jiff::tz::TimeZone) -> S
     format!("{flag} means {}{here}", at.strftime("%Y-%m-%d %H:%M:%S%.fZ"))
 }
 
+/// A server's name.
+pub(super) fn flavour(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::MariaDb => "MariaDB",
+        Flavour::MySql => "MySQL",
+    }
+}
+
+/// An enum's word, as the manifest has it.
+pub(super) fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => "?".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -319,21 +335,5 @@ mod tests {
             point,
             crate::replay::Until::Time("2026-11-29T21:54:05Z".parse().unwrap())
         );
-    }
-}
-
-/// A server's name.
-pub(super) fn flavour(flavour: Flavour) -> &'static str {
-    match flavour {
-        Flavour::MariaDb => "MariaDB",
-        Flavour::MySql => "MySQL",
-    }
-}
-
-/// An enum's word, as the manifest has it.
-pub(super) fn word(value: &impl Serialize) -> String {
-    match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(word)) => word,
-        _ => "?".to_owned(),
     }
 }

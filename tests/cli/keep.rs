@@ -106,7 +106,7 @@ fn the_last_backup_of_a_job_goes_only_when_that_is_said() {
     cli.fails(&["forget", "--keep-last", "1", "--even-last"], 2);
     let dry = cli.ok(&["forget", &id, "--even-last", "--dry-run"]);
     assert!(dry.contains("would have no good backup any more"), "{dry}");
-    assert_eq!(cli.ids(), [id.clone()]);
+    assert_eq!(cli.ids(), std::slice::from_ref(&id));
     // A hold is another word, and stays one.
     cli.ok(&["hold", &id]);
     assert!(cli.fails(&["forget", &id, "--even-last"], 2).contains("held"));
