@@ -222,7 +222,7 @@ fn repository_place(
         Finding::warning(
             "repository-same-volume",
             format!(
-                "the repository {} is on {what}, as the data that it backs up ({}): what takes the data takes its backups, and snapshot, data and copy share the room",
+                "the repository {} is on {what} as the data that it backs up ({}): what takes the data takes its backups, and snapshot, data and copy share the room",
                 repository.display(),
                 volume.source
             ),
