@@ -44,7 +44,11 @@ fn what_another_installation_made_is_named_and_left_alone() {
     );
     // Its own goes, the other's stays.
     let report = one.json(&["cleanup", "--orphans"]);
-    assert_eq!(names(&report, "removed_orphans"), [own.clone()], "{report}");
+    assert_eq!(
+        names(&report, "removed_orphans"),
+        std::slice::from_ref(&own),
+        "{report}"
+    );
     assert_eq!(lab.storage.snapshots().len(), 1);
     // What is left is no reason to end otherwise than well.
     assert!(one.ok(&["cleanup"]).contains("nothing to clean up"));
