@@ -1,5 +1,7 @@
 //! What a backup would do: the server, its paths, their volumes, the lock, and whatever stands in the way. Touches nothing.
 
+mod room;
+
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -14,6 +16,7 @@ use crate::held;
 use crate::record::RootRecord;
 use crate::sys::signal::Cancel;
 use crate::volume::Volume;
+use room::Room;
 
 /// What a backup would do.
 #[derive(Debug, Clone, Serialize)]
@@ -36,6 +39,8 @@ pub struct Plan {
     pub roots: Vec<RootRecord>,
     /// The state of the repository.
     pub repository: RepositoryState,
+    /// What a backup is expected to take, and what there is; nothing where the repository cannot be used.
+    pub room: Option<Room>,
     /// Facts, warnings, blockers.
     pub findings: Vec<Finding>,
 }
@@ -68,11 +73,21 @@ pub struct RepositoryState {
 /// The server or the host cannot be examined. Blockers are findings in the plan, not errors.
 pub fn check(config: &Config, cancel: &Cancel) -> Result<Plan> {
     let mut examined = examine::of_backup(config, cancel)?;
+    if let Some(database) = &mut examined.database {
+        examined.findings.extend(database.missing_for_commands()?);
+    }
     let repository = repository_state(config, &mut examined.findings);
     let kept = held::list(&config.state_dir)?;
     examined.findings.extend(kept.findings);
     examined.findings.extend(held::findings(&kept.sets, config));
     let roots = trees::records(config, &examined);
+    let room = match repository.usable {
+        true => Some(room::look(config, &examined, cancel)?),
+        false => None,
+    };
+    examined
+        .findings
+        .extend(room.iter().flat_map(|room| room.findings(config)));
     Ok(Plan {
         server: examined.database.as_ref().map(|database| database.facts().clone()),
         consistency: examined.quiesce.consistency,
@@ -83,6 +98,7 @@ pub fn check(config: &Config, cancel: &Cancel) -> Result<Plan> {
         volumes: examined.layout.volumes,
         roots,
         repository,
+        room,
         findings: sorted(examined.findings),
     })
 }

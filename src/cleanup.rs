@@ -1,5 +1,7 @@
 //! Undoing what dead runs left on the host: snapshots, settings, mounts, directories; each was written down before it was made.
 
+mod orphans;
+
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -7,7 +9,6 @@ use serde::Serialize;
 use crate::backup::examine::provider_of;
 use crate::config::Config;
 use crate::database;
-use crate::detect::Mounts;
 use crate::finding::Finding;
 use crate::held::{self, Kept};
 use crate::journal::{self, Made, Past};
@@ -18,16 +19,19 @@ use crate::snapshot::{self, Removed};
 use crate::sys;
 use crate::sys::signal::Cancel;
 use crate::units::Id;
-use crate::volume::{self, Provider, Snapshot};
+use crate::volume::{self, Provider};
 use crate::{Error, Result};
+use orphans::orphans;
 
 /// What to do.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
     /// Only say what would be removed.
     pub dry_run: bool,
-    /// Also remove snapshots with our mark that no journal of this host knows (its state directory was lost).
+    /// Also remove snapshots of this installation that none of its journals knows (its state directory was lost).
     pub orphans: bool,
+    /// Also remove these, by name, which carry our mark and are not proved to be of this installation.
+    pub snapshots: Vec<String>,
 }
 
 /// What was found and done.
@@ -37,9 +41,11 @@ pub struct Report {
     pub runs: Vec<RunLeft>,
     /// Rollbacks that had died.
     pub rollbacks: Vec<rollback::Resumed>,
-    /// Snapshots with our mark that no journal knows; removed only when asked.
+    /// Snapshots that this installation made and that no journal of it knows; removed only when asked.
     pub orphans: Vec<String>,
-    /// Those of them that were removed (or would be).
+    /// Snapshots with our mark that are not proved to be of this installation: of another state directory or host, or made before marks told. Removed only by name.
+    pub not_ours: Vec<String>,
+    /// Those of both that were removed (or would be).
     pub removed_orphans: Vec<String>,
     /// Held sets that were removed (or would be): their time is over, or their removal had begun.
     pub removed_sets: Vec<Removed>,
@@ -76,8 +82,6 @@ pub fn cleanup(config: &Config, request: &Request, monitor: &dyn Monitor, cancel
     let past = journal::list(&config.state_dir)?;
     // After the journals: a run writes its set's record before its journal goes.
     let kept = held::list(&config.state_dir)?;
-    let mut known: Vec<Id> = past.runs.iter().map(|one| one.run).collect();
-    known.extend(&kept.named);
     report.findings.extend(past.findings);
     report.findings.extend(kept.findings.iter().cloned());
     // First of all, of every run: whoever writes to a frozen filesystem waits, and so would what follows.
@@ -98,9 +102,7 @@ pub fn cleanup(config: &Config, request: &Request, monitor: &dyn Monitor, cancel
         .all(|one| matches!(one.result, "finished" | "undone"))
     {
         sets(config, request, &mut report)?;
-        known.extend(held::list(&config.state_dir)?.named);
-        let mounts = Mounts::read()?;
-        orphans(request, &providers, &mounts, &known, &mut report);
+        orphans(config, request, &providers, &mut report)?;
     }
     let (removed, findings) = snapshot::remove_left_places(request.dry_run);
     report.removed_directories = removed;
@@ -218,53 +220,6 @@ pub(crate) fn name_of(made: &Made) -> String {
         Made::Replay { at } => format!("half a replay at {}", at.display()),
         Made::Setting(setting) => format!("setting {} back to {}", setting.variable, setting.old),
     }
-}
-
-/// Snapshots of unknown runs may belong to another state directory whose run is alive: they are named, and removed only when asked.
-fn orphans(request: &Request, providers: &[Box<dyn Provider>], mounts: &Mounts, known: &[Id], report: &mut Report) {
-    for provider in providers {
-        let own = match provider.list_own(mounts) {
-            Ok(own) => own,
-            // One kind of storage that cannot be looked at must not keep the others from being cleaned.
-            Err(error) => {
-                let said = format!(
-                    "snapshots of ours on {:?} cannot be looked for: {error}",
-                    provider.kind()
-                );
-                report.findings.push(Finding::warning("orphan", said));
-                continue;
-            }
-        };
-        for snapshot in own.iter().filter(|snapshot| !known.contains(&snapshot.run)) {
-            orphan(request, &**provider, snapshot, report);
-        }
-    }
-}
-
-fn orphan(request: &Request, provider: &dyn Provider, snapshot: &Snapshot, report: &mut Report) {
-    report.orphans.push(snapshot.name.clone());
-    let finding = if request.orphans {
-        let removed = match request.dry_run {
-            true => Ok(true),
-            false => provider.remove(snapshot),
-        };
-        match removed {
-            Ok(true) => report.removed_orphans.push(snapshot.name.clone()),
-            Ok(false) => {}
-            Err(error) => report.findings.push(Finding::warning("orphan", error.to_string())),
-        }
-        None
-    } else {
-        let said = format!(
-            "{} is a snapshot of snapback that no run of this state directory made",
-            snapshot.name
-        );
-        Some(
-            Finding::warning("orphan", said)
-                .remedy("if no other snapback uses this volume: `snapback cleanup --orphans`"),
-        )
-    };
-    report.findings.extend(finding);
 }
 
 fn repository_leftovers(config: &Config, request: &Request, report: &mut Report) {

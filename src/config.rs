@@ -311,6 +311,7 @@ impl Config {
             true => Ok(()),
             false => Err(Error(format!("`{key}` {what}"))),
         };
+        self.check_local()?;
         let absolute = |path: &PathBuf| path.as_os_str().is_empty() || path.is_absolute();
         require(absolute(&self.repository), "repository", "must be an absolute path")?;
         require(absolute(&self.state_dir), "state_dir", "must be an absolute path")?;
@@ -416,6 +417,24 @@ fn text(path: &Path) -> Result<String, Error> {
     String::from_utf8(bytes).map_err(|_| failed("it is not UTF-8".to_owned()))
 }
 
+impl Config {
+    /// No path is a location on another host: it would quietly become a directory of that name.
+    fn check_local(&self) -> Result<(), Error> {
+        let one = |key: &'static str, path: &Path| {
+            crate::sys::fs::require_local(path).map_err(|reason| Error(format!("`{key}`: {reason}")))
+        };
+        one("repository", &self.repository)?;
+        one("state_dir", &self.state_dir)?;
+        one("scratch.dir", &self.scratch.dir)?;
+        self.btrfs
+            .snapshot_dir
+            .iter()
+            .try_for_each(|path| one("btrfs.snapshot_dir", path))?;
+        self.files.iter().try_for_each(|path| one("files", path))?;
+        self.exclude.iter().try_for_each(|path| one("exclude", path))
+    }
+}
+
 /// The parser's words, which begin with "error:" as ours do when they are printed.
 fn said(error: &serde_saphyr::Error) -> String {
     let text = error.to_string();
@@ -481,6 +500,12 @@ mod tests {
         for (text, word) in [
             ("copy: {chunk_size: 5KiB}", "copy.chunk_size"),
             ("repository: here", "repository"),
+            ("repository: 's3://bucket/x'", "`s3:`"),
+            ("repository: backup@nas:/srv/x", "`backup@nas:`"),
+            ("state_dir: 'file:///var/x'", "state_dir"),
+            ("files: ['https://h/x']", "files"),
+            ("exclude: ['h:/x']", "exclude"),
+            ("btrfs: {snapshot_dir: 'h:x'}", "btrfs.snapshot_dir"),
             ("lock: {attempts: 0}", "lock.attempts"),
             ("lock: {hold_limit: -1s}", "lock.hold_limit"),
             ("lock: {strategy: ftwlr}", "ftwlr"),

@@ -19,6 +19,8 @@ pub struct Request {
     pub ids: Vec<String>,
     /// Whether a named backup may be one whose manifest cannot be read.
     pub damaged: bool,
+    /// Whether the last good backup of a job may be among the named ones.
+    pub even_last: bool,
     /// What stays.
     pub policy: Policy,
     /// Only backups of this host; `None`: of all.
@@ -38,6 +40,8 @@ pub struct Report {
     pub groups: Vec<Group>,
     /// Backups that were forgotten (or would be).
     pub forgotten: Vec<Id>,
+    /// Jobs (host and what was backed up) that have no good backup any more: the last one was named, with [`Request::even_last`].
+    pub without_backup: Vec<String>,
     /// Manifests that cannot be read: never forgotten by a policy.
     pub unreadable: Vec<String>,
 }
@@ -145,7 +149,7 @@ fn by_name(
         }
         report.forgotten.push(repository.find(name)?.manifest().id);
     }
-    for (_, members) in groups(manifests, GroupBy::Job) {
+    for ((host, job), members) in groups(manifests, GroupBy::Job) {
         let candidates = standing.of(&members);
         let stay: Vec<&Candidate> = candidates
             .iter()
@@ -158,11 +162,18 @@ fn by_name(
                     one.id.short()
                 )));
             }
-            if one.unfit.is_none() && !stay.iter().any(|other| other.unfit.is_none()) {
+            let last = one.unfit.is_none() && !stay.iter().any(|other| other.unfit.is_none());
+            if last && !request.even_last {
                 return Err(Error::usage(format!(
-                    "backup {} stays: without it no good backup of this job would be left; nothing was forgotten",
-                    one.id.short()
+                    "backup {} stays: without it no good backup of {} would be left; nothing was forgotten. \
+                     To forget the last one as well: `snapback forget {} --even-last`",
+                    one.id.short(),
+                    named(&host, &job),
+                    request.ids.join(" ")
                 )));
+            }
+            if last {
+                report.without_backup.push(named(&host, &job));
             }
         }
     }
@@ -176,6 +187,14 @@ fn by_name(
             .extend(key.rsplit('-').next().and_then(|id| id.parse::<Id>().ok()));
     }
     Ok(())
+}
+
+/// A job in a person's words.
+fn named(host: &str, job: &str) -> String {
+    match job {
+        "" => host.to_owned(),
+        job => format!("{host}: {job}"),
+    }
 }
 
 fn unreadable_named(unreadable: &[String], name: &str) -> Option<String> {

@@ -1,6 +1,7 @@
 //! The first look at the host: the server, its paths, their volumes, and what stands in the way. Changes nothing.
 
 pub(super) mod places;
+mod servers;
 mod stale;
 
 use std::path::{Path, PathBuf};
@@ -128,8 +129,14 @@ fn on_host(
     findings.extend(layout.findings.iter().cloned());
     findings.extend(room(&layout, &providers, beside)?);
     findings.extend(no_place(&layout, &providers, &directories_of_server(&paths)));
-    findings.extend(repository_place(&config.repository, &layout, &paths));
+    findings.extend(repository_place(
+        &config.repository,
+        &layout,
+        &paths,
+        (&providers, &mounts),
+    ));
     findings.extend(places::findings(config, &layout));
+    findings.extend(servers::in_files(config, &layout));
     findings.extend(places::half_replayed(&paths));
     findings.extend(places::nothing(trees::plan(config, &layout, &paths).len()));
     Ok(Examined {
@@ -196,7 +203,12 @@ fn no_place(layout: &Layout, providers: &[Box<dyn Provider>], keep_clear: &[Path
 }
 
 /// A repository below the datadir would be backed up into itself; on the same filesystem it dies with what it protects.
-fn repository_place(repository: &Path, layout: &Layout, paths: &[WrittenPath]) -> Vec<Finding> {
+fn repository_place(
+    repository: &Path,
+    layout: &Layout,
+    paths: &[WrittenPath],
+    (providers, mounts): (&[Box<dyn Provider>], &Mounts),
+) -> Vec<Finding> {
     let Ok(repository) = repository.canonicalize() else {
         return Vec::new();
     };
@@ -216,28 +228,19 @@ fn repository_place(repository: &Path, layout: &Layout, paths: &[WrittenPath]) -
             .remedy("put the repository on another filesystem, best on another machine's storage"),
         ];
     }
-    let device = |path: &Path| {
-        std::fs::metadata(path)
-            .ok()
-            .map(|meta| std::os::unix::fs::MetadataExt::dev(&meta))
-    };
-    let same = layout
-        .volumes
-        .iter()
-        .find(|volume| device(&volume.top).is_some() && device(&volume.top) == device(&repository));
-    same.map(|volume| {
+    let shared = volume::shared(&layout.volumes, &repository, providers, mounts);
+    let finding = |(volume, what): (&Volume, String)| {
         Finding::warning(
             "repository-same-volume",
             format!(
-                "the repository {} is on the volume that it backs up ({})",
+                "the repository {} is on {what} as the data that it backs up ({}): what takes the data takes its backups, and snapshot, data and copy share the room",
                 repository.display(),
                 volume.source
             ),
         )
-        .remedy("a disk that fails takes the backups with it: keep the repository on other storage")
-    })
-    .into_iter()
-    .collect()
+        .remedy("a disk that fails takes the backups with it: keep the repository on other storage, best of another machine")
+    };
+    shared.map(finding).into_iter().collect()
 }
 
 /// The blockers among findings.

@@ -14,6 +14,7 @@ use crate::sys::signal::Cancel;
 use crate::sys::{host, trust};
 use crate::timeline::Timeline;
 use crate::units::Id;
+use crate::volume::Owner;
 use crate::{Error, Result};
 
 /// A run that has begun.
@@ -44,7 +45,7 @@ impl<'m> Run<'m> {
         if !distrusted.is_empty() {
             return Err(Error::Refused(distrusted));
         }
-        let id = Id::random();
+        let id = Owner::of(&config.state_dir).new_run();
         let alone = lock_out_others(&config.state_dir, id)?;
         let journal = Journal::create(&config.state_dir, id)?;
         Ok(Run {

@@ -8,9 +8,11 @@ use crate::config::{Config, Server};
 use crate::units::Bytes;
 use crate::{Error, Result};
 
-use super::absolute;
 use super::checksums::ChecksumArguments;
-use super::words::{ConsistencyArgument, FlavourArgument, LevelArgument, OnBusyArgument, StrategyArgument};
+use super::words::{
+    ConsistencyArgument, FeatureArgument, FlavourArgument, LevelArgument, OnBusyArgument, StrategyArgument,
+};
+use super::{absolute, local_path};
 
 const STATUSES: &str = "\
 Exit status:
@@ -24,7 +26,7 @@ Exit status:
 
 Examples:
   snapback init --repository /srv/backups
-  snapback init --print-grants --flavour mariadb | mariadb
+  snapback init --print-grants --option-file /etc/snapback/my.cnf | mariadb
   snapback check
   snapback backup --tag why=before-upgrade
   snapback restore latest --datadir /var/lib/mysql-copy
@@ -45,13 +47,13 @@ pub(super) struct Arguments {
 #[command(next_help_heading = "Global options")]
 pub(super) struct Global {
     /// The configuration file [default: /etc/snapback/snapback.yaml]
-    #[arg(long, global = true, env = "SNAPBACK_CONFIG", value_name = "FILE")]
+    #[arg(value_parser = local_path(), long, global = true, env = "SNAPBACK_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// The repository's directory, over the configuration's
-    #[arg(long, global = true, env = "SNAPBACK_REPOSITORY", value_name = "DIR")]
+    #[arg(value_parser = local_path(), long, global = true, env = "SNAPBACK_REPOSITORY", value_name = "DIR")]
     pub repository: Option<PathBuf>,
     /// Where runs write down what they make, over the configuration's
-    #[arg(long, global = true, value_name = "DIR", hide_short_help = true)]
+    #[arg(value_parser = local_path(), long, global = true, value_name = "DIR", hide_short_help = true)]
     pub state_dir: Option<PathBuf>,
     /// Say more (twice: even more), on stderr
     #[arg(short, long, global = true, action = ArgAction::Count)]
@@ -96,7 +98,7 @@ impl Color {
 pub(super) enum Command {
     /// Write a starter configuration and make the repository
     #[command(
-        after_help = "Examples:\n  snapback init --repository /srv/backups\n  snapback init --print-grants\n  snapback init --print-grants --flavour mysql --lock lockless"
+        after_help = "Examples:\n  snapback init --repository /srv/backups\n  snapback init --print-grants --option-file /etc/snapback/my.cnf | mariadb\n  snapback init --print-grants --flavour mysql --lock lockless --for backup,kill"
     )]
     Init(Init),
     /// Say what a backup would do: paths, volumes, lock, and what stands in the way. Touches nothing
@@ -141,7 +143,7 @@ pub(super) enum Command {
     Mount(super::mount::Mount),
     /// Forget backups that no rule keeps, or those that are named; says why each one stays or goes
     #[command(
-        after_help = "The newest good backup of each group, held ones, and the one that a running backup compares with always stay. Without rules the\nconfiguration's are used. What forgotten backups needed is given back by `snapback prune`. Exit status 4 when a manifest cannot be read.\n\nExamples:\n  snapback forget --dry-run\n  snapback forget --keep-daily 14 --keep-monthly 12 --prune\n  snapback forget 3f2a"
+        after_help = "The newest good backup of each group, held ones, and the one that a running backup compares with always stay. Without rules the\nconfiguration's are used. What forgotten backups needed is given back by `snapback prune`. Exit status 4 when a manifest cannot be read.\n\nExamples:\n  snapback forget --dry-run\n  snapback forget --keep-daily 14 --keep-monthly 12 --prune\n  snapback forget 3f2a\n  snapback forget 3f2a --even-last"
     )]
     Forget(super::forget::Forget),
     /// Keep a backup, whatever the rules say
@@ -164,7 +166,7 @@ pub(super) enum Command {
     Snapshot(super::snapshot::Snapshot),
     /// Remove what dead runs left on this host: snapshots, settings, unfinished files
     #[command(
-        after_help = "Runs that are alive are left alone. Only what snapback wrote down before making it is touched.\n\nExamples:\n  snapback cleanup --dry-run\n  snapback cleanup"
+        after_help = "Runs that are alive are left alone. Only what snapback wrote down before making it is touched. What another\ninstallation made (another state directory, another host) is named and left alone.\n\nExamples:\n  snapback cleanup --dry-run\n  snapback cleanup"
     )]
     Cleanup(Cleanup),
     /// Print a completion script for a shell
@@ -177,7 +179,7 @@ pub(super) enum Command {
 
 #[derive(Debug, Args)]
 pub(super) struct Init {
-    /// Print the SQL for an account with the least privileges, and do nothing else
+    /// Print the SQL for an account with the least privileges for what it is for, and make no repository
     #[arg(long)]
     pub print_grants: bool,
     /// For which server; without it the configured one is asked
@@ -186,6 +188,17 @@ pub(super) struct Init {
     /// For which lock strategy
     #[arg(long, value_name = "STRATEGY", requires = "print_grants")]
     pub lock: Option<StrategyArgument>,
+    /// What the account is for [default: backup,binlog,replica]
+    #[arg(
+        long = "for",
+        value_name = "FEATURES",
+        value_delimiter = ',',
+        requires = "print_grants"
+    )]
+    pub features: Vec<FeatureArgument>,
+    /// Write account and random password into this new option file (mode 0600), for `server.defaults_file`
+    #[arg(value_parser = local_path(), long, value_name = "FILE", requires = "print_grants")]
+    pub option_file: Option<PathBuf>,
     #[command(flatten)]
     pub server: ServerArguments,
 }
@@ -195,10 +208,10 @@ pub(super) struct Init {
 #[command(next_help_heading = "Server")]
 pub(super) struct ServerArguments {
     /// Option file with [client] and [snapback] groups
-    #[arg(long, value_name = "FILE")]
+    #[arg(value_parser = local_path(), long, value_name = "FILE")]
     pub defaults_file: Option<PathBuf>,
     /// Unix socket
-    #[arg(long, value_name = "PATH", conflicts_with = "server_host")]
+    #[arg(value_parser = local_path(), long, value_name = "PATH", conflicts_with = "server_host")]
     pub socket: Option<PathBuf>,
     /// Host name, for TCP
     #[arg(long, value_name = "NAME")]
@@ -266,10 +279,10 @@ pub(super) struct Examine {
     #[arg(long, value_name = "SPAN")]
     pub hold_limit: Option<jiff::SignedDuration>,
     /// A further tree to back up (may be repeated)
-    #[arg(long = "files", value_name = "PATH")]
+    #[arg(value_parser = local_path(), long = "files", value_name = "PATH")]
     pub files: Vec<PathBuf>,
     /// A subtree to leave out (may be repeated)
-    #[arg(long, value_name = "PATH")]
+    #[arg(value_parser = local_path(), long, value_name = "PATH")]
     pub exclude: Vec<PathBuf>,
     #[command(flatten)]
     pub server: ServerArguments,
@@ -392,13 +405,13 @@ pub(super) struct Restore {
 #[group(required = true, multiple = false)]
 pub(super) struct DestinationArguments {
     /// A new directory that a server can start on
-    #[arg(long, value_name = "DIR")]
+    #[arg(value_parser = local_path(), long, value_name = "DIR")]
     pub datadir: Option<PathBuf>,
     /// Every root below this new directory, at its original path
-    #[arg(long, value_name = "DIR")]
+    #[arg(value_parser = local_path(), long, value_name = "DIR")]
     pub target: Option<PathBuf>,
     /// Into the running server at this socket, with --table or --schema
-    #[arg(long, value_name = "SOCKET")]
+    #[arg(value_parser = local_path(), long, value_name = "SOCKET")]
     pub into_server: Option<PathBuf>,
     /// Back where everything was; the server must be stopped
     #[arg(long)]
@@ -431,9 +444,12 @@ pub(super) struct Cleanup {
     /// Only say what would be removed
     #[arg(long)]
     pub dry_run: bool,
-    /// Also snapshots with our mark that no journal of this host knows
+    /// Also snapshots of this installation that its state directory does not know any more
     #[arg(long)]
     pub orphans: bool,
+    /// Also this snapshot with our mark, which is not proved to be of this installation (may be repeated)
+    #[arg(long = "snapshot", value_name = "NAME")]
+    pub snapshots: Vec<String>,
     #[command(flatten)]
     pub server: ServerArguments,
 }
@@ -447,7 +463,7 @@ pub(super) struct Completions {
 #[derive(Debug, Args)]
 pub(super) struct Man {
     /// Write snapback.1, snapback-backup.1 ... here
-    #[arg(long, value_name = "DIR")]
+    #[arg(value_parser = local_path(), long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }
 

@@ -225,10 +225,13 @@ fn list(arguments: &Listing, context: &Context<'_>) -> Result<Exit> {
     Ok(if gaps > 0 { Exit::Warnings } else { Exit::Done })
 }
 
-/// Seconds since 1970.
-fn second(text: Option<&String>) -> Result<Option<i64>> {
+/// Seconds since 1970; says how the text is understood.
+fn second(flag: &str, text: Option<&String>) -> Result<Option<i64>> {
     text.map(|text| match replay::parse(text)? {
-        Until::Time(time) => Ok(time.as_second()),
+        Until::Time(time) => {
+            output::say(super::show::understood(flag, time));
+            Ok(time.as_second())
+        }
         _ => Err(Error::usage(format!("`{text}` is no time"))),
     })
     .transpose()
@@ -238,7 +241,10 @@ fn show(arguments: &Showing, context: &Context<'_>) -> Result<Exit> {
     let config = context.config()?;
     let repository = open_repository(&config)?;
     let host = context.whose(&config, arguments.host.as_ref()).host;
-    let (since, until) = (second(arguments.since.as_ref())?, second(arguments.until.as_ref())?);
+    let (since, until) = (
+        second("--since", arguments.since.as_ref())?,
+        second("--until", arguments.until.as_ref())?,
+    );
     let servers = archived(&repository, &host)?;
     replay::in_space(&config, 0, |work| {
         let mut found = Vec::new();

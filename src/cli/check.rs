@@ -8,6 +8,7 @@ use super::{Context, Exit, output};
 use crate::Result;
 use crate::check::{Plan, check};
 use crate::finding::Severity;
+use crate::units::Bytes;
 
 /// `check`'s flags.
 #[derive(Debug, Args)]
@@ -87,8 +88,16 @@ fn print(plan: &Plan) {
     } else {
         output::red("not usable")
     };
+    let room = plan.room.map_or_else(String::new, |room| {
+        format!(
+            ", {} free; a backup of {} may take up to {}",
+            Bytes::b(room.repository_free),
+            Bytes::b(room.data),
+            Bytes::b(room.expected)
+        )
+    });
     output::line(format_args!(
-        "{}  {} ({state})",
+        "{}  {} ({state}{room})",
         output::bold("repository"),
         plan.repository.path.display()
     ));
@@ -101,6 +110,9 @@ fn print(plan: &Plan) {
         .filter(|finding| finding.severity == Severity::Blocker)
         .count();
     match blockers {
+        0 if plan.findings.iter().any(|finding| finding.code == "repository-room") => {
+            output::line(output::yellow("a backup can be begun, and may find too little room"));
+        }
         0 => output::line(output::green("a backup can be taken")),
         1 => output::line(output::red("a backup would be refused: 1 blocker")),
         more => output::line(output::red(format_args!("a backup would be refused: {more} blockers"))),

@@ -4,6 +4,7 @@ use super::arguments::Cleanup;
 use super::{Context, Exit, output};
 use crate::Result;
 use crate::cleanup::{Report, Request, cleanup};
+use crate::finding::Severity;
 
 pub(super) fn run(arguments: &Cleanup, context: &Context<'_>) -> Result<Exit> {
     let mut config = context.config()?;
@@ -11,6 +12,7 @@ pub(super) fn run(arguments: &Cleanup, context: &Context<'_>) -> Result<Exit> {
     let request = Request {
         dry_run: arguments.dry_run,
         orphans: arguments.orphans,
+        snapshots: arguments.snapshots.clone(),
     };
     let report = cleanup(&config, &request, &context.progress, context.cancel)?;
     if context.global.json {
@@ -77,8 +79,9 @@ fn print(report: &Report, dry_run: bool) {
         && report.removed_sets.is_empty()
         && report.removed_directories.is_empty()
         && report.repository_leftovers == 0;
-    if nothing && report.findings.is_empty() {
-        output::line("nothing was left");
+    let wrong = report.findings.iter().any(|finding| finding.severity > Severity::Note);
+    if nothing && !wrong {
+        output::line("nothing to clean up");
     }
 }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::arguments::Verify;
+use super::local_path;
 use super::{Context, Exit, absolute, output, show};
 use crate::Result;
 use crate::backup::open_repository;
@@ -42,10 +43,10 @@ pub(super) struct DrillArguments {
     #[arg(long, value_name = "HOW", requires = "boot", conflicts_with_all = ["id", "all"])]
     pub pick: Option<PickArgument>,
     /// Where the backup is restored to for the time of the drill [default: /var/tmp]
-    #[arg(long, value_name = "DIR", requires = "boot")]
+    #[arg(value_parser = local_path(), long, value_name = "DIR", requires = "boot")]
     pub scratch: Option<PathBuf>,
     /// The server program [default: the live server's, or an installed one of the same series]
-    #[arg(long, value_name = "PATH", requires = "boot")]
+    #[arg(value_parser = local_path(), long, value_name = "PATH", requires = "boot")]
     pub mysqld: Option<PathBuf>,
 }
 

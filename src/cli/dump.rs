@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::local_path;
 use super::{Context, Exit, absolute, output};
 use crate::backup::open_repository;
 use crate::dump::{Report, Request, TableName, Target, dump, table_name};
@@ -37,10 +38,10 @@ pub(super) struct Dump {
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = table_name)]
     pub tables: Vec<TableName>,
     /// Into this new file [default: stdout]
-    #[arg(long, value_name = "FILE", conflicts_with = "output_dir")]
+    #[arg(value_parser = local_path(), long, value_name = "FILE", conflicts_with = "output_dir")]
     pub output: Option<PathBuf>,
     /// Into this new directory, a file for each schema
-    #[arg(long, value_name = "DIR")]
+    #[arg(value_parser = local_path(), long, value_name = "DIR")]
     pub output_dir: Option<PathBuf>,
     /// Accounts and privileges, also with --databases or --tables
     #[arg(long, conflicts_with = "no_accounts")]
@@ -54,7 +55,7 @@ pub(super) struct Dump {
     #[arg(long, requires = "output_dir")]
     pub mydumper: bool,
     /// The dump program [default: the server's own, or an installed one]
-    #[arg(long, value_name = "PATH")]
+    #[arg(value_parser = local_path(), long, value_name = "PATH")]
     pub dump_program: Option<PathBuf>,
     /// Threads of the restore, and of mydumper [default: as many as processors, at most 8]
     #[arg(long, value_name = "N")]
@@ -65,10 +66,10 @@ pub(super) struct Dump {
 #[derive(Debug, Args)]
 pub(super) struct ScratchArguments {
     /// Where the backup is restored to for a while [default: /var/tmp]
-    #[arg(long, value_name = "DIR")]
+    #[arg(value_parser = local_path(), long, value_name = "DIR")]
     pub scratch: Option<PathBuf>,
     /// The server program [default: the live server's, or an installed one of the same series]
-    #[arg(long, value_name = "PATH")]
+    #[arg(value_parser = local_path(), long, value_name = "PATH")]
     pub mysqld: Option<PathBuf>,
 }
 

@@ -28,6 +28,9 @@ pub(super) struct Forget {
     /// A named backup may be one whose manifest cannot be read
     #[arg(long, requires = "ids")]
     pub damaged: bool,
+    /// A named backup may be the last good one of its job, such as of a host that is no more
+    #[arg(long, requires = "ids")]
+    pub even_last: bool,
     /// Only say what would be forgotten, and why
     #[arg(long)]
     pub dry_run: bool,
@@ -115,6 +118,7 @@ pub(super) fn run(arguments: &Forget, context: &Context<'_>) -> Result<Exit> {
     let request = Request {
         ids: arguments.ids.clone(),
         damaged: arguments.damaged,
+        even_last: arguments.even_last,
         policy: arguments.rules.policy(&config.retention)?,
         host: (!arguments.all_hosts).then(own),
         dry_run: arguments.dry_run,
@@ -154,6 +158,7 @@ pub(super) fn after_backup(config: &Config, repository: &Repository, context: &C
     let request = Request {
         ids: Vec::new(),
         damaged: false,
+        even_last: false,
         policy: config.retention.clone(),
         host: Some(host_name(config)),
         dry_run: false,
@@ -169,6 +174,11 @@ pub(super) fn after_backup(config: &Config, repository: &Repository, context: &C
             Ok(None)
         }
     }
+}
+
+/// Each job once.
+fn without_backup(report: &Report) -> std::collections::BTreeSet<&String> {
+    report.without_backup.iter().collect()
 }
 
 pub(super) fn print(report: &Report) {
@@ -206,6 +216,10 @@ pub(super) fn print(report: &Report) {
         many => format!("{many} backups"),
     };
     output::line(format_args!("{verb} {count}"));
+    let left = if report.dry_run { "would have" } else { "has" };
+    for job in without_backup(report) {
+        output::line(format_args!("{job} {left} no good backup any more"));
+    }
     if !report.dry_run && !report.forgotten.is_empty() {
         output::line(output::dim("`snapback prune` gives back the room"));
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::arguments::Init;
 use super::{Context, Exit, output};
 use crate::config::{Config, starter};
+use crate::database::mysql::{Account, Feature, Login};
 use crate::database::{Strategy, mysql};
 use crate::finding::Finding;
 use crate::repository::Repository;
@@ -20,22 +21,75 @@ pub(super) fn run(arguments: &Init, context: &Context<'_>) -> Result<Exit> {
     }
 }
 
+/// The SQL goes to stdout, and so into a client; a password that it has is written into an option file, or said on stderr, once.
 fn print_grants(arguments: &Init, context: &Context<'_>) -> Result<Exit> {
-    let strategy: Strategy = arguments.lock.map_or(Strategy::Auto, Into::into);
+    let mut features: Vec<Feature> = arguments.features.iter().map(|feature| (*feature).into()).collect();
+    if features.is_empty() {
+        features.extend(Feature::USUAL);
+    }
+    let password = format!("Aa1!{}", crate::units::Id::random());
+    let mut account = Account {
+        strategy: arguments.lock.map_or(Strategy::Auto, Into::into),
+        features,
+        login: Login::Password(password.clone()),
+    };
+    let mut config = Config::default();
     let sql = match arguments.flavour {
-        Some(flavour) => mysql::grants_sql(flavour.into(), strategy),
+        Some(flavour) => {
+            arguments.server.apply(&mut config);
+            mysql::account_sql(flavour.into(), &account)
+        }
         None => {
-            let mut config = context.config()?;
+            config = context.config()?;
             arguments.server.apply(&mut config);
             let server = config
                 .server
                 .as_ref()
                 .ok_or_else(|| Error::usage("no server is configured: name one with --flavour"))?;
-            mysql::Server::connect(server)?.grants_sql(strategy)
+            let mut server = mysql::Server::connect(server)?;
+            if arguments.option_file.is_none() && server.lets_in_by_socket()? {
+                account.login = Login::Socket(crate::sys::host::user_name(crate::sys::host::user_id()));
+            }
+            server.account_sql(&account)
         }
     };
+    match (&account.login, &arguments.option_file) {
+        (Login::Socket(user), _) => output::say(format_args!(
+            "the account has no password: the server lets {user} in over the socket. Set `server: {{user: snapback}}` in the configuration"
+        )),
+        (Login::Password(_), Some(file)) => {
+            crate::sys::fs::create_durably(file, option_file(&password, &config).as_bytes(), 0o600)?;
+            output::say(format_args!(
+                "wrote {} with a random password (mode 0600). Set `server: {{defaults_file: {}}}` in the configuration",
+                file.display(),
+                super::absolute(file)?.display()
+            ));
+        }
+        (Login::Password(_), None) => output::say_text(&format!(
+            "the password is random and said only here: put this into an option file of mode 0600, such as /etc/snapback/my.cnf, and set \
+             `server: {{defaults_file: /etc/snapback/my.cnf}}` in the configuration (--option-file FILE writes it)\n\n{}",
+            option_file(&password, &config)
+        )),
+    }
     output::text(&sql);
     Ok(Exit::Done)
+}
+
+/// What `server.defaults_file` reads, with the way in that was used.
+fn option_file(password: &str, config: &Config) -> String {
+    let mut text = format!("[snapback]\nuser=snapback\npassword={password}\n");
+    if let Some(server) = &config.server {
+        if let Some(socket) = &server.socket {
+            text += &format!("socket={}\n", socket.display());
+        }
+        if let Some(host) = &server.host {
+            text += &format!("host={host}\n");
+        }
+        if let Some(port) = server.port {
+            text += &format!("port={port}\n");
+        }
+    }
+    text
 }
 
 fn make(context: &Context<'_>) -> Result<Exit> {
@@ -85,7 +139,7 @@ fn make(context: &Context<'_>) -> Result<Exit> {
     };
     output::line(format_args!("{written} the configuration {}{next}", path.display()));
     if !there {
-        output::line("`snapback init --print-grants` prints the SQL for the server's account");
+        output::line("`snapback init --print-grants --option-file FILE` prints the SQL for the server's account");
     }
     warnings
         .iter()

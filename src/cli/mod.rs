@@ -175,6 +175,15 @@ impl Context<'_> {
     }
 }
 
+/// Parses a path of this host; a location on another one is refused, and never becomes a directory of that name.
+fn local_path() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
+    use clap::builder::{OsStringValueParser, TypedValueParser};
+    OsStringValueParser::new().try_map(|text| {
+        let path = PathBuf::from(text);
+        crate::sys::fs::require_local(&path).map(|()| path)
+    })
+}
+
 fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|error| Error::usage(format!("{}: {error}", path.display())))
 }

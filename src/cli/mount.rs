@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::local_path;
 use super::{Context, Exit, output};
 use crate::Result;
 use crate::backup::open_repository;
@@ -12,6 +13,7 @@ use crate::mount::{Request, mount};
 #[derive(Debug, Args)]
 pub(super) struct Mount {
     /// An empty directory
+    #[arg(value_parser = local_path())]
     pub directory: PathBuf,
     /// Only backups of this host
     #[arg(long, value_name = "NAME")]

@@ -10,6 +10,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
 
+use indicatif::ProgressBar;
 use serde::Serialize;
 
 use crate::finding::{Finding, Severity};
@@ -21,6 +22,22 @@ pub(super) use panics::report_panics;
 
 /// The first failure to write a result.
 static FAILED: Mutex<Option<io::Error>> = Mutex::new(None);
+
+/// The bar that is drawn now: it steps aside for whatever is printed, on both streams, since they share the terminal.
+static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Names the bar that is drawn from now on, if there is one.
+pub(super) fn set_bar(bar: Option<&ProgressBar>) {
+    *BAR.lock().unwrap_or_else(PoisonError::into_inner) = bar.cloned();
+}
+
+fn beside_bar(print: impl FnOnce()) {
+    let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match bar {
+        Some(bar) => bar.suspend(print),
+        None => print(),
+    }
+}
 
 /// Prints a line of the result. A line break in it is shown as `\n`.
 pub(super) fn line(text: impl Display) {
@@ -74,7 +91,7 @@ pub(super) fn heed(written: io::Result<()>) {
 
 fn put(line: &str) {
     // `anstream` takes the colours out where they do not belong.
-    heed(anstream::stdout().write_all(format!("{line}\n").as_bytes()));
+    beside_bar(|| heed(anstream::stdout().write_all(format!("{line}\n").as_bytes())));
 }
 
 /// The end of the program: what was not written yet is, and a result that could not be written is a failure.
@@ -94,8 +111,23 @@ pub(super) fn finish(exit: Exit) -> Exit {
 /// Says something on stderr. What follows a line break in it has a bar before it.
 pub(super) fn say(text: impl Display) {
     let text = text.to_string();
-    let said = shown(text.trim_end_matches('\n'), Breaks::Barred);
-    let _ = anstream::stderr().write_all(format!("{said}\n").as_bytes());
+    tell(&shown(text.trim_end_matches('\n'), Breaks::Barred));
+}
+
+/// Says a text of our own on stderr, which may have several lines (an option file to copy).
+pub(super) fn say_text(text: &str) {
+    tell(&shown(text.trim_end(), Breaks::Kept));
+}
+
+/// Says something on stderr and leaves the cursor behind it. Whoever asks has no bar drawn.
+pub(super) fn ask(text: impl Display) {
+    let mut stderr = anstream::stderr();
+    let said = shown(&text.to_string(), Breaks::Escaped);
+    let _ = stderr.write_all(said.as_bytes()).and_then(|()| stderr.flush());
+}
+
+fn tell(said: &str) {
+    beside_bar(|| drop(anstream::stderr().write_all(format!("{said}\n").as_bytes())));
 }
 
 /// Says what went wrong.

@@ -10,6 +10,7 @@ use super::output;
 use crate::finding::{Finding, Severity};
 use crate::monitor::{Monitor, Work};
 use crate::units::Bytes;
+use crate::{Error, Result};
 
 /// A log gets a line about long work this often.
 const LINE: Duration = Duration::from_secs(10);
@@ -54,12 +55,18 @@ impl Progress {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn say(&self, text: &str) {
-        let state = self.state();
-        match &state.bar {
-            Some(bar) => bar.suspend(|| output::say(text)),
-            None => output::say(text),
-        }
+    /// Asks on the terminal, with no bar drawn over the question until the answer is there; only `yes` is one.
+    ///
+    /// # Errors
+    /// Nothing can be read.
+    pub fn confirm(&self, question: &str) -> Result<bool> {
+        self.state().clear();
+        output::ask(format_args!("{question} Type `yes`: "));
+        let mut answer = String::new();
+        std::io::stdin()
+            .read_line(&mut answer)
+            .map_err(|error| Error::failed(format!("cannot read the answer: {error}")))?;
+        Ok(answer.trim() == "yes")
     }
 
     fn line(state: &State) -> String {
@@ -87,11 +94,24 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if let Some(bar) = self.state().bar.take() {
+impl State {
+    fn draw(&mut self, bar: Option<ProgressBar>) {
+        self.clear();
+        output::set_bar(bar.as_ref());
+        self.bar = bar;
+    }
+
+    fn clear(&mut self) {
+        output::set_bar(None);
+        if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.state().clear();
     }
 }
 
@@ -101,29 +121,28 @@ impl Monitor for Progress {
             output::say(name);
         } else if self.mode == Mode::Bars {
             let mut state = self.state();
-            let bar = state.bar.get_or_insert_with(spinner);
-            bar.set_message(name);
+            if state.bar.is_none() {
+                state.draw(Some(spinner()));
+            }
+            state.bar.iter().for_each(|bar| bar.set_message(name));
         }
     }
 
     fn message(&self, text: &str) {
         if self.mode != Mode::Quiet {
-            self.say(text);
+            output::say(text);
         }
     }
 
     fn finding(&self, finding: &Finding) {
         // Warnings are said even when all else is quiet.
         if finding.severity >= Severity::Warning || self.mode == Mode::Lines {
-            self.say(&output::finding(finding));
+            output::say(output::finding(finding));
         }
     }
 
     fn begin(&self, work: Work) {
         let mut state = self.state();
-        if let Some(bar) = state.bar.take() {
-            bar.finish_and_clear();
-        }
         let now = Instant::now();
         let draw = |work: Work| {
             if work.bytes == 0 && work.items > 0 {
@@ -133,8 +152,9 @@ impl Monitor for Progress {
             }
         };
         let bar = (self.mode == Mode::Bars).then(|| draw(work));
+        state.draw(bar);
         *state = State {
-            bar,
+            bar: state.bar.take(),
             work: Some(work),
             bytes: 0,
             items: 0,
@@ -169,9 +189,7 @@ impl Monitor for Progress {
 
     fn end(&self) {
         let mut state = self.state();
-        if let Some(bar) = state.bar.take() {
-            bar.finish_and_clear();
-        }
+        state.clear();
         if self.mode == Mode::Lines && state.work.is_some() {
             let took = state
                 .begun

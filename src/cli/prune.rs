@@ -138,7 +138,7 @@ pub(super) fn print(report: &Report) {
     }
     match report.next {
         Some(next) if !report.dry_run => output::line(format_args!(
-            "a prune after {} UTC deletes what is marked",
+            "a prune after {} deletes what is marked",
             show::time(next)
         )),
         _ => {}

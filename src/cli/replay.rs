@@ -59,6 +59,10 @@ pub(super) fn run(
         .ok_or_else(|| Error::usage("--until needs --datadir"))?;
     let workers = super::restore::workers(arguments.workers);
     let replayers = arguments.replay.replay_workers.map(usize::from);
+    if let Until::Time(time) = asked.until {
+        let flag = if asked.before { "--until-before" } else { "--until" };
+        output::say(super::show::understood(flag, time));
+    }
     let at = absolute(datadir)?;
     let (restored, replayed) = replay::restore_and_replay(
         &config,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::local_path;
 use super::output;
 use crate::database::mysql::connect::Secret;
 use crate::seed::{By, Coordinates, Seed, Wanted};
@@ -22,7 +23,7 @@ pub(super) struct ReplicaArguments {
     #[arg(long, value_name = "NAME", requires = "replica_of")]
     pub replica_user: Option<String>,
     /// A file with the password on its first line, that only its owner may read
-    #[arg(long, value_name = "FILE", requires = "replica_user")]
+    #[arg(value_parser = local_path(), long, value_name = "FILE", requires = "replica_user")]
     pub replica_password_file: Option<PathBuf>,
     /// For a backup of a replica: is HOST the backed-up server itself, or its source? [default: told by HOST's name]
     #[arg(long, value_name = "WHOSE", requires = "replica_of")]

@@ -1,6 +1,6 @@
 //! `snapback snapshot rollback`.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 use super::{Context, Exit, output};
 use crate::config::Config;
@@ -56,7 +56,7 @@ pub(super) fn run(arguments: &Rollback, context: &Context<'_>) -> Result<Exit> {
         if !context.global.json {
             show(plan);
         }
-        Ok(arguments.yes || ask()?)
+        Ok(arguments.yes || context.progress.confirm("Roll back?")?)
     };
     let outcome = rollback(&config, &request, &context.progress, context.cancel, &confirm)?;
     if context.global.json {
@@ -86,7 +86,7 @@ fn show(plan: &Plan) {
         output::bold("back to held set"),
         plan.set.short(),
         plan.level,
-        plan.time.strftime("%F %T UTC")
+        super::show::time(plan.time)
     ));
     if let Some(position) = &plan.position {
         output::line(format_args!("  at {}:{}", position.file, position.position));
@@ -126,17 +126,9 @@ fn show(plan: &Plan) {
         .for_each(|finding| output::line(output::finding(finding)));
 }
 
-fn ask() -> Result<bool> {
-    let read = |error| Error::failed(format!("cannot read the answer: {error}"));
-    let _ = write!(std::io::stderr(), "Roll back? Type `yes`: ");
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).map_err(read)?;
-    Ok(answer.trim() == "yes")
-}
-
 fn tell(outcome: &Outcome) {
     if !outcome.done {
-        output::line("nothing was done");
+        output::line("the answer was not `yes`: nothing was done");
         return;
     }
     let took = human_micros(outcome.down_us);

@@ -269,9 +269,23 @@ fn files(backup: &Backup, context: &Context<'_>) -> Result<Exit> {
 
 use crate::repository::Metadata;
 
-/// A time to the second.
+/// A time to the second, with its zone: what is printed can be given back to `--until`, wherever that is.
 pub(super) fn time(time: jiff::Timestamp) -> String {
-    time.strftime("%Y-%m-%d %H:%M:%S").to_string()
+    time.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
+}
+
+/// How a time that was given is understood, in UTC and by this host's clock.
+pub(super) fn understood(flag: &str, at: jiff::Timestamp) -> String {
+    understood_in(flag, at, jiff::tz::TimeZone::system())
+}
+
+fn understood_in(flag: &str, at: jiff::Timestamp, zone: jiff::tz::TimeZone) -> String {
+    let local = at.to_zoned_datetime(zone);
+    let here = match local.offset() {
+        jiff::tz::Offset::UTC => String::new(),
+        _ => format!(", {} on this host", local.strftime("%Y-%m-%d %H:%M:%S %:z")),
+    };
+    format!("{flag} means {}{here}", at.strftime("%Y-%m-%d %H:%M:%S%.fZ"))
 }
 
 /// A server's name.
@@ -287,5 +301,39 @@ pub(super) fn word(value: &impl Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
         _ => "?".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_time_is_said_with_its_zone_and_by_this_hosts_clock() {
+        let said = |at: &str, zone: &str| {
+            let zone = jiff::tz::TimeZone::get(zone).unwrap();
+            super::understood_in("--until", at.parse().unwrap(), zone)
+        };
+        assert_eq!(
+            said("2026-11-29T21:54:05Z", "America/New_York"),
+            "--until means 2026-11-29 21:54:05Z, 2026-11-29 16:54:05 -05:00 on this host"
+        );
+        // Both of the hours that have the same name when the clocks go back.
+        for (at, here) in [
+            ("2026-10-25T00:30:00.5Z", "02:30:00 +02:00"),
+            ("2026-10-25T01:30:00Z", "02:30:00 +01:00"),
+        ] {
+            let said = said(at, "Europe/Berlin");
+            assert!(said.contains(here), "{said}");
+        }
+        assert_eq!(
+            said("2026-11-29T21:54:05Z", "UTC"),
+            "--until means 2026-11-29 21:54:05Z"
+        );
+        // What is printed means the same when it is given back.
+        let printed = super::time("2026-11-29T21:54:05Z".parse().unwrap());
+        let point = crate::replay::parse(&printed).unwrap();
+        assert_eq!(
+            point,
+            crate::replay::Until::Time("2026-11-29T21:54:05Z".parse().unwrap())
+        );
     }
 }

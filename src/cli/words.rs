@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 
+use crate::database::mysql::Feature;
 use crate::database::{Consistency, Flavour, OnBusy, Strategy};
 use crate::repository::verify::Level;
 
@@ -72,6 +73,23 @@ words! {
         Mariadb => MariaDb,
         /// MySQL
         Mysql => MySql,
+    }
+}
+words! {
+    /// What an account is for.
+    FeatureArgument => Feature {
+        /// `check`, `backup`, `snapshot`
+        Backup => Backup,
+        /// `binlog archive`
+        Binlog => Binlog,
+        /// `restore --replica-start`
+        Replica => Replica,
+        /// `restore --into-server`: all tables can be read and written
+        IntoServer => IntoServer,
+        /// `--on-busy kill-reads`, `kill-all`
+        Kill => Kill,
+        /// Raising innodb_flush_log_at_trx_commit for a run
+        Durability => Durability,
     }
 }
 words! {

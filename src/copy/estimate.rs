@@ -18,6 +18,19 @@ pub(super) fn estimate(trees: &[Tree], monitor: &dyn Monitor, stop: &Stop<'_>) {
     }
 }
 
+/// The bytes that the trees hold now, as far as they can be read: of a sparse file what is allocated.
+///
+/// # Errors
+/// A signal asked to end.
+pub(crate) fn measure(trees: &[Tree], cancel: &crate::sys::signal::Cancel) -> super::Result<u64> {
+    let stop = Stop::new(cancel);
+    let (mut bytes, mut items) = (0, 0);
+    for tree in trees {
+        let _ = add(tree, &tree.read_from, &stop, &mut bytes, &mut items);
+    }
+    stop.check().map(|()| bytes)
+}
+
 fn add(tree: &Tree, at: &Path, stop: &Stop<'_>, bytes: &mut u64, items: &mut u64) -> std::io::Result<()> {
     if stop.check().is_err() {
         return Ok(());
@@ -36,7 +49,8 @@ fn add(tree: &Tree, at: &Path, stop: &Stop<'_>, bytes: &mut u64, items: &mut u64
     }
     *items += 1;
     if found.is_file() {
-        *bytes += found.len();
+        // Holes are no bytes that are stored.
+        *bytes += found.len().min(std::os::unix::fs::MetadataExt::blocks(&found) * 512);
     } else if found.is_dir() {
         for entry in std::fs::read_dir(at)? {
             let _ = add(tree, &entry?.path(), stop, bytes, items);

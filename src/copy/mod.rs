@@ -6,6 +6,7 @@
 mod collect;
 mod engine;
 mod estimate;
+pub(crate) use estimate::measure;
 mod leave_out;
 mod live;
 pub(crate) mod notes;

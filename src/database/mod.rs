@@ -356,6 +356,12 @@ pub trait Database {
         context: QuiesceContext<'_>,
     ) -> crate::Result<Box<dyn Quiesced + 's>>;
 
+    /// What the account lacks for other commands than a backup: a note for each, with the GRANT. For `check`.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    fn missing_for_commands(&mut self) -> Result<Vec<Finding>>;
+
     /// For `lockless`: the exact position, read off the binary log in the snapshot. `datadir` and the binary log's
     /// directory are given as seen in the snapshot.
     ///

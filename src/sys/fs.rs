@@ -8,6 +8,7 @@ mod direct;
 mod durable;
 mod extents;
 mod give;
+mod local;
 mod locks;
 mod plain;
 mod ranges;
@@ -28,6 +29,7 @@ pub use durable::{
 };
 pub use extents::unshared_bytes;
 pub use give::give_tree;
+pub use local::{remote, require_local};
 pub use locks::locked_by;
 pub use plain::{TEXT_LIMIT, open_plain, open_plain_linked, read_all, read_plain, read_plain_linked};
 pub use ranges::{forget_cached, next_data, read_up_to, start_writing};

@@ -17,6 +17,7 @@ pub mod line;
 pub mod mount;
 pub mod pipeline;
 pub mod priority;
+pub mod servers;
 pub mod signal;
 pub mod trust;
 pub mod user;

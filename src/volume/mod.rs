@@ -9,11 +9,15 @@ mod btrfs;
 pub mod fake;
 mod lvm;
 mod mark;
+mod owner;
 pub mod rollback;
+mod shared;
 mod zfs;
 
 pub use btrfs::Btrfs;
 pub use lvm::{CowSize, Lvm};
+pub use owner::Owner;
+pub use shared::shared;
 pub use zfs::{Zfs, Zvol};
 
 use std::os::fd::BorrowedFd;

@@ -90,13 +90,33 @@ fn a_held_backup_and_the_newest_good_one_stay_even_when_named() {
     assert!(table.contains("held: before the migration"), "{table}");
     assert_eq!(cli.ids(), [ids[0].clone(), ids[2].clone()]);
     cli.ok(&["hold", &ids[0], "--release"]);
-    assert!(
-        cli.fails(&["forget", &ids[0], &ids[2]], 2)
-            .contains("no good backup of this job would be left")
-    );
+    assert!(cli.fails(&["forget", &ids[0], &ids[2]], 2).contains("--even-last"));
     cli.ok(&["forget", &ids[0]]);
     assert_eq!(cli.ids(), ids[2..]);
     assert!(cli.files("holds").is_empty());
+}
+
+#[test]
+fn the_last_backup_of_a_job_goes_only_when_that_is_said() {
+    let cli = Cli::with_files();
+    let id = cli.changed(1);
+    let said = cli.fails(&["forget", &id], 2);
+    assert!(said.contains("no good backup of h1: ") && said.contains(&format!("snapback forget {id} --even-last")));
+    // A policy never takes it, whatever is said.
+    cli.fails(&["forget", "--keep-last", "1", "--even-last"], 2);
+    let dry = cli.ok(&["forget", &id, "--even-last", "--dry-run"]);
+    assert!(dry.contains("would have no good backup any more"), "{dry}");
+    assert_eq!(cli.ids(), std::slice::from_ref(&id));
+    // A hold is another word, and stays one.
+    cli.ok(&["hold", &id]);
+    assert!(cli.fails(&["forget", &id, "--even-last"], 2).contains("held"));
+    cli.ok(&["hold", &id, "--release"]);
+    let report = cli.json(&["forget", &id, "--even-last"]);
+    assert_eq!(report["without_backup"].as_array().unwrap().len(), 1, "{report}");
+    assert!(cli.ids().is_empty());
+    // Nothing of it is left behind a prune, and the next backup is a good one.
+    cli.ok(&["prune"]);
+    assert_eq!(cli.changed(2), cli.ids()[0]);
 }
 
 #[test]

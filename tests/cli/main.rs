@@ -12,6 +12,7 @@ mod in_place;
 mod places;
 mod processes;
 mod traps;
+mod truth;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -181,6 +182,39 @@ fn grants_are_printed_for_both_servers_without_one() {
     let mysql = cli.ok(&["init", "--print-grants", "--flavour", "mysql"]);
     assert!(mysql.contains("BACKUP_ADMIN"), "{mysql}");
     assert!(!cli.path("repository").exists(), "printing grants made something");
+    // Never a password that is known: random, said once on stderr, or written into a file of its own.
+    let run = |more: &[&str]| cli.run(&[&["init", "--print-grants", "--flavour", "mysql"], more].concat());
+    let password = |sql: &str| {
+        sql.split("IDENTIFIED BY '")
+            .nth(1)
+            .unwrap()
+            .split('\'')
+            .next()
+            .unwrap()
+            .to_owned()
+    };
+    let (one, two) = (run(&[]), run(&[]));
+    let of = |output: &Output| password(&String::from_utf8_lossy(&output.stdout));
+    assert!(of(&one) != of(&two) && of(&one).len() > 30);
+    assert!(String::from_utf8_lossy(&one.stderr).contains(&format!("password={}", of(&one))));
+    let file = cli.text("my.cnf");
+    let written = run(&["--option-file", &file, "--for", "backup,kill"]);
+    let sql = String::from_utf8_lossy(&written.stdout).into_owned();
+    assert!(
+        sql.contains("CONNECTION_ADMIN") && !sql.contains("\nGRANT REPLICATION SLAVE"),
+        "{sql}"
+    );
+    let kept = std::fs::read_to_string(&file).unwrap();
+    assert!(kept.contains(&format!("password={}", of(&written))) && kept.contains("user=snapback"));
+    assert!(!String::from_utf8_lossy(&written.stderr).contains(&of(&written)));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let again = run(&["--option-file", &file]);
+    assert!(
+        !again.status.success() && again.stdout.is_empty(),
+        "an option file was overwritten"
+    );
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), kept);
 }
 
 #[test]

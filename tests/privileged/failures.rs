@@ -193,7 +193,7 @@ fn orphans_that_would_go_are_named() {
     assert_eq!(names.len(), 1);
     let dry = scene.tool.ok(&["cleanup", "--orphans", "--dry-run"]);
     assert!(
-        dry.contains("would remove snapshot") && !dry.contains("nothing was left"),
+        dry.contains("would remove snapshot") && !dry.contains("nothing to clean up"),
         "{dry}"
     );
     assert_eq!(scene.lab.storage.snapshots(), names);

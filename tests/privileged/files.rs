@@ -131,6 +131,55 @@ impl Drop for Mounted {
     }
 }
 
+/// What most people make of a disk: mkfs.btrfs, mounted on the datadir. There is no place for a snapshot, and the advice that is printed makes one.
+#[test]
+fn a_btrfs_disk_that_is_the_datadir_is_refused_with_advice_that_works() {
+    let Some(lab) = crate::common::Lab::new() else { return };
+    if lab.storage.kind != crate::common::Kind::Btrfs || !Flavour::MariaDb.available() {
+        return;
+    }
+    let device = lab.storage.device().to_owned();
+    run("umount", &[&text(lab.storage.mount_point())]);
+    let datadir = lab.path("datadir");
+    std::fs::create_dir(&datadir).unwrap();
+    run("mount", &[&device, &text(&datadir)]);
+    let live = Mounted(datadir.clone());
+    let mut server = Server::create(Flavour::MariaDb, &datadir, &lab.path("run"), &[]);
+    load::set_up(&server.socket, true, true, 100);
+    let tool = crate::common::Tool::new(lab.dir.path(), &server, "");
+    let config = std::fs::read_to_string(&tool.config).unwrap();
+    let pool = lab.path("pool");
+    std::fs::create_dir(&pool).unwrap();
+    run("mount", &["-o", "subvolid=5", &device, &text(&pool)]);
+    let top = Mounted(pool.clone());
+    let with_place = format!("{config}btrfs: {{snapshot_dir: {}}}\n", text(&pool.join(".snapback")));
+    // The top level is the datadir, by whichever mount: also where a person names it.
+    for yaml in [&config, &with_place] {
+        std::fs::write(&tool.config, yaml).unwrap();
+        let check = tool.run(&["check"]);
+        assert_eq!(check.status.code(), Some(1), "{}", both(&check));
+        assert!(both(&check).contains("btrfs subvolume snapshot"), "{}", both(&check));
+    }
+    assert!(!datadir.join(".snapback").exists());
+    // The advice.
+    server.stop();
+    run(
+        "btrfs",
+        &["subvolume", "snapshot", &text(&datadir), &text(&datadir.join("@mysql"))],
+    );
+    drop(live);
+    run("mount", &["-o", "subvol=@mysql", &device, &text(&datadir)]);
+    let live = Mounted(datadir.clone());
+    server.start();
+    tool.json(&["backup"]);
+    assert!(pool.join(".snapback").parent().unwrap().exists() && !datadir.join(".snapback").exists());
+    let databases: String = server.one("SELECT GROUP_CONCAT(SCHEMA_NAME) FROM information_schema.SCHEMATA");
+    assert!(!databases.contains("snapback"), "{databases}");
+    server.stop();
+    drop((live, top));
+    run("mount", &[&device, &text(lab.storage.mount_point())]);
+}
+
 /// The usual layout of a production host: /var/lib/mysql is the mount of a subvolume, and nothing else of the filesystem is mounted there.
 #[test]
 fn a_datadir_that_is_a_mount_of_its_own_goes_round() {

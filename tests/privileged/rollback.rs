@@ -152,6 +152,45 @@ impl Rehearsal {
     }
 }
 
+/// On a terminal the question stays as it was asked, and nothing is drawn over it, until the answer is there.
+#[test]
+fn the_question_of_a_rollback_is_not_wiped() {
+    let Some(scene) = Rehearsal::new(false) else { return };
+    scene.hold("asked");
+    let screen = scene.scene.lab.path("screen");
+    let command = format!(
+        "{} --config {} snapshot rollback asked --stop-server",
+        std::env::var("SNAPBACK_TEST_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_snapback").to_owned()),
+        text(&scene.tool().config)
+    );
+    let mut asked = std::process::Command::new("script")
+        .args(["-qefc", &command, &text(&screen)])
+        .env("TERM", "xterm")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let seen = || String::from_utf8_lossy(&std::fs::read(&screen).unwrap_or_default()).into_owned();
+    let question = "Roll back? Type `yes`: ";
+    crate::common::wait_for("the question", || seen().contains(question));
+    // Ten times as long as a bar takes to draw itself again.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let screen = seen();
+    assert!(
+        screen.ends_with(question),
+        "something is drawn behind the question: {screen:?}"
+    );
+    assert!(screen.contains("what is lost to the server"), "{screen:?}");
+    std::io::Write::write_all(asked.stdin.as_mut().unwrap(), b"y\n").unwrap();
+    assert!(asked.wait().unwrap().success());
+    assert!(
+        seen().contains("the answer was not `yes`: nothing was done"),
+        "{:?}",
+        seen()
+    );
+    assert!(scene.server().try_connect().is_ok(), "the server was stopped");
+}
+
 #[test]
 fn back_to_the_held_set_and_forth_again() {
     let Some(lab) = Rehearsal::new(false) else { return };

@@ -162,50 +162,180 @@ fn a_restored_mysql_gets_a_uuid_of_its_own_unless_told_otherwise() {
     assert_eq!(same.one::<String>("SELECT @@server_uuid"), uuid);
 }
 
+/// Runs what `init --print-grants` printed, as the server's client would.
+fn run_printed(scene: &Scene, sql: &str) {
+    let statements: Vec<&str> = sql.lines().filter(|line| !line.starts_with("--")).collect();
+    statements.iter().for_each(|statement| scene.server.exec(statement));
+}
+
+/// The account from the printed text, with what `features` says; its option file is the configuration's.
+fn printed_account(scene: &Scene, features: &[&str]) -> String {
+    let file = scene.lab.path("account.cnf");
+    let _ = std::fs::remove_file(&file);
+    let file = text(&file);
+    let arguments = ["init", "--print-grants", "--option-file", &file];
+    run_printed(scene, &scene.tool.ok(&[&arguments, features].concat()));
+    file
+}
+
 #[test]
 fn a_least_privilege_account_is_enough_and_a_lesser_one_is_told_what_it_lacks() {
     for flavour in [Flavour::MariaDb, Flavour::MySql] {
         let Some(scene) = Scene::new(flavour, &[], false, "") else {
             return;
         };
-        let word = if flavour == Flavour::MariaDb {
-            "mariadb"
-        } else {
-            "mysql"
-        };
-        let grants = scene.tool.ok(&["init", "--print-grants", "--flavour", word]);
-        let sql = grants.replace("choose-a-password", "S3cret-for-test");
-        for statement in sql.split(';').map(str::trim).filter(|one| !one.is_empty()) {
-            let statement: String = statement
-                .lines()
-                .filter(|line| !line.trim_start().starts_with("--"))
-                .collect::<Vec<_>>()
-                .join("\n");
-            if !statement.trim().is_empty() {
-                scene.server.exec(&statement);
-            }
-        }
+        let root = std::fs::read_to_string(&scene.tool.config).unwrap();
+        let file = printed_account(&scene, &["--for", "backup"]);
+        let yaml = root.replace("  user: root", &format!("  defaults_file: {file}"));
+        assert_ne!(yaml, root);
+        std::fs::write(&scene.tool.config, yaml).unwrap();
+        let check = scene.tool.json(&["check"]);
+        let lacking: Vec<&str> = check["findings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|one| one["code"] == "missing-for-command")
+            .map(|one| one["message"].as_str().unwrap())
+            .collect();
+        assert_eq!(lacking.len(), 3, "{lacking:?}");
+        assert!(
+            lacking[0].contains("REPLICATION SLAVE") && lacking[0].contains("binlog archive"),
+            "{lacking:?}"
+        );
+        scene.tool.json(&["backup"]);
+        std::fs::write(&scene.tool.config, root).unwrap();
         scene
             .server
             .exec("CREATE USER lesser@localhost IDENTIFIED BY 'S3cret-for-test'");
-        let as_user = |user: &str| {
-            scene
-                .tool
-                .command(&["--json", "backup", "--user", user])
-                .env("SNAPBACK_MYSQL_PASSWORD", "S3cret-for-test")
-                .output()
-                .unwrap()
-        };
-        let enough = as_user("snapback");
-        assert!(
-            matches!(enough.status.code(), Some(0 | 5)),
-            "{}",
-            crate::common::both(&enough)
-        );
-        let lesser = as_user("lesser");
+        let lesser = scene
+            .tool
+            .command(&["--json", "backup", "--user", "lesser"])
+            .env("SNAPBACK_MYSQL_PASSWORD", "S3cret-for-test")
+            .output()
+            .unwrap();
         let said = crate::common::both(&lesser);
         assert_eq!(lesser.status.code(), Some(1), "{said}");
         assert!(said.contains("RELOAD"), "the missing privilege is not named: {said}");
         assert!(!said.contains("S3cret"), "a secret was printed: {said}");
     }
+}
+
+/// README's commands with the account that README makes, as it is printed; twice, since a person does that.
+#[test]
+fn the_printed_account_can_do_what_readme_goes_on_to_do() {
+    for flavour in [Flavour::MariaDb, Flavour::MySql] {
+        let Some((scene, _)) = Scene::with_scratch(flavour) else {
+            return;
+        };
+        printed_account(&scene, &[]);
+        let file = printed_account(&scene, &[]);
+        let root = std::fs::read_to_string(&scene.tool.config).unwrap();
+        let as_account = |file: &str| {
+            std::fs::write(
+                &scene.tool.config,
+                root.replace("  user: root", &format!("  defaults_file: {file}")),
+            )
+            .unwrap();
+        };
+        as_account(&file);
+        let check = scene.tool.json(&["check"]).to_string();
+        assert!(
+            !check.contains("for `binlog archive`") && check.contains("for `restore --into-server`"),
+            "{check}"
+        );
+        scene.tool.json(&["backup"]);
+        scene.tool.json(&["snapshot", "create", "--label", "before-upgrade"]);
+        let archived = scene.tool.json(&["binlog", "archive"]);
+        assert!(!archived["logs"].as_array().is_some_and(Vec::is_empty), "{archived}");
+        scene.tool.json(&["snapshot", "delete", "before-upgrade"]);
+        // What `--replica-start` runs, as it is printed in a record of it, without the sources that need a second server.
+        let mut session = mysql::Conn::new(
+            mysql::OptsBuilder::new()
+                .socket(Some(text(&scene.server.socket)))
+                .user(Some("snapback"))
+                .pass(Some(password_in(&file))),
+        )
+        .unwrap();
+        let statements: &[&str] = match flavour {
+            Flavour::MariaDb => &[
+                "STOP ALL SLAVES",
+                "RESET SLAVE ALL",
+                "SET GLOBAL server_id = 77",
+                "RESET MASTER",
+                "SET GLOBAL gtid_slave_pos = '0-1-5'",
+                "CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT=1, MASTER_USE_GTID=slave_pos",
+                "START SLAVE",
+                "SHOW ALL SLAVES STATUS",
+                "STOP ALL SLAVES",
+            ],
+            Flavour::MySql => &[
+                "STOP REPLICA",
+                "RESET REPLICA ALL",
+                "SET PERSIST server_id = 77",
+                "RESET BINARY LOGS AND GTIDS",
+                "SET GLOBAL gtid_purged = '11111111-1111-1111-1111-111111111111:1-5'",
+                "CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT=1, SOURCE_SSL=1, SOURCE_LOG_FILE='x.000001', SOURCE_LOG_POS=4",
+                "START REPLICA",
+                "SHOW REPLICA STATUS",
+                "STOP REPLICA",
+            ],
+        };
+        for statement in statements {
+            mysql::prelude::Queryable::query_drop(&mut session, statement)
+                .unwrap_or_else(|error| panic!("{flavour:?} {statement}: {error}"));
+        }
+        // A table back into the server is a privilege of its own.
+        let into = |scene: &Scene| {
+            let socket = text(&scene.server.socket);
+            scene.tool.run(&[
+                "restore",
+                "latest",
+                "--into-server",
+                &socket,
+                "--schema",
+                crate::common::load::SCHEMA,
+                "--as",
+                "rescue",
+            ])
+        };
+        std::fs::write(&scene.tool.config, &root).unwrap();
+        as_account(&printed_account(&scene, &["--for", "backup,into-server"]));
+        let restored = into(&scene);
+        assert!(
+            matches!(restored.status.code(), Some(0 | 5)),
+            "{flavour:?}: {}",
+            crate::common::both(&restored)
+        );
+        assert!(
+            scene
+                .server
+                .one::<u64>("SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'rescue'")
+                > 0
+        );
+    }
+}
+
+fn password_in(file: &str) -> String {
+    let text = std::fs::read_to_string(file).unwrap();
+    text.lines()
+        .find_map(|line| line.strip_prefix("password="))
+        .unwrap()
+        .to_owned()
+}
+
+/// MySQL lets root in over the socket where its plugin is there: then no password is made at all.
+#[test]
+fn with_mysqls_plugin_for_sockets_no_password_is_made() {
+    let Some(scene) = Scene::new(Flavour::MySql, &[("plugin-load-add", "auth_socket.so")], true, "") else {
+        return;
+    };
+    let sql = scene.tool.ok(&["init", "--print-grants"]);
+    assert!(
+        sql.contains("IDENTIFIED WITH auth_socket AS 'root'") && !sql.contains("IDENTIFIED BY"),
+        "{sql}"
+    );
+    run_printed(&scene, &sql);
+    let root = std::fs::read_to_string(&scene.tool.config).unwrap();
+    std::fs::write(&scene.tool.config, root.replace("user: root", "user: snapback")).unwrap();
+    scene.tool.json(&["backup"]);
 }

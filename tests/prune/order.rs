@@ -17,6 +17,7 @@ fn keep_last(scene: &Scene, count: u32) -> forget::Request {
     forget::Request {
         ids: Vec::new(),
         damaged: false,
+        even_last: false,
         policy: Policy {
             keep_last: count,
             ..Policy::default()

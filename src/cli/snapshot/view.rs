@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::super::arguments::tag;
+use super::super::local_path;
 use super::super::{Context, Exit, output, show};
 use super::{One, list};
 use crate::Result;
@@ -19,7 +20,7 @@ pub(super) struct Mount {
     #[arg(value_name = "SET")]
     pub set: String,
     /// An empty directory
-    #[arg(value_name = "DIR")]
+    #[arg(value_parser = local_path(), value_name = "DIR")]
     pub directory: PathBuf,
 }
 

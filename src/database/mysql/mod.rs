@@ -1,6 +1,7 @@
 //! MySQL and MariaDB.
 
-pub mod attempt;
+pub mod account;
+mod attempt;
 pub mod binlog;
 pub mod blockers;
 pub mod connect;
@@ -27,6 +28,6 @@ pub mod stream;
 pub mod watchdog;
 mod wire;
 
+pub use account::{Account, Feature, Login, account_sql};
 pub use durability::restore_setting;
-pub use privileges::grants_sql;
 pub use server::{Server, connect};

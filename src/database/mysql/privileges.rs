@@ -2,7 +2,7 @@
 
 use super::flavour::Dialect;
 use super::grants::Grants;
-use crate::database::{Flavour, OnBusy, Strategy};
+use crate::database::{OnBusy, Strategy};
 use crate::finding::Finding;
 
 /// Where a privilege must hold.
@@ -39,7 +39,7 @@ pub struct Intent {
     pub raise_durability: bool,
 }
 
-const fn need(name: &'static str, also: &'static [&'static str], why: &'static str, required: bool) -> Need {
+pub(super) const fn need(name: &'static str, also: &'static [&'static str], why: &'static str, required: bool) -> Need {
     Need {
         name,
         also,
@@ -179,14 +179,14 @@ pub fn missing(grants: &Grants, needs: &[Need], dialect: Dialect) -> Vec<Finding
 }
 
 impl Need {
-    fn object(&self) -> &'static str {
+    pub(super) fn object(&self) -> &'static str {
         match self.scope {
             Scope::Global => "*.*",
             Scope::PerformanceSchema => "performance_schema.*",
         }
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         match self.scope {
             Scope::Global => self.name.to_owned(),
             Scope::PerformanceSchema => format!("{} on {}", self.name, self.object()),
@@ -194,7 +194,7 @@ impl Need {
     }
 
     /// Before 10.5.9 MariaDB had REPLICA MONITOR under its older name only.
-    fn granted(&self, dialect: Dialect) -> &'static str {
+    pub(super) fn granted(&self, dialect: Dialect) -> &'static str {
         match self.name {
             "REPLICA MONITOR" if dialect.version < (10, 5, 9) => "REPLICATION SLAVE ADMIN",
             name => name,
@@ -202,7 +202,7 @@ impl Need {
     }
 }
 
-fn quote_account(account: &str) -> String {
+pub(super) fn quote_account(account: &str) -> String {
     let quote = |part: &str| format!("'{}'", part.replace('\'', "''"));
     match account.rsplit_once('@') {
         Some((user, host)) => format!("{}@{}", quote(user), quote(host)),
@@ -210,60 +210,10 @@ fn quote_account(account: &str) -> String {
     }
 }
 
-/// The SQL that makes an account with the least privileges, for a current server of a flavour.
-pub fn grants_sql(flavour: Flavour, strategy: Strategy) -> String {
-    let version = match flavour {
-        Flavour::MariaDb => (10, 11, 0),
-        Flavour::MySql => (8, 4, 0),
-    };
-    grants_sql_for(Dialect { flavour, version }, strategy)
-}
-
-/// The same for the server at hand.
-pub fn grants_sql_for(dialect: Dialect, strategy: Strategy) -> String {
-    let strategy = if strategy == Strategy::Auto {
-        dialect.lightest()
-    } else {
-        strategy
-    };
-    let least = Intent {
-        strategy,
-        on_busy: OnBusy::Wait,
-        raise_durability: false,
-    };
-    let most = Intent {
-        strategy,
-        on_busy: OnBusy::KillAll,
-        raise_durability: true,
-    };
-    let least = needs(dialect, least);
-    let names = |scope: Scope| {
-        let names = least
-            .iter()
-            .filter(|need| need.scope == scope)
-            .map(|need| need.granted(dialect));
-        names.collect::<Vec<_>>().join(", ")
-    };
-    let account = "'snapback'@'localhost'";
-    let mut sql = format!("CREATE USER {account} IDENTIFIED BY 'choose-a-password';\n");
-    sql += &format!("GRANT {} ON *.* TO {account};\n", names(Scope::Global));
-    let schema = names(Scope::PerformanceSchema);
-    if !schema.is_empty() {
-        sql += &format!("GRANT {schema} ON performance_schema.* TO {account};\n");
-    }
-    for extra in needs(dialect, most).iter().filter(|need| !least.contains(need)) {
-        sql += &format!(
-            "-- only {}:\n-- GRANT {} ON *.* TO {account};\n",
-            extra.why,
-            extra.granted(dialect)
-        );
-    }
-    sql
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::database::Flavour;
 
     const MARIADB: Dialect = Dialect {
         flavour: Flavour::MariaDb,
@@ -339,19 +289,5 @@ mod tests {
             findings[0].remedy.as_deref(),
             Some("GRANT PROCESS ON *.* TO 'o''x'@'%';")
         );
-    }
-
-    #[test]
-    fn the_printed_sql_meets_the_needs() {
-        let sql = grants_sql(Flavour::MariaDb, Strategy::Auto);
-        assert!(
-            sql.contains("GRANT PROCESS, RELOAD, BINLOG MONITOR, REPLICA MONITOR ON *.* TO 'snapback'@'localhost';"),
-            "{sql}"
-        );
-        assert!(sql.contains("-- GRANT SUPER ON"), "{sql}");
-        let sql = grants_sql(Flavour::MySql, Strategy::Instance);
-        assert!(sql.contains("GRANT SELECT ON performance_schema.*"), "{sql}");
-        assert!(sql.contains("BACKUP_ADMIN"), "{sql}");
-        assert!(!grants_sql(Flavour::MySql, Strategy::None).contains("RELOAD"));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::account::{self, Account};
 use super::attempt::{Attempt, Grip};
 use super::blockers::{Search, Source};
 use super::connect::{ConnectOptions, Target};
@@ -63,9 +64,20 @@ impl Server {
         })
     }
 
-    /// The SQL that makes an account with the least privileges here.
-    pub fn grants_sql(&self, strategy: Strategy) -> String {
-        privileges::grants_sql_for(self.dialect, strategy)
+    /// The SQL that makes an account here.
+    pub fn account_sql(&self, account: &Account) -> String {
+        account::account_sql_for(self.dialect, account)
+    }
+
+    /// Whether an account here can be let in by the user that we run as, over the socket and without a password: MySQL's auth_socket is active. MariaDB's
+    /// unix_socket lets in only the account that has the user's own name.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub fn lets_in_by_socket(&mut self) -> Result<bool> {
+        let active =
+            "SELECT 1 FROM information_schema.PLUGINS WHERE PLUGIN_NAME = 'auth_socket' AND PLUGIN_STATUS = 'ACTIVE'";
+        Ok(!self.dialect.is_mariadb() && self.local_socket() && self.admin.value(active)?.is_some())
     }
 
     /// A connection that the server dropped while nothing was locked may be replaced.
@@ -355,6 +367,12 @@ impl Database for Server {
                 Err(error.and_rollback(restored))
             }
         }
+    }
+
+    fn missing_for_commands(&mut self) -> Result<Vec<Finding>> {
+        self.revive()?;
+        let grants = Grants::read(&mut self.admin, self.dialect)?;
+        Ok(account::missing_for_commands(&grants, self.dialect, self.facts.log_bin))
     }
 
     fn derive_position(&self, binary_log_index: &Path, binary_log_dir: &Path) -> Result<Position> {

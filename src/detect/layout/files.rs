@@ -55,7 +55,8 @@ pub fn place(host: &Host<'_>, files: &[PathBuf], layout: &mut Layout) {
     let database: Vec<PathBuf> = layout.database_trees().iter().map(|tree| tree.path.clone()).collect();
     let mut seen = BTreeSet::new();
     for (named, path) in roots {
-        if let Some(outer) = covering(layout, &database, &path) {
+        let alias = host.locate(&path).ok().and_then(|(_, located)| alias(layout, &located));
+        if let Some(outer) = covering(layout, &database, &path).or(alias) {
             layout.findings.push(Finding::note(
                 "covered",
                 format!(
@@ -94,6 +95,28 @@ fn covering(layout: &Layout, database: &[PathBuf], path: &Path) -> Option<PathBu
     })
 }
 
+/// The database's tree that a path lies in by its place on the volume: another mount may show the same directory elsewhere.
+fn alias(layout: &Layout, located: &Located) -> Option<PathBuf> {
+    let of_it = same_volume(layout, located);
+    let around = of_it.filter(|tree| located.inside.starts_with(&tree.relative));
+    around.map(|tree| tree.path.clone()).next()
+}
+
+/// Where the database's trees appear in a tree that another mount shows: they go with the database.
+fn aliases(layout: &Layout, path: &Path, located: &Located) -> Vec<PathBuf> {
+    let of_it = same_volume(layout, located);
+    let below = of_it.filter_map(|tree| Some(path.join(tree.relative.strip_prefix(&located.inside).ok()?)));
+    below.filter(|at| at != path).collect()
+}
+
+fn same_volume<'l>(layout: &'l Layout, located: &'l Located) -> impl Iterator<Item = &'l super::Placed> {
+    let trees = layout.database_trees().into_iter();
+    trees.filter(|tree| {
+        let volume = layout.volumes.get(tree.volume);
+        volume.is_some_and(|volume| (volume.provider, &volume.id) == (located.volume.provider, &located.volume.id))
+    })
+}
+
 fn place_tree(
     host: &Host<'_>,
     named: PathBuf,
@@ -113,6 +136,11 @@ fn place_tree(
             .filter(|tree| tree.starts_with(&path))
             .cloned()
             .collect();
+        for at in located.iter().flat_map(|located| aliases(layout, &path, located)) {
+            if !skip.contains(&at) {
+                skip.push(at);
+            }
+        }
         for gap in gaps {
             let at = gap.at().to_owned();
             if skip.iter().any(|one| at.starts_with(one)) {

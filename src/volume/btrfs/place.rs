@@ -9,21 +9,23 @@ use super::{PLACE, locate};
 use crate::detect::{Mount, Mounts};
 use crate::sys;
 
+/// The number of the subvolume that every Btrfs begins with (BTRFS_FS_TREE_OBJECTID).
+const TOP_LEVEL: &str = "5";
+
 /// The directory for snapshots of a volume; it may have to be made.
 pub fn find(configured: Option<&Path>, volume: &Volume, keep_clear: &[PathBuf], mounts: &Mounts) -> Result<PathBuf> {
     if let Some(place) = configured {
-        // A person chose it: not for us to say what else is there.
         let around = if place.exists() {
             place
         } else {
             place.parent().unwrap_or(place)
         };
-        return match unfit(around, volume, &[], mounts).or_else(|| unfit_place(place)) {
+        return match unfit(around, volume, keep_clear, mounts).or_else(|| unfit_place(place)) {
             None => Ok(place.to_owned()),
-            Some(reason) => Err(refusal(
-                volume,
-                &format!("btrfs.snapshot_dir {}: {reason}", place.display()),
-            )),
+            Some(reason) => {
+                let reason = format!("btrfs.snapshot_dir {}: {reason}", place.display());
+                Err(refusal(volume, &reason, keep_clear, mounts))
+            }
         };
     }
     let mut reasons = Vec::new();
@@ -34,17 +36,33 @@ pub fn find(configured: Option<&Path>, volume: &Volume, keep_clear: &[PathBuf], 
             Some(reason) => reasons.push(format!("{}: {reason}", around.display())),
         }
     }
-    Err(refusal(volume, &reasons.join("; ")))
+    Err(refusal(volume, &reasons.join("; "), keep_clear, mounts))
 }
 
-fn refusal(volume: &Volume, reasons: &str) -> Error {
-    let remedy = "set `btrfs.snapshot_dir` to a directory on the same filesystem, outside the server's directories (mount its \
-                  top level for that where nothing else shows it: `mount -o subvolid=5`)";
-    Error::failed(
-        "find a place for a snapshot of",
-        &volume.source,
-        format!("{reasons}; {remedy}"),
-    )
+/// Where the server's directory is the top of the whole filesystem, no other directory of it is outside: mounting the top level shows the same one again.
+fn refusal(volume: &Volume, reasons: &str, keep_clear: &[PathBuf], mounts: &Mounts) -> Error {
+    let is_top_level = volume
+        .id
+        .rsplit_once(':')
+        .is_some_and(|(_, number)| number == TOP_LEVEL);
+    let reason = match keep_clear
+        .iter()
+        .find(|path| is_top_level && is_within(&volume.top, path, mounts))
+    {
+        Some(directory) => {
+            let at = directory.display();
+            format!(
+                "{at} is the top of the whole filesystem, so it has no place outside of that directory, where the server takes every directory for a database. Move the data into a \
+                 subvolume: stop the server, `btrfs subvolume snapshot {at} {at}/@mysql`, mount that in its place (`-o subvol=@mysql`), start the server; then mount the top level \
+                 elsewhere (`mount -o subvolid=5`) and set `btrfs.snapshot_dir` to a directory there. docs/operations.md, \"A Btrfs disk that is the datadir\", has each step"
+            )
+        }
+        None => format!(
+            "{reasons}; set `btrfs.snapshot_dir` to a directory on the same filesystem, outside the server's directories (mount its \
+             top level for that where nothing else shows it: `mount -o subvolid=5`)"
+        ),
+    };
+    Error::failed("find a place for a snapshot of", &volume.source, reason)
 }
 
 /// The volume's top; the tops of the subvolumes above it, nearest first; what other mounts of the filesystem show, the highest

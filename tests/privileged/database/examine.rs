@@ -7,7 +7,7 @@ use std::process::Command;
 
 use mysql::prelude::Queryable;
 use snapback::config;
-use snapback::database::mysql::{Server, connect, grants_sql};
+use snapback::database::mysql::{Account, Feature, Login, Server, account_sql, connect};
 use snapback::database::{Consistency, Database, Examination, Flavour, OnBusy, PathRole, Strategy};
 use snapback::finding::Severity;
 
@@ -181,8 +181,9 @@ fn the_printed_grants_are_enough_and_none_is_too_many() {
     ] {
         let server = TestServer::start(flavour, &[]);
         for strategy in strategies {
-            let sql = grants_sql(flavour, strategy);
-            assert_eq!(sql, server.connect().grants_sql(strategy));
+            let account = account(strategy);
+            let sql = account_sql(flavour, &account);
+            assert_eq!(sql, server.connect().account_sql(&account));
             server.sql("DROP USER IF EXISTS snapback@localhost");
             for statement in sql.lines().filter(|line| !line.starts_with("--")) {
                 server.sql(statement);
@@ -216,6 +217,14 @@ fn the_printed_grants_are_enough_and_none_is_too_many() {
                 server.sql(&format!("GRANT {privilege} ON {object} TO snapback@localhost"));
             }
         }
+    }
+}
+
+fn account(strategy: Strategy) -> Account {
+    Account {
+        strategy,
+        features: vec![Feature::Backup],
+        login: Login::Password("choose-a-password".to_owned()),
     }
 }
 
@@ -257,7 +266,7 @@ fn privileges_that_come_by_a_role_count() {
         (Flavour::MySql, Strategy::Instance),
     ] {
         let server = TestServer::start(flavour, &[]);
-        let sql = grants_sql(flavour, strategy).replace("'snapback'@'localhost'", "backup_role");
+        let sql = account_sql(flavour, &account(strategy)).replace("'snapback'@'localhost'", "backup_role");
         server.sql("CREATE ROLE backup_role; CREATE USER snapback@localhost IDENTIFIED BY 'choose-a-password'");
         for statement in sql.lines().filter(|line| line.starts_with("GRANT")) {
             server.sql(statement);
