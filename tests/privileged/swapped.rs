@@ -277,5 +277,5 @@ fn races_for_the_workspace_change_nothing_outside() {
             other => panic!("round {round}: {other:?}: {}", both(&output)),
         }
     }
-    println!("{refused} refused, {done} done");
+    eprintln!("{refused} refused, {done} done");
 }
