@@ -16,11 +16,9 @@ my $number = 0;
 
 # In the place of whatever has the name.
 sub plant {
-    my ($path, $below_live) = @_;
+    my ($path) = @_;
     my $new = "$path.n" . $number++;
     my $kind = int(rand(8));
-    # What pipes in a live datadir do is another test's.
-    $kind = 3 if $below_live and $kind == 1;
     if ($kind == 0) { mkdir $new or return; }
     elsif ($kind == 1) { require POSIX; POSIX::mkfifo($new, 0666) or return; }
     elsif ($kind == 2) { link("$victims/etc/shadow", $new) or return; }
@@ -39,7 +37,7 @@ while (1) {
     }
     if ($way eq 'data') {
         for my $datadir (@datadirs) {
-            plant("$datadir/" . $data[int(rand(@data))], $datadir =~ m{/raced$}) if -d $datadir and int(rand(50)) == 0;
+            plant("$datadir/" . $data[int(rand(@data))]) if -d $datadir and int(rand(50)) == 0;
         }
     }
     # Names that are guessed.
