@@ -300,7 +300,7 @@ fn what_is_no_readable_log_is_refused() {
             .to_string()
     };
     assert!(judge("", None).contains("names no binary log"));
-    assert!(judge("./bin.000001\n", None).contains("cannot read"));
+    assert!(judge("./bin.000001\n", None).contains("cannot open"));
     assert!(judge("./bin.000001\n", Some(b"\xfdbin....................")).contains("encrypted"));
     assert!(judge("./bin.000001\n", Some(b"PK\x03\x04....................")).contains("no binary log"));
     assert!(binlog::position(Flavour::MySql, Path::new("/nonexistent"), dir.path()).is_err());
