@@ -9,6 +9,7 @@ fn record() -> Record {
         tool: "t".into(),
         consistency: Consistency::Application,
         exact: true,
+        job: None,
         server: None,
         paths: Vec::new(),
         lock: None,
