@@ -8,6 +8,8 @@
 //! - the place: the datadir (without a server the trees), its path, its inode and the instant of its making;
 //! - the installation: a random id in the state directory, which outlives a datadir that was restored.
 
+mod choose;
+mod groups;
 mod known;
 mod signs;
 
@@ -15,12 +17,15 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Result;
 use crate::config::Config;
 use crate::database::ServerFacts;
 use crate::record::{Record, RootRole};
 use crate::repository::Manifest;
 use crate::sys;
 
+pub use choose::{Chosen, Unfit, Whose, choose, in_place, own};
+pub use groups::{Group, Member, groups, is_ahead};
 pub use known::{Installation, address, remember, remembered};
 pub use signs::data_id;
 
@@ -88,11 +93,11 @@ pub enum Likeness {
 }
 
 impl Job {
-    /// The job of a backup that is taken now: of this server, else of these trees. A server's data is read for its UUID in `facts.datadir`.
-    pub fn here(config: &Config, facts: Option<&ServerFacts>, trees: &[PathBuf], installation: &Installation) -> Job {
+    /// The job of a backup that is taken now: of this server, else of the configured trees. A server's data is read for its UUID in `facts.datadir`.
+    pub fn here(config: &Config, facts: Option<&ServerFacts>, installation: &Installation) -> Job {
         let (kind, paths) = match facts {
             Some(facts) => (Kind::Database, vec![facts.datadir.clone()]),
-            None => (Kind::Files, signs::sorted(trees)),
+            None => (Kind::Files, signs::trees(config)),
         };
         Job {
             host: config.host.clone().unwrap_or_else(sys::host::name),
@@ -106,6 +111,51 @@ impl Job {
             paths,
             old: Old::default(),
         }
+    }
+
+    /// The job that a command asks about, as far as it is known without a backup: the server as the state directory knows it from its last backup, else as it
+    /// answers now, else the configured trees.
+    pub fn asking(config: &Config) -> Result<Job> {
+        let installation = Installation::look(&config.state_dir)?;
+        let now = Job {
+            host: config.host.clone().unwrap_or_else(sys::host::name),
+            named: config.host.is_some(),
+            machine: signs::machine_of(installation.as_ref()),
+            hardware: signs::hardware(),
+            installation: installation.map(|one| one.id.to_string()),
+            ..Job::unknown("")
+        };
+        let Some(server) = &config.server else {
+            let paths = signs::trees(config);
+            return Ok(Job {
+                place: signs::place(&paths),
+                paths,
+                ..now
+            });
+        };
+        let known = match remembered(&config.state_dir, &address(server))? {
+            Some(known) => Some(known),
+            None => crate::database::mysql::connect(server).ok().map(|live| Job {
+                kind: Kind::Database,
+                data: data_id(live.facts()),
+                paths: vec![live.facts().datadir.clone()],
+                ..now.clone()
+            }),
+        };
+        Ok(match known {
+            // Today's machine: the state directory may have come from another one.
+            Some(known) => Job {
+                kind: known.kind,
+                place: signs::place(&known.paths).or(known.place),
+                data: known.data,
+                paths: known.paths,
+                ..now
+            },
+            None => Job {
+                kind: Kind::Database,
+                ..now
+            },
+        })
     }
 
     /// The job that a manifest belongs to, as far as its record tells.
@@ -166,13 +216,12 @@ impl Job {
 
     /// Eight digits that name the job for a person: what is lasting in it, hashed.
     pub fn short(&self) -> String {
-        let paths: Vec<String> = self.paths.iter().map(|path| path.display().to_string()).collect();
         let named = self.named || self.machine.is_none();
         let parts = [
             self.machine.clone().unwrap_or_default(),
             self.data.clone().unwrap_or_default(),
             if named { self.host.clone() } else { String::new() },
-            paths.join("\n"),
+            self.places(),
             // Where only the place tells two apart. A database's data do.
             match self.kind {
                 Kind::Database => String::new(),
@@ -184,12 +233,17 @@ impl Job {
 
     /// What it is about, for a person: the datadir, or the trees.
     pub fn about(&self) -> String {
-        let paths: Vec<String> = self.paths.iter().map(|path| path.display().to_string()).collect();
-        match (paths.is_empty(), self.kind) {
+        match (self.paths.is_empty(), self.kind) {
             (true, _) => "unknown data".to_owned(),
-            (_, Kind::Database) => format!("datadir {}", paths.join(" ")),
-            (_, Kind::Files) => format!("files {}", paths.join(" ")),
+            (_, Kind::Database) => format!("datadir {}", self.places()),
+            (_, Kind::Files) => format!("files {}", self.places()),
         }
+    }
+
+    /// The datadir, or the trees.
+    pub fn places(&self) -> String {
+        let paths: Vec<String> = self.paths.iter().map(|path| path.display().to_string()).collect();
+        paths.join(" ")
     }
 
     /// Whether both are one job. Symmetric. Transitive but for what nobody can tell.

@@ -24,6 +24,9 @@ pub struct Record {
     /// Whose data this is (since 0.2).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<crate::job::Job>,
+    /// One more than what the job's backups had before: tells what follows what, whatever the clocks said (since 0.2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
     /// The server, when a database was backed up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerFacts>,

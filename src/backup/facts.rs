@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::database::{Database, Position, Strategy};
 use crate::detect::Layout;
 use crate::job::{self, Installation, Job};
-use crate::record::{CopyFigures, Record, RootRole, VolumeRecord};
+use crate::record::{CopyFigures, Record, VolumeRecord};
 use crate::{Error, Result};
 
 /// The record so far. For `lockless` the position is read off the snapshot now.
@@ -43,6 +43,7 @@ pub(crate) fn facts(
         consistency: examined.quiesce.consistency,
         exact: moment.exact,
         job: None,
+        sequence: None,
         server: database.map(|database| database.facts().clone()),
         paths: examined.paths.clone(),
         lock: moment.lock,
@@ -101,9 +102,7 @@ fn seen_in_snapshot(path: &Path, layout: &Layout, taken: &Taken<'_>) -> Result<P
 /// Writes into the record whose data this is, and keeps it for commands that are given while the server is stopped.
 pub(crate) fn with_job(config: &Config, record: Record) -> Result<Record> {
     let installation = Installation::of(&config.state_dir)?;
-    let files = record.roots.iter().filter(|root| root.role == RootRole::Files);
-    let trees: Vec<PathBuf> = files.map(|root| root.path.clone()).collect();
-    let job = Job::here(config, record.server.as_ref(), &trees, &installation);
+    let job = Job::here(config, record.server.as_ref(), &installation);
     if let Some(server) = config.server.as_ref().filter(|_| record.server.is_some()) {
         job::remember(&config.state_dir, &job::address(server), &job)?;
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Installation;
+use crate::config::Config;
 use crate::database::{Flavour, ServerFacts};
 use crate::sys;
 use crate::sys::fs::Beneath;
@@ -46,10 +47,24 @@ fn aria_uuid_in(file: &[u8]) -> Option<String> {
 
 /// This machine, hashed (machine-id(5) asks not to show it); where it has no id, the installation stands for it.
 pub(super) fn machine(installation: &Installation) -> String {
-    match sys::identity::machine() {
-        Some(id) => short_hash(&id),
-        None => short_hash(&installation.id.to_string()),
+    let id = sys::identity::machine().unwrap_or_else(|| installation.id.to_string());
+    short_hash(&id)
+}
+
+/// The same where there may be no installation yet.
+pub(super) fn machine_of(installation: Option<&Installation>) -> Option<String> {
+    match installation {
+        Some(installation) => Some(machine(installation)),
+        None => sys::identity::machine().map(|id| short_hash(&id)),
     }
+}
+
+/// The configured trees that are not excluded, without links.
+pub(super) fn trees(config: &Config) -> Vec<PathBuf> {
+    let real = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+    let excluded = |path: &Path| config.exclude.iter().any(|excluded| path.starts_with(excluded));
+    let trees = config.files.iter().filter(|path| !excluded(path));
+    sorted(&trees.map(real).collect::<Vec<_>>())
 }
 
 /// The board, hashed.

@@ -13,6 +13,7 @@ pub(super) fn record(flavour: Flavour, gtid: Option<&str>, replica: Vec<ReplicaC
         consistency: Consistency::Application,
         exact: true,
         job: None,
+        sequence: None,
         server: Some(server),
         paths: Vec::new(),
         lock: None,

@@ -10,6 +10,7 @@ fn record() -> Record {
         consistency: Consistency::Application,
         exact: true,
         job: None,
+        sequence: None,
         server: None,
         paths: Vec::new(),
         lock: None,
