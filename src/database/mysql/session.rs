@@ -142,6 +142,11 @@ impl Session {
         self.conn
     }
 
+    /// The process that answers, where the kernel can tell.
+    pub fn peer(&self) -> Option<crate::sys::process::Process> {
+        crate::sys::process::peer(&self.conn)
+    }
+
     /// The server's id of this connection.
     pub fn id(&self) -> u64 {
         self.id
