@@ -40,6 +40,11 @@ impl Process {
             .to_owned()
     }
 
+    /// Its working directory, as a path that leads there whatever namespace the process is in.
+    pub fn directory(&self) -> PathBuf {
+        self.at("cwd")
+    }
+
     /// Whether its working directory is this one. `None`: one of them cannot be seen.
     pub fn works_in(&self, directory: &Path) -> Option<bool> {
         Some(identity(&self.at("cwd"))? == identity(directory)?)
@@ -87,11 +92,25 @@ pub fn peer(connection: &impl AsRawFd) -> Option<Process> {
     let there = rustix::net::getpeername(socket).ok().flatten().and_then(inet);
     match (here, there) {
         (Some(here), Some(there)) => holder(there, here),
-        _ => {
-            let credentials = rustix::net::sockopt::socket_peercred(socket).ok()?;
-            Process::of(credentials.pid.as_raw_nonzero().get())
-        }
+        _ => Process::of(credentials(socket)?),
     }
+}
+
+/// `None`: no Unix socket, or the peer's process has no number in our namespace.
+fn credentials(socket: BorrowedFd<'_>) -> Option<i32> {
+    let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the socket is open; `found` and `length` are valid for writes of that many bytes during the call.
+    let answer = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut found).cast(),
+            &raw mut length,
+        )
+    };
+    (answer == 0 && found.pid > 0).then_some(found.pid)
 }
 
 fn inet(address: SocketAddrAny) -> Option<SocketAddr> {

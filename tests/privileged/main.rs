@@ -37,4 +37,5 @@ mod service;
 mod setting;
 mod several_volumes;
 mod watch;
+mod whose;
 mod zfs;

@@ -48,9 +48,16 @@ fn judge(process: Process, datadir: &Path) -> Answer {
     match works_here {
         Some(true) if has_files => Answer::Proved(process),
         // A proxy passes bytes on; it is no server, and tells nothing of the one behind it.
-        Some(_) if SERVERS.contains(&process.name().as_str()) => Answer::Another(process),
+        Some(_) if is_server(process) => Answer::Another(process),
         _ => Answer::Unseen,
     }
+}
+
+/// By what it has open where it works, or by its name.
+fn is_server(process: Process) -> bool {
+    let directory = process.directory();
+    let mut kept = KEPT_OPEN.iter();
+    SERVERS.contains(&process.name().as_str()) || kept.any(|name| process.has_open(&directory.join(name)) == Some(true))
 }
 
 /// What stands in the way of believing the server's paths.
