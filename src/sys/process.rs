@@ -96,6 +96,13 @@ pub fn peer(connection: &impl AsRawFd) -> Option<Process> {
     }
 }
 
+/// The process that listens at the other end of a Unix socket; `None` also of any other socket.
+pub fn local_peer(connection: &impl AsRawFd) -> Option<Process> {
+    // SAFETY: the connection is borrowed for the whole call, so its descriptor stays open.
+    let socket = unsafe { BorrowedFd::borrow_raw(connection.as_raw_fd()) };
+    Process::of(credentials(socket)?)
+}
+
 /// `None`: no Unix socket, or the peer's process has no number in our namespace.
 fn credentials(socket: BorrowedFd<'_>) -> Option<i32> {
     let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
@@ -182,14 +189,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let at = dir.path().join("s");
         let _listener = UnixListener::bind(&at).unwrap();
-        assert_eq!(peer(&UnixStream::connect(&at).unwrap()), Some(own()));
+        let client = UnixStream::connect(&at).unwrap();
+        assert_eq!((peer(&client), local_peer(&client)), (Some(own()), Some(own())));
         for address in ["127.0.0.1:0", "[::]:0"] {
             let Ok(listener) = TcpListener::bind(address) else {
                 continue;
             };
             let client = TcpStream::connect(("127.0.0.1", listener.local_addr().unwrap().port())).unwrap();
             let _accepted = listener.accept().unwrap();
-            assert_eq!(peer(&client), Some(own()), "{address}");
+            assert_eq!((peer(&client), local_peer(&client)), (Some(own()), None), "{address}");
         }
     }
 

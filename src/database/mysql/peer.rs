@@ -143,12 +143,32 @@ pub fn still(answer: Answer, session: &Session, datadir: &Path) -> Result<()> {
     let Answer::Proved(before) = answer else { return Ok(()) };
     match self::answer(session, datadir) {
         Answer::Proved(now) if now == before => Ok(()),
-        _ => Err(Error::LockLost {
-            reason: format!(
-                "another server answers than at the beginning (process {} then): it was started anew, or its address leads elsewhere",
-                before.pid
-            ),
-        }),
+        _ => Err(changed(before)),
+    }
+}
+
+/// The same under a lock, where the process's thousands of open files are not looked at: of TCP it is asked whether the process lives.
+///
+/// # Errors
+/// As [`still`].
+pub fn still_under_lock(answer: Answer, session: &Session, datadir: &Path) -> Result<()> {
+    let Answer::Proved(before) = answer else { return Ok(()) };
+    let same = match session.local_peer() {
+        Some(now) => now == before,
+        None => before.is_there(),
+    };
+    match same && before.works_in(datadir) == Some(true) {
+        true => Ok(()),
+        false => Err(changed(before)),
+    }
+}
+
+fn changed(before: Process) -> Error {
+    Error::LockLost {
+        reason: format!(
+            "another server answers than at the beginning (process {} then): it was started anew, or its address leads elsewhere",
+            before.pid
+        ),
     }
 }
 

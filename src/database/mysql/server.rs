@@ -357,7 +357,7 @@ impl Database for Server {
                     setting,
                     findings: Vec::new(),
                 };
-                let still = peer::still(self.answer, &grip.session, &self.facts.datadir);
+                let still = peer::still_under_lock(self.answer, &grip.session, &self.facts.datadir);
                 let held = Box::new(Held::new(&mut self.admin, &self.options, grip, reader, terms));
                 match still {
                     Ok(()) => Ok(held),

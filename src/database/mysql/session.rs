@@ -147,6 +147,11 @@ impl Session {
         crate::sys::process::peer(&self.conn)
     }
 
+    /// The same of a Unix socket only, which costs nothing.
+    pub fn local_peer(&self) -> Option<crate::sys::process::Process> {
+        crate::sys::process::local_peer(&self.conn)
+    }
+
     /// The server's id of this connection.
     pub fn id(&self) -> u64 {
         self.id
