@@ -122,7 +122,8 @@ impl Job {
             named: config.host.is_some(),
             machine: signs::machine_of(installation.as_ref()),
             hardware: signs::hardware(),
-            installation: installation.map(|one| one.id.to_string()),
+            // Where nothing was backed up yet there is none, and so it is no other's.
+            installation: Some(installation.map_or_else(|| "none".to_owned(), |one| one.id.to_string())),
             ..Job::unknown("")
         };
         let Some(server) = &config.server else {

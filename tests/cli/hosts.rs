@@ -106,7 +106,9 @@ fn two_machines_of_one_name_and_one_path_have_nothing_of_each_other() {
     let (a, b, c) = (machine("a"), machine("b"), machine("c"));
     let of_a: Vec<String> = (0..2).map(|_| a.id(&["backup"])).collect();
     // It knows its own trees, and that these are not theirs.
-    let refused = super::said_of(&b.run(&["show", "latest"]));
+    let output = b.run(&["show", "latest"]);
+    assert_eq!(output.status.code(), Some(2));
+    let refused = super::said_of(&output);
     assert!(refused.contains("--job") && refused.contains("localhost"), "{refused}");
     let of_b: Vec<String> = (0..3).map(|_| b.id(&["backup"])).collect();
     assert_eq!(a.id(&["show", "latest"]), of_a[1]);
