@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 
 use super::node::MOST_BACKUPS;
-use crate::job::{Job, Likeness, Member, is_ahead};
+use crate::job::{Job, Kind, Likeness, Member, is_ahead};
 use crate::record::RootRecord;
 use crate::repository::{Backup, Manifest, Repository, Result};
 
@@ -87,8 +87,8 @@ impl Catalogue {
             .map(|(number, shown)| (number as u32, shown))
     }
 
-    /// The names of the links to a host's newest backups, and where they lead: `latest`, or where the host has several jobs `latest-JOB` for each. None leads to
-    /// another job's.
+    /// The names of the links to a host's newest backups, and where they lead: `latest`, or where the host has several jobs `latest-JOB` for each. `latest` stays
+    /// beside those where all are trees that one installation chose.
     pub fn latest(&self, host: &str) -> Vec<(String, &Shown)> {
         let mut newest: Vec<&Shown> = Vec::new();
         let now = jiff::Timestamp::now();
@@ -102,12 +102,25 @@ impl Catalogue {
                 None => newest.push(shown),
             }
         }
-        let several = newest.len() > 1;
-        let named = newest.into_iter().map(|shown| match several {
-            true => (format!("latest-{}", shown.job.short()), shown),
-            false => ("latest".to_owned(), shown),
+        let one_hand = newest.windows(2).all(|pair| {
+            let [one, other] = [&pair[0].job, &pair[1].job];
+            let is_one = one.installation.is_some() && one.installation == other.installation;
+            is_one && [one.kind, other.kind] == [Kind::Files; 2]
         });
-        named.collect()
+        let last = newest
+            .iter()
+            .copied()
+            .max_by_key(|shown| shown.time)
+            .filter(|_| one_hand);
+        let mut links: Vec<(String, &Shown)> = last.map(|shown| ("latest".to_owned(), shown)).into_iter().collect();
+        if newest.len() > 1 {
+            links.extend(
+                newest
+                    .into_iter()
+                    .map(|shown| (format!("latest-{}", shown.job.short()), shown)),
+            );
+        }
+        links
     }
 
     /// Looks for new backups and for those that are gone, unless that was done just now. A store that cannot be listed changes nothing.
