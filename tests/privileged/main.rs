@@ -43,4 +43,5 @@ mod traps;
 mod truth;
 mod untrusted;
 mod watch;
+mod whose;
 mod zfs;

@@ -15,6 +15,7 @@ pub mod held;
 pub mod lockless;
 pub mod option_file;
 pub mod paths;
+pub mod peer;
 pub mod place;
 pub mod position;
 pub mod privileges;
@@ -31,3 +32,11 @@ mod wire;
 pub use account::{Account, Feature, Login, account_sql};
 pub use durability::restore_setting;
 pub use server::{Server, connect};
+
+/// How the configured server is reached, without secrets: `socket /run/...` or `host:port`.
+///
+/// # Errors
+/// Its option file is wrong.
+pub fn address(server: &crate::config::Server) -> crate::database::Result<String> {
+    Ok(connect::ConnectOptions::new(server)?.address())
+}

@@ -146,6 +146,16 @@ impl Session {
         self.wire.cutter()
     }
 
+    /// The process that answers, where the kernel can tell.
+    pub fn peer(&self) -> Option<crate::sys::process::Process> {
+        crate::sys::process::peer(self.wire.line()?)
+    }
+
+    /// The same of a Unix socket only, which costs nothing.
+    pub fn local_peer(&self) -> Option<crate::sys::process::Process> {
+        crate::sys::process::local_peer(self.wire.line()?)
+    }
+
     /// The server's id of this connection.
     pub fn id(&self) -> u64 {
         self.id

@@ -157,6 +157,11 @@ impl Wire {
         }
     }
 
+    /// The connection below, as long as there is one.
+    pub fn line(&self) -> Option<&Line> {
+        self.channel.line().ok()
+    }
+
     /// Ends this connection from another thread.
     pub fn cutter(&self) -> Cutter {
         self.cutter.clone()
