@@ -9,7 +9,9 @@ mod channel;
 mod client;
 mod half;
 mod plan;
+mod point;
 mod programs;
+mod reading;
 mod relay;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,7 +36,8 @@ use crate::{Error, Result};
 use applier::Applier;
 use client::Client;
 use half::Half;
-pub use plan::{Asked, Until, parse, plan};
+pub use plan::plan;
+pub use point::{Asked, Until, parse};
 
 /// The largest event that a server takes, in bytes.
 const PACKET: &str = "1073741824";

@@ -1,10 +1,11 @@
-//! Forgetting logs that no backup needs: those before the oldest position that a kept backup of their server has.
+//! Forgetting logs that no backup needs: those that come behind no kept backup's position, in the order in which logs follow each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::{logs, server_name};
+use super::lines::History;
+use super::{found, server_name};
 use crate::record::Record;
 use crate::repository::Repository;
 use crate::restore::record_of;
@@ -39,11 +40,17 @@ pub fn forget(repository: &Repository, host: &str, dry_run: bool) -> Result<Vec<
     }
     let mut forgotten = Vec::new();
     for (server, backups) in needed {
-        let all = logs::of_server(repository, host, &server)?;
-        // A position whose log is not archived needs all: the archive may be about to get there.
-        let first = |(record, time): &(Record, jiff::Timestamp)| logs::of_position(&all, record, *time).unwrap_or(0);
-        let keep = backups.iter().map(first).min().unwrap_or(0);
-        for log in &all[..keep] {
+        let history = History::read(repository, host, &server)?;
+        let mut keep = BTreeSet::new();
+        for (record, time) in &backups {
+            match found::log_of(repository, &history, record, *time)? {
+                Ok(logs) => keep.extend(logs.into_iter().flat_map(|log| history.after(log))),
+                // The archive may be about to get there.
+                Err(_) => keep.extend(0..history.logs.len()),
+            }
+        }
+        let all = history.logs.iter().enumerate();
+        for log in all.filter(|(index, _)| !keep.contains(index)).map(|(_, placed)| &placed.log) {
             forgotten.push(Forgotten {
                 server: server.clone(),
                 file: log.file.clone(),

@@ -363,6 +363,11 @@ pub trait Database {
     /// The log cannot be parsed.
     fn derive_position(&self, binary_log_index: &std::path::Path, binary_log_dir: &std::path::Path)
     -> Result<Position>;
+
+    /// What a binary log is known by: the trace of its events up to a position. `None` where it cannot be read, or none ends there.
+    fn log_trace(&self, _log: &std::path::Path, _position: u64) -> Option<String> {
+        None
+    }
 }
 
 /// The server said no, or not in time, or is gone.

@@ -33,7 +33,7 @@ mod wire;
 mod worker;
 mod writer;
 
-pub use binlogs::Segment;
+pub use binlogs::{Join, Link, Segment, SegmentNote};
 pub use choose::Whose;
 pub use damaged::{Loss, LostObject};
 pub use drills::Drill;

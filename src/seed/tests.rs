@@ -21,6 +21,7 @@ pub(super) fn record(flavour: Flavour, gtid: Option<&str>, replica: Vec<ReplicaC
             gtid: gtid.map(str::to_owned),
         }),
         replica,
+        log_trace: None,
         prepared_xa: Vec::new(),
         recovery: None,
         checksums: None,

@@ -360,4 +360,8 @@ impl Database for Server {
     fn derive_position(&self, binary_log_index: &Path, binary_log_dir: &Path) -> Result<Position> {
         binlog::position(self.dialect.flavour, binary_log_index, binary_log_dir)
     }
+
+    fn log_trace(&self, log: &Path, position: u64) -> Option<String> {
+        binlog::trace_at(log, position)
+    }
 }

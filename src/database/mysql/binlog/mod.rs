@@ -8,6 +8,8 @@ mod event;
 mod group;
 mod gtid;
 pub mod history;
+pub mod state;
+pub mod trace;
 
 use std::path::{Path, PathBuf};
 
@@ -15,6 +17,9 @@ use crate::database::{Error, Flavour, Position, Result};
 use crate::sys;
 
 use group::Scan;
+
+/// No index of logs is larger, in bytes.
+const INDEX_LIMIT: u64 = 64 << 20;
 
 /// The position at the end of the last complete event group of the newest log in an index.
 ///
@@ -91,6 +96,13 @@ pub(crate) fn head_end(path: &Path) -> Result<u64> {
     Ok(event::Log::open(path)?.map_or(0, |log| log.at()))
 }
 
+/// The trace of a log file at an offset, as text; `None` when no event ends there, or nobody can read it.
+pub fn trace_at(path: &Path, offset: u64) -> Option<String> {
+    // Looks at the magic number and the format description.
+    event::Log::open(path).ok()??;
+    Some(trace::at(path, offset).ok()??.text())
+}
+
 /// The checksum of an event.
 pub(crate) fn checksum(event: &[u8]) -> u32 {
     let mut crc = crc32::Crc32::new();
@@ -112,7 +124,8 @@ pub(crate) fn end_of(name: &Path, bytes: &[u8], flavour: Flavour) -> Result<Opti
 
 /// File names in an index, without their directories: those are the live server's.
 fn names(index: &Path) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(index).map_err(|error| sys::Error::path("read", index, error))?;
+    let text = sys::fs::read_plain(index, INDEX_LIMIT)?;
+    let text = String::from_utf8_lossy(&text);
     let name = |line: &str| Some(Path::new(line.trim()).file_name()?.to_string_lossy().into_owned());
     let names: Vec<String> = text.lines().filter_map(name).collect();
     if names.is_empty() {
