@@ -122,11 +122,14 @@ fn with_host(
             crate::failpoint!("backup.readable");
             let made = clean::make(run, config, database, &examined, &planned, &mut taken)?;
             let facts = facts::facts(run, &examined, &planned, database, moment, &taken)?;
-            Ok(Record {
-                recovery: made.recovery,
-                checksums: made.checksums,
-                ..facts
-            })
+            facts::with_job(
+                config,
+                Record {
+                    recovery: made.recovery,
+                    checksums: made.checksums,
+                    ..facts
+                },
+            )
         })
         .and_then(|facts| {
             let work = store::Work {

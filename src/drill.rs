@@ -16,6 +16,7 @@ use crate::database::mysql::scratch::check::Checked;
 use crate::database::mysql::scratch::{self, Binary, Place, Scratch, Wishes};
 use crate::database::{Position, ServerFacts, Strategy};
 use crate::error::Kind;
+use crate::job::Whose;
 use crate::monitor::Monitor;
 use crate::record::Record;
 use crate::repository::{Backup, Drill, Repository};
@@ -33,8 +34,8 @@ pub use verdict::{BootedBy, Checksums, Compared, Counts, Named, Outcome, Seconds
 /// Chooses the backup to drill.
 ///
 /// # Errors
-/// The repository cannot be listed, or it has no backup of a database.
-pub fn choose(repository: &Repository, config: &Config, how: Pick) -> Result<Id> {
+/// The repository cannot be listed, it has no backup of a database, or it is not known whose newest is meant.
+pub fn choose(repository: &Repository, whose: &Whose, how: Pick) -> Result<Id> {
     let backups: Vec<_> = repository
         .list()?
         .into_iter()
@@ -45,10 +46,7 @@ pub fn choose(repository: &Repository, config: &Config, how: Pick) -> Result<Id>
         .into_iter()
         .filter_map(|(backup, drill)| Some((backup, drill.ok()?.time)))
         .collect();
-    let host = config.host.clone().unwrap_or_else(crate::sys::host::name);
-    pick::pick(&backups, &drilled, &host, how)
-        .map(|manifest| manifest.id)
-        .ok_or_else(|| Error::usage("the repository holds no backup of a database"))
+    pick::pick(&backups, &drilled, whose, how)
 }
 
 /// Drills one backup and keeps the verdict. A backup that does not pass is a verdict, not an error.

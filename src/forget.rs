@@ -1,11 +1,11 @@
 //! Forgetting backups: those that a policy does not keep, or those that are named. What they needed is given back by `prune`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::record::{Record, RootRole};
+use crate::job::{self, Job};
 use crate::repository::{Manifest, Repository};
 use crate::retention::{Candidate, GroupBy, Policy, Verdict};
 use crate::sys::signal::Cancel;
@@ -23,6 +23,8 @@ pub struct Request {
     pub policy: Policy,
     /// Only backups of this host; `None`: of all.
     pub host: Option<String>,
+    /// Only backups of the job with this beginning of its short form.
+    pub job: Option<String>,
     /// Only say what would be done.
     pub dry_run: bool,
     /// The time.
@@ -47,6 +49,8 @@ pub struct Report {
 pub struct Group {
     /// The host.
     pub host: String,
+    /// The job's short form; empty when all jobs of a host are one group.
+    pub id: String,
     /// What was backed up; empty when all jobs of a host are one group.
     pub job: String,
     /// Oldest first.
@@ -103,8 +107,18 @@ pub fn forget(repository: &Repository, request: &Request, cancel: &Cancel) -> Re
 }
 
 fn by_policy(standing: &Standing, manifests: &[Manifest], request: &Request, report: &mut Report) {
-    for ((host, job), members) in groups(manifests, request.policy.group_by) {
-        if request.host.as_ref().is_some_and(|wanted| *wanted != host) {
+    for Competing {
+        host,
+        job,
+        about,
+        hosts,
+        members,
+    } in competing(manifests, request.policy.group_by)
+    {
+        if request.host.as_ref().is_some_and(|wanted| !hosts.contains(wanted)) {
+            continue;
+        }
+        if request.job.as_ref().is_some_and(|wanted| !job.starts_with(wanted)) {
             continue;
         }
         let candidates = standing.of(&members);
@@ -122,7 +136,8 @@ fn by_policy(standing: &Standing, manifests: &[Manifest], request: &Request, rep
         });
         report.groups.push(Group {
             host,
-            job,
+            id: job,
+            job: about,
             backups: lines.collect(),
         });
     }
@@ -145,8 +160,8 @@ fn by_name(
         }
         report.forgotten.push(repository.find(name)?.manifest().id);
     }
-    for (_, members) in groups(manifests, GroupBy::Job) {
-        let candidates = standing.of(&members);
+    for group in competing(manifests, GroupBy::Job) {
+        let candidates = standing.of(&group.members);
         let stay: Vec<&Candidate> = candidates
             .iter()
             .filter(|one| !report.forgotten.contains(&one.id))
@@ -184,33 +199,47 @@ fn unreadable_named(unreadable: &[String], name: &str) -> Option<String> {
     fitting.next().filter(|_| fitting.next().is_none()).cloned()
 }
 
-/// Backups by host and job, oldest first.
-fn groups(manifests: &[Manifest], by: GroupBy) -> BTreeMap<(String, String), Vec<&Manifest>> {
-    let mut groups: BTreeMap<(String, String), Vec<&Manifest>> = BTreeMap::new();
-    for manifest in manifests {
-        let job = match by {
-            GroupBy::Job => job_of(manifest),
-            GroupBy::Host => String::new(),
-        };
-        groups.entry((manifest.host.clone(), job)).or_default().push(manifest);
-    }
-    groups
+/// Backups that compete with one another.
+struct Competing<'m> {
+    /// The newest one's.
+    host: String,
+    /// The job's short form; empty for all jobs of a host.
+    job: String,
+    /// What was backed up.
+    about: String,
+    /// All names that the host had.
+    hosts: BTreeSet<String>,
+    members: Vec<&'m Manifest>,
 }
 
-/// What is backed up: the datadir or, without a database, the trees. Trees that are added to a database's backup leave it the same job.
-fn job_of(manifest: &Manifest) -> String {
-    let Ok(record) = serde_json::from_value::<Record>(manifest.record.clone()) else {
-        return String::new();
+/// Backups by job, or by host: a name that two machines have is two hosts.
+fn competing(manifests: &[Manifest], by: GroupBy) -> Vec<Competing<'_>> {
+    let jobs = job::groups(manifests).into_iter().map(|group| {
+        let newest = group.job();
+        Competing {
+            host: newest.host.clone(),
+            job: newest.short(),
+            about: newest.places(),
+            hosts: group.jobs.iter().map(|job| job.host.clone()).collect(),
+            members: group.members.iter().map(|one| one.manifest).collect(),
+        }
+    });
+    if by == GroupBy::Job {
+        return jobs.collect();
+    }
+    let mut hosts: BTreeMap<(String, Option<String>), Vec<&Manifest>> = BTreeMap::new();
+    for manifest in manifests {
+        let key = (manifest.host.clone(), Job::of(manifest).machine);
+        hosts.entry(key).or_default().push(manifest);
+    }
+    let of_host = |((host, _), members): ((String, Option<String>), Vec<_>)| Competing {
+        hosts: BTreeSet::from([host.clone()]),
+        host,
+        job: String::new(),
+        about: String::new(),
+        members,
     };
-    let paths = |role: RootRole| {
-        let roots = record.roots.iter().filter(move |root| root.role == role);
-        let mut paths: Vec<String> = roots.map(|root| root.path.display().to_string()).collect();
-        paths.sort();
-        paths.join(" ")
-    };
-    Some(paths(RootRole::Datadir))
-        .filter(|datadir| !datadir.is_empty())
-        .unwrap_or_else(|| paths(RootRole::Files))
+    hosts.into_iter().map(of_host).collect()
 }
 
 /// What is noted about backups beside their manifests.
@@ -255,7 +284,7 @@ impl Standing {
 }
 
 /// Backups that are known not to be good, and why.
-fn unfit(repository: &Repository) -> Result<HashMap<Id, String>> {
+pub(crate) fn unfit(repository: &Repository) -> Result<HashMap<Id, String>> {
     let drills = repository.last_drills()?.into_iter();
     // A verdict that cannot be read says nothing against its backup.
     let failed = drills.filter(|(_, drill)| drill.as_ref().is_ok_and(|drill| drill.verdict["result"] == "failed"));

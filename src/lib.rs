@@ -40,6 +40,7 @@ pub mod finding;
 pub mod fuzzing;
 pub mod held;
 pub mod hooks;
+pub mod job;
 pub mod journal;
 pub mod monitor;
 pub mod record;

@@ -21,6 +21,12 @@ pub struct Record {
     pub consistency: Consistency,
     /// Whether the position is exact: every transaction up to it is in the data and none after it.
     pub exact: bool,
+    /// Whose data this is (since 0.2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<crate::job::Job>,
+    /// One more than what the job's backups had before: tells what follows what, whatever the clocks said (since 0.2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
     /// The server, when a database was backed up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerFacts>,

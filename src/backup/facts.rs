@@ -7,8 +7,10 @@ use super::quiet::Moment;
 use super::run::Run;
 use super::snapshots::Taken;
 use super::trees::PlannedTree;
+use crate::config::Config;
 use crate::database::{Database, Position, Strategy};
 use crate::detect::Layout;
+use crate::job::{self, Installation, Job};
 use crate::record::{CopyFigures, Record, VolumeRecord};
 use crate::{Error, Result};
 
@@ -46,6 +48,8 @@ pub(crate) fn facts(
         tool: env!("CARGO_PKG_VERSION").to_owned(),
         consistency: examined.quiesce.consistency,
         exact: moment.exact,
+        job: None,
+        sequence: None,
         server: database.map(|database| database.facts().clone()),
         paths: examined.paths.clone(),
         lock: moment.lock,
@@ -105,5 +109,18 @@ fn seen_in_snapshot(path: &Path, layout: &Layout, taken: &Taken<'_>) -> Result<P
             "{} is not on a snapshot: the position cannot be derived",
             path.display()
         ))
+    })
+}
+
+/// Writes into the record whose data this is, and keeps it for commands that are given while the server is stopped.
+pub(crate) fn with_job(config: &Config, record: Record) -> Result<Record> {
+    let installation = Installation::of(&config.state_dir)?;
+    let job = Job::here(config, record.server.as_ref(), &installation);
+    if let Some(server) = config.server.as_ref().filter(|_| record.server.is_some()) {
+        job::remember(&config.state_dir, &job::address(server), &job)?;
+    }
+    Ok(Record {
+        job: Some(job),
+        ..record
     })
 }

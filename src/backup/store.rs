@@ -10,8 +10,10 @@ use super::trees::{self, PlannedTree};
 use crate::config::{self, Config};
 use crate::copy::{self, CopyOptions, CopyReport};
 use crate::finding::{Finding, Severity};
+use crate::job::{self, Job, Likeness};
 use crate::record::{ChecksumRecord, Record};
 use crate::repository::{Announcement, ChunkClass, Draft, Repository, Running, Writer, WriterOptions};
+use crate::units::Id;
 use crate::volume::Volume;
 use crate::{Error, Result};
 
@@ -40,8 +42,9 @@ pub(crate) struct Copied<'a> {
 }
 
 /// Copies the trees.
-pub(crate) fn copy<'a>(run: &mut Run<'_>, work: Work<'a>, taken: &Taken<'_>) -> Result<Copied<'a>> {
-    let parent = newest_of(work.repository, &host_name(work.config))?;
+pub(crate) fn copy<'a>(run: &mut Run<'_>, mut work: Work<'a>, taken: &Taken<'_>) -> Result<Copied<'a>> {
+    let (parent, sequence) = follows(work.repository, &host_name(work.config), &work.facts)?;
+    work.facts.sequence = Some(sequence);
     let announced = work.repository.announce(Running {
         run: run.id,
         host: host_name(work.config),
@@ -89,7 +92,7 @@ impl Copied<'_> {
 }
 
 /// A parent that cannot be read costs time, not the backup.
-fn begin(run: &mut Run<'_>, work: &Work<'_>, parent: Option<crate::units::Id>) -> Result<Writer> {
+fn begin(run: &mut Run<'_>, work: &Work<'_>, parent: Option<Id>) -> Result<Writer> {
     let options = WriterOptions {
         id: run.id,
         parent,
@@ -115,7 +118,7 @@ fn begin(run: &mut Run<'_>, work: &Work<'_>, parent: Option<crate::units::Id>) -
 /// What the sample of chunks that were read back says of the repository.
 fn read_back(writer: &Writer) -> Vec<Finding> {
     let report = writer.read_back();
-    let finding = |(pack, reason): (crate::units::Id, String)| {
+    let finding = |(pack, reason): (Id, String)| {
         let said = format!(
             "of {} chunks that were read back from the repository, one in the pack {pack} is damaged: {reason}; what this run shares with \
              the pack and met later is stored anew, what it met before may be damaged",
@@ -128,14 +131,22 @@ fn read_back(writer: &Writer) -> Vec<Finding> {
     report.damaged.clone().into_iter().map(finding).collect()
 }
 
-fn newest_of(repository: &Repository, host: &str) -> Result<Option<crate::units::Id>> {
+/// The backup that a new one is compared with, the newest of its job, and the new one's number. Where a record is too old to tell, its backup may be the parent
+/// too, which only saves space, but no number follows from it.
+fn follows(repository: &Repository, host: &str, record: &Record) -> Result<(Option<Id>, u64)> {
+    let own = Job::of_record(host, record);
     let listed = repository.list()?;
-    let newest = listed
-        .iter()
-        .rev()
-        .filter_map(|one| one.manifest.as_ref().ok())
-        .find(|manifest| manifest.host == host);
-    Ok(newest.map(|manifest| manifest.id))
+    let groups = job::groups(listed.iter().filter_map(|one| one.manifest.as_ref().ok()));
+    let now = jiff::Timestamp::now();
+    let newest = |wanted: Likeness| {
+        let like = groups.iter().filter(|group| group.likeness(&own) == wanted);
+        let newest = like.filter_map(|group| group.newest(now));
+        newest.max_by_key(|one| (one.sequence, one.manifest.time))
+    };
+    let same = newest(Likeness::Same);
+    let sequence = same.map_or(0, |one| one.sequence).saturating_add(1);
+    let parent = same.or(newest(Likeness::CannotTell));
+    Ok((parent.map(|one| one.manifest.id), sequence))
 }
 
 fn copy_trees(run: &Run<'_>, work: &Work<'_>, taken: &Taken<'_>, writer: &Writer) -> Result<CopyReport> {

@@ -331,11 +331,49 @@ pub(super) fn tag(text: &str) -> std::result::Result<(String, String), String> {
     }
 }
 
+/// Which of several jobs.
+#[derive(Debug, Args)]
+pub(super) struct JobArgument {
+    /// Whose backup, by the job's first digits as `list` shows them: for a host that has several jobs, or another host's
+    #[arg(long, value_name = "JOB", value_parser = job)]
+    pub job: Option<String>,
+}
+
+/// The beginning of a job's short form.
+pub(super) fn job(text: &str) -> std::result::Result<String, String> {
+    let is_hex = text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    match text.len() {
+        4..=8 if is_hex => Ok(text.to_owned()),
+        _ => Err("a job is named by 4 to 8 hexadecimal digits, as `snapback list` shows them".to_owned()),
+    }
+}
+
+/// What is handed out although it is known not to be good.
+#[derive(Debug, Args)]
+pub(super) struct FailedArgument {
+    /// Take `latest` although its last drill failed, or it is known to be damaged
+    #[arg(long)]
+    pub accept_failed: bool,
+}
+
+impl FailedArgument {
+    /// What is done about a `latest` that is not good.
+    pub fn unfit(&self) -> crate::job::Unfit {
+        match self.accept_failed {
+            true => crate::job::Unfit::Say,
+            false => crate::job::Unfit::Refuse,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(super) struct List {
     /// Only of this host
     #[arg(long, value_name = "NAME")]
     pub host: Option<String>,
+    /// Only of this job, by its first digits
+    #[arg(long, value_name = "JOB", value_parser = job)]
+    pub job: Option<String>,
     /// Only with this tag (may be repeated)
     #[arg(long, value_name = "KEY=VALUE", value_parser = tag)]
     pub tag: Vec<(String, String)>,
@@ -349,6 +387,8 @@ pub(super) struct Show {
     /// Whose backup: `latest` is the newest of this host [default: this host]
     #[arg(long, value_name = "NAME")]
     pub host: Option<String>,
+    #[command(flatten)]
+    pub whose: JobArgument,
     /// List every file instead
     #[arg(long)]
     pub files: bool,
@@ -361,6 +401,10 @@ pub(super) struct Restore {
     /// Whose backup: `latest` is the newest of this host; in place, another host's needs this flag [default: this host]
     #[arg(long, value_name = "NAME")]
     pub host: Option<String>,
+    #[command(flatten)]
+    pub whose: JobArgument,
+    #[command(flatten)]
+    pub failed: FailedArgument,
     #[command(flatten)]
     pub destination: DestinationArguments,
     /// Only this original path (may be repeated)
@@ -413,6 +457,8 @@ pub(super) struct Verify {
     /// Whose backup: `latest` is the newest of this host [default: this host]
     #[arg(long, value_name = "NAME", conflicts_with = "all")]
     pub host: Option<String>,
+    #[command(flatten)]
+    pub whose: JobArgument,
     /// Every backup, and every stored object
     #[arg(long, conflicts_with = "id")]
     pub all: bool,

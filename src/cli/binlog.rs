@@ -9,6 +9,7 @@ use crate::backup::open_repository;
 use crate::binlog_archive::{Archive, Report, forget, logs, stored};
 use crate::database::Flavour;
 use crate::database::mysql::binlog::history::{self, Change};
+use crate::job::Unfit;
 use crate::replay::{self, Until};
 use crate::units::Bytes;
 use crate::{Error, Result};
@@ -154,7 +155,8 @@ fn from_backup(
     repository: &crate::repository::Repository,
     context: &Context<'_>,
 ) -> Result<Exit> {
-    let backup = repository.choose(id, &context.whose(config, host))?;
+    let whose = context.whose(config, host, None)?;
+    let backup = context.choose(repository, id, &whose, Unfit::Say)?;
     let workers = super::restore::workers(None);
     let report = replay::in_space(config, 0, |work| {
         stored::from_backup(repository, &backup, work, workers, &context.progress, context.cancel)
@@ -194,7 +196,7 @@ fn archived(repository: &crate::repository::Repository, host: &str) -> Result<Ve
 fn list(arguments: &Listing, context: &Context<'_>) -> Result<Exit> {
     let config = context.config()?;
     let repository = open_repository(&config)?;
-    let host = context.whose(&config, arguments.host.as_ref()).host;
+    let host = context.whose(&config, arguments.host.as_ref(), None)?.host;
     let (mut rows, mut values, mut gaps) = (Vec::new(), Vec::new(), 0);
     for (server, logs) in archived(&repository, &host)? {
         for (index, log) in logs.iter().enumerate() {
@@ -237,7 +239,7 @@ fn second(text: Option<&String>) -> Result<Option<i64>> {
 fn show(arguments: &Showing, context: &Context<'_>) -> Result<Exit> {
     let config = context.config()?;
     let repository = open_repository(&config)?;
-    let host = context.whose(&config, arguments.host.as_ref()).host;
+    let host = context.whose(&config, arguments.host.as_ref(), None)?.host;
     let (since, until) = (second(arguments.since.as_ref())?, second(arguments.until.as_ref())?);
     let servers = archived(&repository, &host)?;
     replay::in_space(&config, 0, |work| {
@@ -330,7 +332,7 @@ fn print(change: &Change) {
 fn forget_logs(arguments: &Forgetting, context: &Context<'_>) -> Result<Exit> {
     let config = context.config()?;
     let repository = open_repository(&config)?;
-    let host = context.whose(&config, arguments.host.as_ref()).host;
+    let host = context.whose(&config, arguments.host.as_ref(), None)?.host;
     let forgotten = forget::forget(&repository, &host, arguments.dry_run)?;
     if context.global.json {
         output::json(&json!({"dry_run": arguments.dry_run, "forgotten": forgotten}))?;

@@ -16,6 +16,7 @@ use crate::backup::open_repository;
 use crate::config::Config;
 use crate::drill::{self, Outcome, Pick};
 use crate::error::Kind;
+use crate::job::Unfit;
 use crate::repository::{Drill, Manifest, Repository};
 use crate::units::Id;
 
@@ -124,16 +125,14 @@ fn wanted(arguments: &Verify, repository: &Repository, config: &Config, context:
         let databases = manifests.filter(|manifest| !manifest.record["server"].is_null());
         return Ok(databases.map(|manifest| manifest.id.to_string()).collect());
     }
-    // `latest` may be of files only, or of another host.
-    if let Some(host) = &arguments.host {
-        let whose = context.whose(config, Some(host));
-        repository.choose(&arguments.id, &whose)?;
-    }
+    let whose = context.whose(config, arguments.host.as_ref(), arguments.whose.job.as_ref())?;
+    // `latest` may be of files only.
     if arguments.id == "latest" || arguments.drill.pick.is_some() {
         let how = arguments.drill.pick.map_or(Pick::Newest, Pick::from);
-        return Ok(vec![drill::choose(repository, config, how)?.to_string()]);
+        return Ok(vec![drill::choose(repository, &whose, how)?.to_string()]);
     }
-    Ok(vec![arguments.id.clone()])
+    let backup = context.choose(repository, &arguments.id, &whose, Unfit::Say)?;
+    Ok(vec![backup.manifest().id.to_string()])
 }
 
 fn outcome(drill: &Drill) -> Outcome {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::arguments::{FailedArgument, JobArgument};
 use super::{Context, Exit, absolute, output};
 use crate::backup::open_repository;
 use crate::dump::{Report, Request, TableName, Target, dump, table_name};
@@ -30,6 +31,10 @@ pub(super) struct Dump {
     /// Whose backup: `latest` is this host's [default: this host's]
     #[arg(long, value_name = "NAME")]
     pub host: Option<String>,
+    #[command(flatten)]
+    pub whose: JobArgument,
+    #[command(flatten)]
+    pub failed: FailedArgument,
     /// Only these schemas
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub databases: Vec<String>,
@@ -104,7 +109,8 @@ pub(super) fn run(arguments: &Dump, context: &Context<'_>) -> Result<Exit> {
     let mut config = context.config()?;
     arguments.scratch.apply(&mut config)?;
     let repository = open_repository(&config)?;
-    let backup = repository.choose(&arguments.id, &context.whose(&config, arguments.host.as_ref()))?;
+    let whose = context.whose(&config, arguments.host.as_ref(), arguments.whose.job.as_ref())?;
+    let backup = context.choose(&repository, &arguments.id, &whose, arguments.failed.unfit())?;
     let accounts = match (arguments.accounts, arguments.no_accounts) {
         (true, _) => Some(true),
         (_, true) => Some(false),

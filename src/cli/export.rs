@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::arguments::{FailedArgument, JobArgument};
 use super::{Context, Exit, output};
 use crate::backup::open_repository;
 use crate::export::{Request, export};
@@ -17,6 +18,10 @@ pub(super) struct Export {
     /// Whose backup: `latest` is this host's [default: this host's]
     #[arg(long, value_name = "NAME")]
     pub host: Option<String>,
+    #[command(flatten)]
+    pub whose: JobArgument,
+    #[command(flatten)]
+    pub failed: FailedArgument,
     /// As a tar archive on stdout
     #[arg(long, required = true)]
     pub tar: bool,
@@ -40,7 +45,8 @@ pub(super) fn run(arguments: &Export, context: &Context<'_>) -> Result<Exit> {
     }
     let config = context.config()?;
     let repository = open_repository(&config)?;
-    let backup = repository.choose(&arguments.id, &context.whose(&config, arguments.host.as_ref()))?;
+    let whose = context.whose(&config, arguments.host.as_ref(), arguments.whose.job.as_ref())?;
+    let backup = context.choose(&repository, &arguments.id, &whose, arguments.failed.unfit())?;
     let request = Request {
         include: arguments.include.clone(),
         workers: super::restore::workers(arguments.workers),

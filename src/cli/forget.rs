@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::arguments::tag;
+use super::arguments::{job, tag};
 use super::{Context, Exit, output, prune, show};
 use crate::backup::{host_name, open_repository};
 use crate::config::Config;
@@ -22,6 +22,9 @@ pub(super) struct Forget {
     /// Only backups of this host [default: this one's; with IDs: any]
     #[arg(long, value_name = "NAME", conflicts_with = "all_hosts")]
     pub host: Option<String>,
+    /// Only backups of this job, by its first digits as `list` shows them
+    #[arg(long, value_name = "JOB", value_parser = job, conflicts_with = "all_hosts")]
+    pub job: Option<String>,
     /// Backups of all hosts
     #[arg(long)]
     pub all_hosts: bool,
@@ -64,14 +67,14 @@ pub(super) struct Rules {
     /// All with this tag (may be repeated)
     #[arg(long = "keep-tag", value_name = "KEY=VALUE", value_parser = tag)]
     pub keep_tags: Vec<(String, String)>,
-    /// Which backups compete: those of one job (same datadir or trees), or all of a host
+    /// Which backups compete: those of one job, or all of a host
     #[arg(long, value_name = "WHAT")]
     pub group_by: Option<GroupByArgument>,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub(super) enum GroupByArgument {
-    /// Same host, same datadir (without a database: same trees)
+    /// Same machine, same server and datadir (without a database: same trees)
     Job,
     /// Same host
     Host,
@@ -116,7 +119,9 @@ pub(super) fn run(arguments: &Forget, context: &Context<'_>) -> Result<Exit> {
         ids: arguments.ids.clone(),
         damaged: arguments.damaged,
         policy: arguments.rules.policy(&config.retention)?,
-        host: (!arguments.all_hosts).then(own),
+        // A job is named by itself, whatever its host is called.
+        host: (!arguments.all_hosts && (arguments.job.is_none() || arguments.host.is_some())).then(own),
+        job: arguments.job.clone(),
         dry_run: arguments.dry_run,
         now: Timestamp::now(),
     };
@@ -156,6 +161,7 @@ pub(super) fn after_backup(config: &Config, repository: &Repository, context: &C
         damaged: false,
         policy: config.retention.clone(),
         host: Some(host_name(config)),
+        job: None,
         dry_run: false,
         now: Timestamp::now(),
     };

@@ -1,6 +1,6 @@
 //! `snapback list`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::json;
 
@@ -8,29 +8,40 @@ use super::arguments::List;
 use super::{Context, Exit, drill, output, show};
 use crate::Result;
 use crate::backup::open_repository;
+use crate::job::{groups, is_ahead};
 use crate::repository::Manifest;
 use crate::units::{Bytes, Id};
 
 pub(super) fn run(arguments: &List, context: &Context<'_>) -> Result<Exit> {
     let repository = open_repository(&context.config()?)?;
     let mut exit = Exit::Done;
-    let mut manifests = Vec::new();
+    let mut all = Vec::new();
     for listed in repository.list()? {
         match listed.manifest {
-            Ok(manifest) if wanted(&manifest, arguments) => manifests.push(manifest),
-            Ok(_) => {}
+            Ok(manifest) => all.push(manifest),
             Err(error) => {
                 output::error(&error.into());
                 exit = Exit::Damaged;
             }
         }
     }
+    let jobs = jobs(&all);
+    let of_job = |manifest: &Manifest| match &arguments.job {
+        Some(wanted) => jobs.get(&manifest.id).is_some_and(|job| job.starts_with(wanted)),
+        None => true,
+    };
+    let manifests: Vec<&Manifest> = all
+        .iter()
+        .filter(|manifest| wanted(manifest, arguments) && of_job(manifest))
+        .collect();
+    let now = jiff::Timestamp::now();
     let drills = drill::last(&repository)?;
     let held: HashSet<Id> = repository.holds()?.into_iter().map(|hold| hold.backup).collect();
     let damaged: HashSet<Id> = repository.losses()?.into_iter().map(|loss| loss.backup).collect();
     if context.global.json {
-        let as_json = |manifest: &Manifest| {
+        let as_json = |manifest: &&Manifest| {
             let mut json = as_json(manifest, &drills);
+            json["job"] = json!(jobs.get(&manifest.id));
             json["held"] = json!(held.contains(&manifest.id));
             json["damaged"] = json!(damaged.contains(&manifest.id));
             json
@@ -41,9 +52,11 @@ pub(super) fn run(arguments: &List, context: &Context<'_>) -> Result<Exit> {
     } else {
         let rows = manifests.iter().map(|manifest| {
             let mut row = row(manifest, &drills);
+            row.insert(3, jobs.get(&manifest.id).cloned().unwrap_or_default());
             let notes = [
                 (held.contains(&manifest.id), "held"),
                 (damaged.contains(&manifest.id), "damaged"),
+                (is_ahead(manifest.time, now), "time ahead"),
             ];
             let notes = notes.iter().filter(|(is, _)| *is).map(|(_, word)| *word);
             row.push(notes.collect::<Vec<_>>().join(" "));
@@ -54,6 +67,7 @@ pub(super) fn run(arguments: &List, context: &Context<'_>) -> Result<Exit> {
                 "id",
                 "time (UTC)",
                 "host",
+                "job",
                 "promise",
                 "size",
                 "stored",
@@ -65,6 +79,16 @@ pub(super) fn run(arguments: &List, context: &Context<'_>) -> Result<Exit> {
         ));
     }
     Ok(exit)
+}
+
+/// Each backup's job: the short form of what its job's newest backup says.
+fn jobs(manifests: &[Manifest]) -> HashMap<Id, String> {
+    let groups = groups(manifests);
+    let named = groups.iter().flat_map(|group| {
+        let job = group.job().short();
+        group.members.iter().map(move |one| (one.manifest.id, job.clone()))
+    });
+    named.collect()
 }
 
 fn wanted(manifest: &Manifest, arguments: &List) -> bool {

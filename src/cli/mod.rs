@@ -39,7 +39,8 @@ use clap::Parser;
 
 use crate::config::Config;
 use crate::error::Kind;
-use crate::repository::Whose;
+use crate::job::{self, Job, Unfit, Whose};
+use crate::repository::{Backup, Repository};
 use crate::sys::signal::{self, Cancel};
 use crate::{Error, Result};
 
@@ -132,13 +133,22 @@ impl Context<'_> {
         Ok(config)
     }
 
-    /// Whose backups are meant: the host that a flag names, else the configured one, else this one.
-    fn whose(&self, config: &Config, named: Option<&String>) -> Whose {
+    /// Whose backups are meant: the host and the job that flags name, else this host's job.
+    fn whose(&self, config: &Config, named: Option<&String>, job: Option<&String>) -> Result<Whose> {
         let own = || config.host.clone().unwrap_or_else(crate::sys::host::name);
-        Whose {
+        Ok(Whose {
             host: named.cloned().unwrap_or_else(own),
             named: named.is_some(),
-        }
+            wanted: job.map(|job| job.to_ascii_lowercase()),
+            asking: Job::asking(config)?,
+        })
+    }
+
+    /// Opens the backup that is meant, and says what there is to say of the choice.
+    fn choose(&self, repository: &Repository, which: &str, whose: &Whose, unfit: Unfit) -> Result<Backup> {
+        let chosen = job::choose(repository, which, whose, unfit)?;
+        chosen.findings.iter().for_each(|one| output::say(output::finding(one)));
+        Ok(chosen.backup)
     }
 
     fn config_path(&self) -> PathBuf {

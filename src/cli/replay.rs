@@ -58,10 +58,13 @@ pub(super) fn run(
     context: &Context<'_>,
 ) -> Result<Exit> {
     arguments.scratch.apply(&mut config)?;
-    let whose = context.whose(&config, arguments.host.as_ref());
+    let whose = context.whose(&config, arguments.host.as_ref(), arguments.whose.job.as_ref())?;
     let id = match arguments.id.as_str() {
         "latest" => None,
-        _ => Some(repository.choose(&arguments.id, &whose)?.manifest().id.to_string()),
+        _ => {
+            let backup = context.choose(repository, &arguments.id, &whose, arguments.failed.unfit())?;
+            Some(backup.manifest().id.to_string())
+        }
     };
     let datadir = arguments
         .destination

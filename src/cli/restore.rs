@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::arguments::Restore;
 use super::{Context, Exit, output, replay, replica};
 use crate::backup::open_repository;
+use crate::job;
 use crate::restore::{Lost, Report, Request, record_of, restore};
 use crate::seed::{self, Seed};
 use crate::units::Bytes;
@@ -13,19 +14,13 @@ use crate::{Error, Result};
 pub(super) fn run(arguments: &Restore, context: &Context<'_>) -> Result<Exit> {
     let config = context.config()?;
     let repository = open_repository(&config)?;
-    let whose = context.whose(&config, arguments.host.as_ref());
+    let whose = context.whose(&config, arguments.host.as_ref(), arguments.whose.job.as_ref())?;
     if let Some(asked) = arguments.replay.asked()? {
         return replay::run(arguments, &asked, config, &repository, context);
     }
-    let backup = repository.choose(&arguments.id, &whose)?;
-    let host = &backup.manifest().host;
-    // In place it would put another host's data where this host's are.
-    if arguments.destination.in_place && *host != whose.host {
-        return Err(Error::usage(format!(
-            "backup {} is of host {host}, and this host is {}: to put it in the place of this host's data, say --host {host}",
-            backup.manifest().id.short(),
-            whose.host
-        )));
+    let backup = context.choose(&repository, &arguments.id, &whose, arguments.failed.unfit())?;
+    if arguments.destination.in_place {
+        job::in_place(backup.manifest(), &whose)?;
     }
     if let Some(socket) = &arguments.destination.into_server {
         return super::table::run(arguments, socket, &repository, &backup, config, context);

@@ -10,6 +10,7 @@ use super::{Context, Exit, output, timeline};
 use crate::Result;
 use crate::backup::open_repository;
 use crate::database::Flavour;
+use crate::job::{Job, Unfit};
 use crate::record::{ChecksumRecord, Record};
 use crate::repository::{Backup, EntryKind, Manifest};
 use crate::restore::record_of;
@@ -18,7 +19,8 @@ use crate::units::{Bytes, human_micros};
 pub(super) fn run(arguments: &Show, context: &Context<'_>) -> Result<Exit> {
     let config = context.config()?;
     let repository = open_repository(&config)?;
-    let backup = repository.choose(&arguments.id, &context.whose(&config, arguments.host.as_ref()))?;
+    let whose = context.whose(&config, arguments.host.as_ref(), arguments.whose.job.as_ref())?;
+    let backup = context.choose(&repository, &arguments.id, &whose, Unfit::Say)?;
     if arguments.files {
         return files(&backup, context);
     }
@@ -69,6 +71,8 @@ pub(super) fn summary(manifest: &Manifest, record: &Record) {
         time(manifest.time),
         word(&record.consistency)
     ));
+    let job = Job::of_record(&manifest.host, record);
+    line("job", format!("{} ({})", job.short(), job.about()));
     if let Some(server) = &record.server {
         line(
             "server",

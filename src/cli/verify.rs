@@ -4,6 +4,7 @@ use super::arguments::Verify;
 use super::{Context, Exit, output};
 use crate::Result;
 use crate::backup::open_repository;
+use crate::job::Unfit;
 use crate::units::Bytes;
 use crate::verify::{Damage, Level, Report, Which, verify};
 
@@ -16,7 +17,8 @@ pub(super) fn run(arguments: &Verify, context: &Context<'_>) -> Result<Exit> {
     let which = if arguments.all {
         Which::All
     } else {
-        let backup = repository.choose(&arguments.id, &context.whose(&config, arguments.host.as_ref()))?;
+        let whose = context.whose(&config, arguments.host.as_ref(), arguments.whose.job.as_ref())?;
+        let backup = context.choose(&repository, &arguments.id, &whose, Unfit::Say)?;
         Which::One(backup.manifest().id.to_string())
     };
     let workers = super::restore::workers(arguments.workers);

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::job::{self, Whose};
 use crate::repository::Manifest;
 use crate::units::Id;
+use crate::{Error, Result};
 
 /// How to choose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,27 +18,43 @@ pub enum Pick {
     OldestUndrilled,
 }
 
-/// Chooses among backups of databases, oldest first; `drilled` has the time of the last verdict. Where the host has backups of its own, others' are left to their hosts.
-pub(super) fn pick<'m>(
-    backups: &'m [Manifest],
+/// Chooses among backups of databases; `drilled` has the time of the last verdict. Where this host's job has backups of its own, others' are left to their hosts;
+/// a host that has none may drill any, but whose newest is meant must be clear.
+///
+/// # Errors
+/// There is no backup of a database, or it is not known whose newest is meant.
+pub(super) fn pick(
+    backups: &[Manifest],
     drilled: &BTreeMap<Id, jiff::Timestamp>,
-    host: &str,
+    whose: &Whose,
     how: Pick,
-) -> Option<&'m Manifest> {
+) -> Result<Id> {
     let databases = || backups.iter().filter(|manifest| !manifest.record["server"].is_null());
-    let own: Vec<&Manifest> = databases().filter(|manifest| manifest.host == host).collect();
-    let all = if own.is_empty() { databases().collect() } else { own };
-    match how {
+    let none = || Error::usage("the repository holds no backup of a database");
+    if databases().next().is_none() {
+        return Err(none());
+    }
+    let said = whose.named || whose.wanted.is_some();
+    let all: Vec<&Manifest> = match job::own(databases(), whose) {
+        Ok(own) if how == Pick::Newest => {
+            let newest = own.newest(jiff::Timestamp::now()).ok_or_else(none)?;
+            vec![newest.manifest]
+        }
+        Ok(own) => own.members.iter().map(|one| one.manifest).collect(),
+        Err(error) if how == Pick::Newest || said => return Err(error),
+        Err(_) => databases().collect(),
+    };
+    let chosen = match how {
         Pick::Newest => all.last().copied(),
         Pick::Random => {
             let bytes = Id::random().0;
             let number = u64::from_le_bytes(std::array::from_fn(|at| bytes[at]));
-            let count = u64::try_from(all.len()).ok().filter(|count| *count > 0)?;
-            all.get(usize::try_from(number % count).ok()?).copied()
+            all.get((number % all.len() as u64) as usize).copied()
         }
         // None sorts before every time, and of equals the first, which is the oldest, is taken.
         Pick::OldestUndrilled => all.into_iter().min_by_key(|manifest| drilled.get(&manifest.id)),
-    }
+    };
+    chosen.map(|manifest| manifest.id).ok_or_else(none)
 }
 
 #[cfg(test)]
@@ -67,7 +85,17 @@ mod tests {
                 packs_slot: 0,
                 packs_hash: digest,
             },
+            // Of a database, but of too little for a whole record: then the host's name is all there is.
             record: if server { json!({"server": {}}) } else { json!({}) },
+        }
+    }
+
+    fn whose(host: &str) -> Whose {
+        Whose {
+            host: host.to_owned(),
+            named: false,
+            wanted: None,
+            asking: crate::job::Job::unknown(host),
         }
     }
 
@@ -83,16 +111,19 @@ mod tests {
         let at = |second| jiff::Timestamp::from_second(second).unwrap();
         let mut drilled = BTreeMap::from([(backups[0].id, at(90))]);
         let which = |drilled: &BTreeMap<_, _>, host: &str, how| {
-            let picked = pick(&backups, drilled, host, how).unwrap().id;
+            let picked = pick(&backups, drilled, &whose(host), how).unwrap();
             backups.iter().position(|backup| backup.id == picked).unwrap()
         };
         assert_eq!(which(&drilled, "db", Pick::Newest), 2);
-        assert_eq!(which(&drilled, "elsewhere", Pick::Newest), 4);
+        // Whose newest is not known, and that is said; any may be drilled.
+        let refused = pick(&backups, &drilled, &whose("elsewhere"), Pick::Newest).unwrap_err();
+        assert!(refused.to_string().contains("db, other"), "{refused}");
+        assert_eq!(which(&drilled, "elsewhere", Pick::OldestUndrilled), 1);
         assert_eq!(which(&drilled, "db", Pick::OldestUndrilled), 1);
         drilled.extend([(backups[1].id, at(70)), (backups[2].id, at(80))]);
         assert_eq!(which(&drilled, "db", Pick::OldestUndrilled), 1);
         let seen: std::collections::BTreeSet<usize> = (0..200).map(|_| which(&drilled, "db", Pick::Random)).collect();
         assert_eq!(seen, [0, 1, 2].into());
-        assert!(pick(&[], &drilled, "db", Pick::Random).is_none());
+        assert!(pick(&[], &drilled, &whose("db"), Pick::Random).is_err());
     }
 }

@@ -3,7 +3,6 @@
 
 mod begin;
 mod binlogs;
-mod choose;
 mod commit;
 mod damaged;
 mod doomed;
@@ -34,7 +33,6 @@ mod worker;
 mod writer;
 
 pub use binlogs::{Join, Link, Segment, SegmentNote};
-pub use choose::Whose;
 pub use damaged::{Loss, LostObject};
 pub use drills::Drill;
 pub use entry::{ChunkClass, Content, Entry, EntryKind, Metadata, table_order};
@@ -299,7 +297,7 @@ impl Repository {
         Ok(manifest)
     }
 
-    /// Opens the backup that `which` names: `latest` (of all hosts; [`choose`](Repository::choose) knows them apart), an id, or a unique prefix of one (4 digits at least).
+    /// Opens the backup that `which` names: `latest` (of all hosts; [`crate::job::choose`] knows jobs apart), an id, or a unique prefix of one (4 digits at least).
     ///
     /// # Errors
     /// None or several fit, or the manifest is damaged.

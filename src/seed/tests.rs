@@ -12,6 +12,8 @@ pub(super) fn record(flavour: Flavour, gtid: Option<&str>, replica: Vec<ReplicaC
         tool: "1".to_owned(),
         consistency: Consistency::Application,
         exact: true,
+        job: None,
+        sequence: None,
         server: Some(server),
         paths: Vec::new(),
         lock: None,

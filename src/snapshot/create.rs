@@ -83,6 +83,7 @@ fn take(
             },
             None => record,
         })
+        .and_then(|record| facts::with_job(config, record))
         .and_then(|record| {
             let promise = Promise { time, state, record };
             held(run.id, config, request, &examined, &planned, &taken, promise)

@@ -12,6 +12,7 @@ pub mod fs;
 pub mod guarded;
 mod helper;
 pub mod host;
+pub mod identity;
 mod ioctl;
 pub mod mount;
 pub mod pipeline;

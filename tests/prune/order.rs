@@ -22,6 +22,7 @@ fn keep_last(scene: &Scene, count: u32) -> forget::Request {
             ..Policy::default()
         },
         host: None,
+        job: None,
         dry_run: false,
         now: scene.now + jiff::SignedDuration::from_hours(1),
     }

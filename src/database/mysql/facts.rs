@@ -10,6 +10,7 @@ use crate::database::{Error, Result, ServerFacts};
 /// The variables that go into [`ServerFacts::variables`]: what a restore, a scratch server and a person need to know.
 const KEPT: &[&str] = &[
     "aria_block_size",
+    "aria_log_dir_path",
     "basedir",
     "binlog_checksum",
     "binlog_encryption",

@@ -29,3 +29,11 @@ pub mod watchdog;
 pub use durability::restore_setting;
 pub use privileges::grants_sql;
 pub use server::{Server, connect};
+
+/// How the configured server is reached, without secrets: `socket /run/...` or `host:port`.
+///
+/// # Errors
+/// Its option file is wrong.
+pub fn address(server: &crate::config::Server) -> crate::database::Result<String> {
+    Ok(connect::ConnectOptions::new(server)?.address())
+}

@@ -9,6 +9,8 @@ fn record() -> Record {
         tool: "t".into(),
         consistency: Consistency::Application,
         exact: true,
+        job: None,
+        sequence: None,
         server: None,
         paths: Vec::new(),
         lock: None,
