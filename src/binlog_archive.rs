@@ -22,6 +22,7 @@ use serde::Serialize;
 use crate::config::Config;
 use crate::database::mysql::connect::ConnectOptions;
 use crate::database::mysql::flavour::Dialect;
+use crate::database::mysql::position;
 use crate::database::mysql::session::Session;
 use crate::database::{Flavour, ServerFacts};
 use crate::finding::Finding;
@@ -34,9 +35,6 @@ use crate::{Error, Result};
 use logs::Log;
 use resume::{Match, ServerFile};
 use round::Round;
-
-/// MySQL's encryption puts a header of so many bytes before a log's events; positions do not count it.
-const ENCRYPTION_HEADER: u64 = 512;
 
 /// Digits of a job's short form.
 const JOB: usize = 8;
@@ -96,7 +94,11 @@ pub fn servers_named(repository: &Repository, host: &str, server: &str) -> Resul
         let rest = name.strip_prefix(server);
         rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('-').is_some_and(|job| job.len() == JOB))
     };
-    let names: BTreeSet<String> = repository.binlogs(host)?.into_iter().map(|segment| segment.server).collect();
+    let names: BTreeSet<String> = repository
+        .binlogs(host)?
+        .into_iter()
+        .map(|segment| segment.server)
+        .collect();
     Ok(names.into_iter().filter(own).collect())
 }
 
@@ -108,6 +110,8 @@ pub struct Archive<'a> {
     dialect: Dialect,
     host: String,
     server: String,
+    /// Its server's name without the job.
+    base: String,
     replica_id: u32,
     /// This process has looked at what there is to merge.
     merged: AtomicBool,
@@ -148,7 +152,9 @@ impl<'a> Archive<'a> {
             )));
         }
         let random = crate::units::Id::random().0;
-        Ok(Archive {
+        let base = server_name(facts);
+        let job = Job::here(config, Some(facts), &Installation::of(&config.state_dir)?);
+        let mut archive = Archive {
             repository,
             options,
             flavour: facts.flavour,
@@ -157,12 +163,20 @@ impl<'a> Archive<'a> {
                 version: facts.version_number,
             },
             host: config.host.clone().unwrap_or_else(crate::sys::host::name),
-            server: server_name(facts),
+            server: name_of(facts, Some(&job)),
+            base: base.clone(),
             // A replica with the id of another would end that one's connection.
             replica_id: u32::from_le_bytes([random[0], random[1], random[2], random[3]]) | 1 << 31,
             merged: AtomicBool::new(false),
             last: Mutex::new(None),
-        })
+        };
+        // An archive of before 0.2, which knows no jobs, goes on where its logs are this server's.
+        let own = std::mem::replace(&mut archive.server, base);
+        let old = archive.logs()?;
+        if old.is_empty() || archive.newest_match(&archive.server_files()?, &old)?.is_none() {
+            archive.server = own;
+        }
+        Ok(archive)
     }
 
     /// Archives what is there now.
@@ -182,7 +196,7 @@ impl<'a> Archive<'a> {
         let at = match begin {
             Begin::GoOn(at, found) => {
                 let trace = resume::trace_of(self.repository, &found.log, found.at)?;
-                round.go_on(&found, trace);
+                round.go_on(&found, trace.unwrap_or_default());
                 at
             }
             Begin::With(at, link) => {
@@ -245,7 +259,10 @@ impl<'a> Archive<'a> {
         if joins {
             round.flush(true)?;
         } else {
-            let finding = gap(&format!("{}:{}", round.file, round.at), &format!("the server cannot read on: {error}"));
+            let finding = gap(
+                &format!("{}:{}", round.file, round.at),
+                &format!("the server cannot read on: {error}"),
+            );
             round.warn(finding);
         }
         let link = round.link(if joins { Join::Follows } else { Join::Gap });
@@ -276,6 +293,29 @@ impl<'a> Archive<'a> {
         Ok(())
     }
 
+    /// As [`open`](Archive::open), but waits for a server that is not up yet, and asks again every `interval`. `None`: a signal came first.
+    ///
+    /// # Errors
+    /// As [`open`](Archive::open), for what does not pass by itself.
+    pub fn open_when_up(
+        repository: &'a Repository,
+        config: &Config,
+        interval: Duration,
+        monitor: &dyn Monitor,
+        cancel: &Cancel,
+    ) -> Result<Option<Archive<'a>>> {
+        let mut silence = Silence::default();
+        loop {
+            match Archive::open(repository, config) {
+                Err(Error::Database(error)) if error.may_pass() => silence.say(&error, interval, monitor),
+                opened => return opened.map(Some),
+            }
+            if cancel.sleep(interval).is_err() {
+                return Ok(None);
+            }
+        }
+    }
+
     /// A round every `interval`, until a signal; `heard` is told of each. A server that cannot be reached is asked again; why is said whenever it changes,
     /// and every [`REMIND`].
     ///
@@ -288,24 +328,17 @@ impl<'a> Archive<'a> {
         cancel: &Cancel,
         heard: &mut dyn FnMut(&Report),
     ) -> Result<()> {
-        let mut silent: Option<(String, Instant)> = None;
+        let mut silence = Silence::default();
         while cancel.asked().is_none() {
             match self.once(cancel) {
                 Ok(report) => {
-                    if silent.take().is_some() {
+                    if silence.said.take().is_some() {
                         monitor.message("the server answers again");
                     }
                     heard(&report);
                 }
                 Err(Error::Interrupted(_)) => break,
-                Err(Error::Database(error)) if error.may_pass() => {
-                    let reason = error.to_string();
-                    let said = |(before, at): &(String, Instant)| *before == reason && at.elapsed() < REMIND;
-                    if !silent.as_ref().is_some_and(said) {
-                        monitor.message(&format!("{reason}; asking again every {interval:?}"));
-                        silent = Some((reason, Instant::now()));
-                    }
-                }
+                Err(Error::Database(error)) if error.may_pass() => silence.say(&error, interval, monitor),
                 Err(error) => return Err(error),
             }
             if cancel.sleep(interval).is_err() {
@@ -319,21 +352,17 @@ impl<'a> Archive<'a> {
     fn server_files(&self) -> Result<Vec<ServerFile>> {
         let mut session = Session::admin(&self.options)?;
         let name = session.value(self.dialect.archive_name())?.unwrap_or_default();
-        if name != self.server {
+        if name != self.base {
             return Err(Error::failed(format!(
                 "another server answers now: {name}, and not {}; begin again, and its logs are archived as its own",
-                self.server
+                self.base
             )));
         }
-        let rows = session.rows("SHOW BINARY LOGS")?;
-        let file = |row: &crate::database::mysql::session::Row| {
-            let header = if row.text("Encrypted") == "Yes" { ENCRYPTION_HEADER } else { 0 };
-            Some(ServerFile {
-                name: row.text("Log_name"),
-                size: row.number::<u64>("File_size")?.saturating_sub(header),
-            })
-        };
-        Ok(rows.iter().filter_map(file).collect())
+        let files = position::binary_logs(&mut session)?;
+        Ok(files
+            .into_iter()
+            .map(|(name, size)| ServerFile { name, size })
+            .collect())
     }
 
     /// From where on: behind what is archived of the newest log that the server still has; else from its oldest.
@@ -374,7 +403,11 @@ impl<'a> Archive<'a> {
     }
 
     fn known(&self, files: &[ServerFile], archived: &[Log]) -> Result<Option<(usize, Match)>> {
-        let last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let last = self
+            .last
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone();
         if let Some(last) = last
             && let Some(index) = files.iter().position(|file| file.name == last.log.file)
             && index + 1 == files.len()
@@ -383,7 +416,13 @@ impl<'a> Archive<'a> {
             && files[index].size >= last.at
             && self.still(&last)?
         {
-            return Ok(Some((index, Match { log: log.clone(), ..last })));
+            return Ok(Some((
+                index,
+                Match {
+                    log: log.clone(),
+                    ..last
+                },
+            )));
         }
         self.newest_match(files, archived)
     }
@@ -455,6 +494,23 @@ impl std::fmt::Display for Report {
             Bytes::b(self.stored),
             Bytes::b(self.behind)
         )
+    }
+}
+
+/// Says why a follower gets nothing: when it changes, and every [`REMIND`].
+#[derive(Default)]
+struct Silence {
+    said: Option<(String, Instant)>,
+}
+
+impl Silence {
+    fn say(&mut self, error: &crate::database::Error, interval: Duration, monitor: &dyn Monitor) {
+        let reason = error.to_string();
+        let said = |(before, at): &(String, Instant)| *before == reason && at.elapsed() < REMIND;
+        if !self.said.as_ref().is_some_and(said) {
+            monitor.message(&format!("{reason}; asking again every {interval:?}"));
+            self.said = Some((reason, Instant::now()));
+        }
     }
 }
 

@@ -25,9 +25,10 @@ use crate::config::Config;
 use crate::database::mysql::scratch::{self, Binary, Place, Scratch, Wishes};
 use crate::drill::Space;
 use crate::finding::Finding;
+use crate::job::{self, Whose};
 use crate::monitor::Monitor;
 use crate::record::Record;
-use crate::repository::{Backup, Repository};
+use crate::repository::{Backup, Manifest, Repository};
 use crate::restore::{self, Needs, record_of};
 use crate::sys::signal::Cancel;
 use crate::units::Id;
@@ -284,20 +285,24 @@ pub fn request(datadir: PathBuf, workers: usize, keep_uuid: bool) -> restore::Re
     }
 }
 
-/// The records of a host's backups of a server, newest first, with an exact position; or of one.
-fn candidates(repository: &Repository, host: &str, id: Option<&str>) -> Result<Vec<(Backup, Record)>> {
+/// The records of a job's backups of a server, newest first, with an exact position; or of one.
+fn candidates(repository: &Repository, whose: &Whose, id: Option<&str>) -> Result<Vec<(Backup, Record)>> {
     let ids: Vec<String> = match id {
         Some(id) => vec![id.to_owned()],
         None => {
-            let listed = repository
+            let listed: Vec<Manifest> = repository
                 .list()?
                 .into_iter()
-                .rev()
-                .filter_map(|listed| listed.manifest.ok());
-            listed
-                .filter(|manifest| manifest.host == host)
-                .map(|manifest| manifest.id.to_string())
-                .collect()
+                .filter_map(|listed| listed.manifest.ok())
+                .collect();
+            match listed.is_empty() {
+                true => Vec::new(),
+                false => {
+                    let own = job::own(&listed, whose)?;
+                    let members = own.members.iter().rev();
+                    members.map(|member| member.manifest.id.to_string()).collect()
+                }
+            }
         }
     };
     let mut found = Vec::new();

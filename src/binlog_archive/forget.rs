@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::lines::History;
-use super::{found, server_name};
+use super::{found, name_of, server_name, servers_named};
 use crate::record::Record;
 use crate::repository::Repository;
 use crate::restore::record_of;
@@ -32,33 +32,58 @@ pub fn forget(repository: &Repository, host: &str, dry_run: bool) -> Result<Vec<
         let manifest = listed.manifest.map_err(Error::from)?;
         let record = record_of(&manifest)?;
         if let (true, Some(server), true) = (manifest.host == host, &record.server, record.position.is_some()) {
-            needed
-                .entry(server_name(server))
-                .or_default()
-                .push((record, manifest.time));
+            let name = server_name(server);
+            needed.entry(name).or_default().push((record, manifest.time));
         }
     }
     let mut forgotten = Vec::new();
-    for (server, backups) in needed {
-        let history = History::read(repository, host, &server)?;
-        let mut keep = BTreeSet::new();
-        for (record, time) in &backups {
-            match found::log_of(repository, &history, record, *time)? {
-                Ok(logs) => keep.extend(logs.into_iter().flat_map(|log| history.after(log))),
-                // The archive may be about to get there.
-                Err(_) => keep.extend(0..history.logs.len()),
-            }
+    for (name, backups) in needed {
+        for server in servers_named(repository, host, &name)? {
+            forgotten.extend(forget_of(repository, (host, &server), &backups, dry_run)?);
         }
-        let all = history.logs.iter().enumerate();
-        for log in all.filter(|(index, _)| !keep.contains(index)).map(|(_, placed)| &placed.log) {
-            forgotten.push(Forgotten {
-                server: server.clone(),
-                file: log.file.clone(),
-                bytes: log.end(),
-            });
-            for segment in log.segments.iter().filter(|_| !dry_run) {
-                repository.remove_binlog(segment)?;
+    }
+    Ok(forgotten)
+}
+
+/// Of one archive. A log stays when a backup's position is in it, or in one that it comes behind, whatever lies between.
+fn forget_of(
+    repository: &Repository,
+    (host, server): (&str, &str),
+    backups: &[(Record, jiff::Timestamp)],
+    dry_run: bool,
+) -> Result<Vec<Forgotten>> {
+    let history = History::read(repository, host, server)?;
+    let mut keep = BTreeSet::new();
+    let mut own = false;
+    for (record, time) in backups {
+        let of_job = record.server.as_ref().map(|facts| name_of(facts, record.job.as_ref()));
+        match found::log_of(repository, &history, record, *time)? {
+            Ok(logs) => {
+                own = true;
+                keep.extend(logs.into_iter().flat_map(|log| history.after(log)));
             }
+            // The archive may be about to get there; with an old record nobody knows whether it is this one.
+            Err(_) if record.job.is_none() || of_job.as_deref() == Some(server) => {
+                own = true;
+                keep.extend(0..history.logs.len());
+            }
+            Err(_) => {}
+        }
+    }
+    let mut forgotten = Vec::new();
+    // Those of servers of which there is no backup stay.
+    let all = history.logs.iter().enumerate().filter(|_| own);
+    for log in all
+        .filter(|(index, _)| !keep.contains(index))
+        .map(|(_, placed)| &placed.log)
+    {
+        forgotten.push(Forgotten {
+            server: server.to_owned(),
+            file: log.file.clone(),
+            bytes: log.end(),
+        });
+        for segment in log.segments.iter().filter(|_| !dry_run) {
+            repository.remove_binlog(segment)?;
         }
     }
     Ok(forgotten)

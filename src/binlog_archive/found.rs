@@ -5,7 +5,7 @@ use super::logs::{self, Log};
 use super::resume;
 use crate::Result;
 use crate::database::mysql::binlog::state::{self, State};
-use crate::database::mysql::binlog::trace::{self, Trace};
+use crate::database::mysql::binlog::trace;
 use crate::database::{Flavour, Position};
 use crate::record::Record;
 use crate::repository::Repository;
@@ -68,9 +68,8 @@ fn fits(repository: &Repository, log: &Log, record: &Record, flavour: Flavour, p
     let upto = position.position;
     match &record.log_trace {
         Some(known) => {
-            let mut trace = Trace::new();
-            let at = resume::each_event(repository, log, upto, &mut |event| trace.take(event))?;
-            Ok(at == upto && trace.text() == *known)
+            let trace = resume::trace_of(repository, log, upto)?;
+            Ok(trace.is_some_and(|trace| trace.text() == *known))
         }
         None => {
             let mut state = State::new(flavour);

@@ -115,7 +115,10 @@ impl History {
     /// The line that leads to a log, from the oldest that joins.
     pub fn up_to(&self, log: usize) -> Vec<(usize, u64)> {
         let mut parts = vec![(log, self.logs[log].log.end())];
-        while let Some(before) = self.joined_before(parts[0].0) {
+        // Never more than there are: links of a damaged archive may lead in a circle.
+        while parts.len() <= self.logs.len()
+            && let Some(before) = self.joined_before(parts[0].0)
+        {
             parts.insert(0, (before.log, before.end));
         }
         parts
@@ -134,7 +137,9 @@ impl History {
         while let Some((mut parts, log, offset)) = open.pop() {
             let end = self.logs[log].log.end();
             let behind = |(index, placed): (usize, &Placed)| {
-                let before = placed.before.filter(|before| before.log == log && before.end >= offset)?;
+                let before = placed
+                    .before
+                    .filter(|before| before.log == log && before.end >= offset)?;
                 Some((index, before))
             };
             let behind: Vec<(usize, Before)> = self.logs.iter().enumerate().filter_map(behind).collect();
@@ -146,9 +151,10 @@ impl History {
             }
             if !goes_on {
                 parts.push((log, end));
-                let gap = behind.iter().find(|found| !joins(found)).map(|(next, before)| {
-                    self.gap(*next, *before)
-                });
+                let gap = behind
+                    .iter()
+                    .find(|found| !joins(found))
+                    .map(|(next, before)| self.gap(*next, *before));
                 done.push(Line { parts, gap });
             }
         }
@@ -282,7 +288,11 @@ mod tests {
             behind(&all[0], 300, Join::Reset),
         ];
         let history = History::of(all, links);
-        let names: Vec<String> = history.logs.iter().filter_map(|placed| placed.log.head.clone()).collect();
+        let names: Vec<String> = history
+            .logs
+            .iter()
+            .filter_map(|placed| placed.log.head.clone())
+            .collect();
         assert_eq!(names, ["a", "b", "d", "c"]);
         let lines = |offset| {
             let mut lines = history.lines_from(0, offset);

@@ -134,6 +134,19 @@ pub fn of_server(repository: &Repository, host: &str, server: &str) -> Result<Ve
     Ok(grouped(segments.into_iter().filter(|segment| segment.server == server)))
 }
 
+/// The latest time of an event in a log, in seconds since 1970 by its server's clock; `None` where an archive of before 0.2 does not say it.
+///
+/// # Errors
+/// A segment's header cannot be read.
+pub fn latest(repository: &Repository, log: &Log) -> Result<Option<u32>> {
+    let mut latest = Some(0);
+    for segment in log.cover() {
+        let note = repository.binlog_note(segment)?;
+        latest = latest.zip(note.latest).map(|(one, other)| one.max(other));
+    }
+    Ok(latest)
+}
+
 fn grouped(segments: impl Iterator<Item = Segment>) -> Vec<Log> {
     let mut logs: Vec<Log> = Vec::new();
     for segment in segments {

@@ -62,10 +62,7 @@ fn note_of(repository: &Repository, log: &Log, group: &[&Segment]) -> Result<Seg
         let note = repository.binlog_note(segment)?;
         whole.trace = note.trace;
         whole.latest = whole.latest.zip(note.latest).map(|(one, other)| one.max(other));
-        whole.earliest = whole
-            .earliest
-            .zip(note.earliest)
-            .map(|(one, other)| one.min(other));
+        whole.earliest = whole.earliest.zip(note.earliest).map(|(one, other)| one.min(other));
     }
     if group.first().is_some_and(|first| first.from == 0) {
         for segment in log.segments.iter().filter(|segment| segment.from == 0) {

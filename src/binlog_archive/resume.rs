@@ -20,7 +20,7 @@ pub(super) struct Match {
     /// The offset up to which both agree.
     pub at: u64,
     /// The event that ends there: where it begins, and its trace.
-    last: (u64, Trace),
+    pub last: (u64, Trace),
 }
 
 /// A file of the server, as it lists it.
@@ -82,7 +82,9 @@ impl Archive<'_> {
             match passing(stream.read())? {
                 Some(Item::Created(created)) if created != found.log.created => return Ok(false),
                 Some(Item::Event(bytes)) => {
-                    return Ok(state::events(&bytes).next().is_some_and(|event| Trace::of_one(event) == *last));
+                    return Ok(state::events(&bytes)
+                        .next()
+                        .is_some_and(|event| Trace::of_one(event) == *last));
                 }
                 Some(Item::Created(_)) => {}
                 Some(Item::File(_)) | None => return Ok(false),
@@ -163,7 +165,10 @@ fn passing(item: database::Result<Option<Item>>) -> Result<Option<Item>> {
 /// The last event of an archived log that ends at `limit` or before it: its begin, trace and end.
 fn last_event(repository: &Repository, log: &Log, limit: u64) -> Result<Option<(u64, Trace, u64)>> {
     let cover = log.cover();
-    let Some(segment) = cover.iter().find(|segment| segment.to >= limit && segment.to > segment.from) else {
+    let Some(segment) = cover
+        .iter()
+        .find(|segment| segment.to >= limit && segment.to > segment.from)
+    else {
         return Ok(None);
     };
     let bytes = repository.read_binlog(segment)?;
@@ -181,10 +186,20 @@ fn last_event(repository: &Repository, log: &Log, limit: u64) -> Result<Option<(
     Ok(last)
 }
 
-/// Every event of an archived log up to an offset, in order; a segment is held in memory at a time.
+/// Every event of an archived log up to an offset, in order; a segment is held in memory at a time. Gives the end of the last one.
 pub(super) fn each_event(repository: &Repository, log: &Log, upto: u64, each: &mut dyn FnMut(&[u8])) -> Result<u64> {
-    let mut at = MAGIC.len() as u64;
-    for segment in log.cover() {
+    each_between(repository, log, (MAGIC.len() as u64, upto), each)
+}
+
+/// The same from an offset on where a segment ends.
+fn each_between(
+    repository: &Repository,
+    log: &Log,
+    (from, upto): (u64, u64),
+    each: &mut dyn FnMut(&[u8]),
+) -> Result<u64> {
+    let mut at = from;
+    for segment in log.cover().into_iter().filter(|segment| segment.to > from) {
         if segment.from >= upto {
             break;
         }
@@ -201,17 +216,19 @@ pub(super) fn each_event(repository: &Repository, log: &Log, upto: u64, each: &m
     Ok(at)
 }
 
-/// The trace of an archived log at an offset where an event ends.
-pub(super) fn trace_of(repository: &Repository, log: &Log, at: u64) -> Result<Trace> {
-    if let Some(segment) = log.cover().into_iter().find(|segment| segment.to == at)
-        && let Some(trace) = repository.binlog_note(segment)?.trace
-        && let Some(trace) = Trace::of_text(&trace)
-    {
-        return Ok(trace);
+/// The trace of an archived log at an offset; `None` when no event ends there. The headers of the segments say most of it.
+pub(super) fn trace_of(repository: &Repository, log: &Log, at: u64) -> Result<Option<Trace>> {
+    let mut known = (MAGIC.len() as u64, Trace::new());
+    for segment in log.cover().into_iter().rev().filter(|segment| segment.to <= at) {
+        let trace = repository.binlog_note(segment)?.trace;
+        if let Some(trace) = trace.as_deref().and_then(Trace::of_text) {
+            known = (segment.to, trace);
+            break;
+        }
     }
-    let mut trace = Trace::new();
-    each_event(repository, log, at, &mut |event| trace.take(event))?;
-    Ok(trace)
+    let (from, mut trace) = known;
+    let end = each_between(repository, log, (from, at), &mut |event| trace.take(event))?;
+    Ok((end == at).then_some(trace))
 }
 
 /// Whether a log that begins behind these GTIDs goes on where the archived one ends, though its last event may be torn.

@@ -3,10 +3,10 @@
 use super::resume::{self, Match, ServerFile};
 use super::{Archive, Report};
 use crate::Result;
-use crate::finding::Finding;
 use crate::database::mysql::binlog::state;
 use crate::database::mysql::binlog::trace::{self, Trace};
 use crate::database::mysql::stream::{Item, MAGIC, Stream};
+use crate::finding::Finding;
 use crate::repository::{Join, Link, Segment, SegmentNote};
 use crate::sys::signal::Cancel;
 
@@ -202,7 +202,10 @@ impl<'r> Round<'r> {
             size: self.at,
         };
         let mut head = head;
-        if let Some(twin) = archived.iter().find(|log| log.is_named(created, Some(&head), &self.file)) {
+        if let Some(twin) = archived
+            .iter()
+            .find(|log| log.is_named(created, Some(&head), &self.file))
+        {
             // Another archive of the same server was here first; or it is another log that begins so.
             let limit = twin.end().min(self.at);
             if self.archive.compare(&file, twin)?.is_none_or(|found| found.at < limit) {

@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::logs::{self, Log};
-use super::{resume, server_name};
+use super::{name_of, resume, server_name, servers_named};
 use crate::database::mysql::binlog::{self, trace};
 use crate::database::mysql::stream::MAGIC;
 use crate::database::{PathRole, ServerFacts};
@@ -65,7 +65,7 @@ pub fn from_backup(
     };
     restore(repository, &manifest.id.to_string(), &request, monitor, cancel)?;
     let mut report = Report {
-        server: server_name(facts),
+        server: name_in_archive(repository, &manifest.host, facts, &record)?,
         ..Report::default()
     };
     let archived = logs::of_server(repository, &manifest.host, &report.server)?;
@@ -117,6 +117,17 @@ pub fn from_backup(
     Ok(report)
 }
 
+/// The archive of before 0.2, where the job has none of its own; else the job's.
+fn name_in_archive(repository: &Repository, host: &str, facts: &ServerFacts, record: &Record) -> Result<String> {
+    let (own, old) = (name_of(facts, record.job.as_ref()), server_name(facts));
+    let names = servers_named(repository, host, &old)?;
+    Ok(if names.contains(&old) && !names.contains(&own) {
+        old
+    } else {
+        own
+    })
+}
+
 /// The archived log that a restored file is: as far as both go they have the same events.
 fn same_log<'l>(repository: &Repository, archived: &'l [Log], log: &Segment, file: &Path) -> Result<Option<&'l Log>> {
     let named = |known: &&Log| known.file == log.file && known.created == log.created;
@@ -124,7 +135,7 @@ fn same_log<'l>(repository: &Repository, archived: &'l [Log], log: &Segment, fil
         let mut end = 0;
         resume::each_event(repository, known, log.to, &mut |event| end += event.len() as u64)?;
         let at = end + MAGIC.len() as u64;
-        if trace::at(file, at)? == Some(resume::trace_of(repository, known, at)?) {
+        if trace::at(file, at)? == resume::trace_of(repository, known, at)? {
             return Ok(Some(known));
         }
     }

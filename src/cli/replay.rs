@@ -80,7 +80,7 @@ pub(super) fn run(
         &at,
         replay::request(at.clone(), workers, arguments.keep_uuid),
         |work| {
-            let plan = replay::plan(repository, &whose.host, id.as_deref(), asked, work, context.cancel)?;
+            let plan = replay::plan(repository, &whose, id.as_deref(), asked, work, context.cancel)?;
             Ok(plan.with_workers(replayers))
         },
         &context.progress,

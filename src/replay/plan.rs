@@ -11,18 +11,19 @@ use crate::binlog_archive::{found, logs, server_name, servers_named};
 use crate::database::Flavour;
 use crate::database::mysql::binlog::history;
 use crate::finding::Finding;
+use crate::job::Whose;
 use crate::record::Record;
 use crate::repository::{Backup, Repository};
 use crate::sys::signal::Cancel;
 use crate::{Error, Result};
 
-/// Finds the newest backup of a host from which the archived logs lead to the point; or looks at the one that is named. Logs are written into `work`.
+/// Finds the newest backup of a job from which the archived logs lead to the point; or looks at the one that is named. Logs are written into `work`.
 ///
 /// # Errors
 /// There is none, and why; or the point is in several lines of history.
 pub fn plan(
     repository: &Repository,
-    host: &str,
+    whose: &Whose,
     id: Option<&str>,
     asked: &Asked,
     work: &Path,
@@ -31,14 +32,18 @@ pub fn plan(
     let mut reasons = Vec::new();
     let mut planner = Planner {
         repository,
-        host,
+        host: String::new(),
         asked,
         work,
         cancel,
         histories: BTreeMap::new(),
     };
-    for (backup, record) in candidates(repository, host, id)? {
+    for (backup, record) in candidates(repository, whose, id)? {
         let short = backup.manifest().id.short();
+        if planner.host != backup.manifest().host {
+            planner.host.clone_from(&backup.manifest().host);
+            planner.histories.clear();
+        }
         match planner.from(backup, record)? {
             Ok(plan) => return Ok(plan),
             Err(reason) => reasons.push(format!("{short}: {reason}")),
@@ -55,7 +60,8 @@ pub fn plan(
         reasons.push("there is no backup with an exact position".to_owned());
     }
     Err(Error::usage(format!(
-        "no backup of {host} leads to that point:\n  {}\n`snapback binlog list` says what is archived",
+        "no backup of {} leads to that point:\n  {}\n`snapback binlog list` says what is archived",
+        whose.host,
         reasons.join("\n  ")
     )))
 }
@@ -64,7 +70,8 @@ type Fit<T> = std::result::Result<T, String>;
 
 struct Planner<'a> {
     repository: &'a Repository,
-    host: &'a str,
+    /// The one whose archive is read.
+    host: String,
     asked: &'a Asked,
     work: &'a Path,
     cancel: &'a Cancel,
@@ -90,24 +97,35 @@ impl Way<'_> {
     }
 
     fn last_part(&self) -> usize {
-        let named = |(_, path): &(usize, PathBuf)| path.file_name().is_some_and(|name| name == self.reading.file.as_str());
+        let named =
+            |(_, path): &(usize, PathBuf)| path.file_name().is_some_and(|name| name == self.reading.file.as_str());
         self.used.iter().position(named).unwrap_or(0)
     }
 
     /// Whether all of it is in the other one as well.
     fn is_in(&self, other: &Way<'_>) -> bool {
         let (server, log, position) = self.end();
-        let part = other.line.parts.iter().position(|(index, end)| *index == log && *end >= position);
+        let part = other
+            .line
+            .parts
+            .iter()
+            .position(|(index, end)| *index == log && *end >= position);
         let last = other.last_part();
         let ends_behind = |part: usize| part < last || (part == last && position <= other.reading.position);
         server == other.server && part.is_some_and(ends_behind)
     }
 
     fn shown(&self, history: &History) -> String {
-        let log = &history.logs[self.line.parts[self.last_part()].0].log;
-        let head = log.head.as_deref().map_or(String::new(), |head| format!(", --line {}", &head[..head.len().min(8)]));
-        let last = self.reading.last.map(|time| format!(", last change at {}", shown(time))).unwrap_or_default();
-        format!("{}:{}{last}{head}", self.reading.file, self.reading.position)
+        let head = id_of(history, &self.line);
+        let last = self
+            .reading
+            .last
+            .map(|time| format!(", last change at {}", shown(time)))
+            .unwrap_or_default();
+        format!(
+            "--line {head}: to {}:{}{last}",
+            self.reading.file, self.reading.position
+        )
     }
 }
 
@@ -146,7 +164,9 @@ impl<'a> Planner<'a> {
 
     /// A backup that may hold what was committed after the time, by its own clock.
     fn too_late(&self, record: &Record, time: jiff::Timestamp) -> Option<String> {
-        let Until::Time(until) = self.asked.until else { return None };
+        let Until::Time(until) = self.asked.until else {
+            return None;
+        };
         let settled = logs::settled_by(record, time);
         // The log counts in seconds: before one of them means before its begin.
         let limit = match self.asked.before {
@@ -162,9 +182,9 @@ impl<'a> Planner<'a> {
             return Ok(Err("it has no server".to_owned()));
         };
         let (mut starts, mut reasons) = (Vec::new(), Vec::new());
-        for server in servers_named(self.repository, self.host, &server_name(facts))? {
+        for server in servers_named(self.repository, &self.host, &server_name(facts))? {
             if !self.histories.contains_key(&server) {
-                let history = History::read(self.repository, self.host, &server)?;
+                let history = History::read(self.repository, &self.host, &server)?;
                 self.histories.insert(server.clone(), history);
             }
             match found::log_of(self.repository, &self.histories[&server], record, time)? {
@@ -202,7 +222,9 @@ impl<'a> Planner<'a> {
         let mut reading = Reading::new(self.asked, from.0, from.1);
         let (mut used, mut warnings) = (Vec::new(), Vec::new());
         if self.was_later_before(history, line.parts[0].0)? {
-            return Ok(Err("what lies before its position has later times than that: the server's clock was put back".to_owned()));
+            return Ok(Err(
+                "what lies before its position has later times than that: the server's clock was put back".to_owned(),
+            ));
         }
         for (number, (index, end)) in line.parts.iter().enumerate() {
             self.cancel.check()?;
@@ -224,7 +246,9 @@ impl<'a> Planner<'a> {
                 reading.take(&change)
             })?;
             if late_before {
-                return Ok(Err("its log has later times than that before its position: the server's clock was put back".to_owned()));
+                return Ok(Err(
+                    "its log has later times than that before its position: the server's clock was put back".to_owned(),
+                ));
             }
             if !reading.found {
                 // Of a group that a crash cut off nothing was committed.
@@ -263,14 +287,21 @@ impl<'a> Planner<'a> {
     fn leads_there(&self, history: &History, line: &Line, from: (&str, u64)) -> Fit<()> {
         let log = |index: usize| &history.logs[index].log;
         if let Some(wanted) = &self.asked.line {
-            let is = |(index, _): &(usize, u64)| log(*index).head.as_ref().is_some_and(|head| head.starts_with(wanted.as_str()));
+            // Another line may leave a log in its middle.
+            let is =
+                |(index, end): &(usize, u64)| *end == log(*index).end() && id(log(*index)).starts_with(wanted.as_str());
             if !line.parts.iter().any(is) {
-                return Err(format!("no log of {wanted} is on a line from its position"));
+                return Err(format!("no line from its position has all of a log {wanted}"));
             }
         }
-        let Until::At(file, at) = &self.asked.until else { return Ok(()) };
+        let Until::At(file, at) = &self.asked.until else {
+            return Ok(());
+        };
         let Some(part) = line.parts.iter().position(|(index, _)| log(*index).file == *file) else {
-            let gap = line.gap.as_ref().map(|gap| format!("; behind its logs there is a gap: {gap}"));
+            let gap = line
+                .gap
+                .as_ref()
+                .map(|gap| format!("; behind its logs there is a gap: {gap}"));
             let archived = history.logs.iter().any(|placed| placed.log.file == *file);
             return Err(match archived {
                 true => format!("no log leads from it to {file}{}", gap.unwrap_or_default()),
@@ -319,7 +350,7 @@ impl<'a> Planner<'a> {
 
     /// The log as a file, up to an offset. Each line has its own where they part.
     fn written(&self, server: &str, history: &History, index: usize, end: u64) -> Result<PathBuf> {
-        let directory = self.work.join(format!("{server}-{index}-{end}"));
+        let directory = self.work.join(format!("{}-{server}-{index}-{end}", self.host));
         let log = &history.logs[index].log;
         let path = directory.join(&log.file);
         if !path.exists() {
@@ -355,14 +386,17 @@ impl<'a> Planner<'a> {
 
     /// A GTID that another line has as well, whichever backup was chosen.
     fn refuse_elsewhere(&self, way: &Way<'_>, flavour: Flavour) -> Result<()> {
-        let Until::Gtid(gtid) = &self.asked.until else { return Ok(()) };
+        let Until::Gtid(gtid) = &self.asked.until else {
+            return Ok(());
+        };
         let history = &self.histories[&way.server];
         let (_, last, _) = way.end();
         let mut own: Vec<(usize, u64)> = history.up_to(last);
         if let Some(part) = own.last_mut() {
             part.1 = u64::MAX;
         }
-        let parted = (0..history.logs.len()).any(|log| history.fork_before(log).is_some() || history.gap_before(log).is_some());
+        let parted =
+            (0..history.logs.len()).any(|log| history.fork_before(log).is_some() || history.gap_before(log).is_some());
         if self.asked.line.is_some() || !parted {
             return Ok(());
         }
@@ -380,14 +414,13 @@ impl<'a> Planner<'a> {
                 !is
             })?;
             if let Some(end) = twin {
-                let head = |log: &logs::Log| log.head.as_deref().map_or(String::new(), |head| format!(" (--line {})", &head[..head.len().min(8)]));
                 return Err(Error::usage(format!(
-                    "{gtid} is in two lines of history: the server went back (a rollback, a restore, RESET). Say which with --line:\n  {}:{}{}\n  {}:{end}{}",
+                    "{gtid} is in two lines of history: the server went back (a rollback, a restore, RESET). Say which:\n  --line {}: to {}:{}\n  --line {}: to {}:{end}",
+                    id_of(history, &way.line),
                     way.reading.file,
                     way.reading.position,
-                    head(&history.logs[last].log),
-                    placed.log.file,
-                    head(&placed.log)
+                    id(&placed.log),
+                    placed.log.file
                 )));
             }
         }
@@ -407,7 +440,12 @@ impl<'a> Planner<'a> {
         }
         let reading = way.reading;
         let mut servers = reading.servers;
-        servers.extend(record.server.as_ref().and_then(|facts| u32::try_from(facts.server_id).ok()));
+        servers.extend(
+            record
+                .server
+                .as_ref()
+                .and_then(|facts| u32::try_from(facts.server_id).ok()),
+        );
         Ok(Plan {
             from: record.position.as_ref().map_or(0, |position| position.position),
             backup,
@@ -424,6 +462,21 @@ impl<'a> Planner<'a> {
             workers: 1,
         })
     }
+}
+
+/// What `--line` names a log by.
+fn id(log: &logs::Log) -> String {
+    match &log.head {
+        Some(head) => head.chars().take(8).collect(),
+        None => log.created.to_string(),
+    }
+}
+
+/// What names a line: the last log on it.
+fn id_of(history: &History, line: &Line) -> String {
+    line.parts
+        .last()
+        .map_or(String::new(), |(last, _)| id(&history.logs[*last].log))
 }
 
 fn cut(path: &Path, end: u64) -> Result<()> {

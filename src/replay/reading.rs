@@ -135,7 +135,6 @@ fn line_of(gtid: &str) -> &str {
     source.unwrap_or_else(|| gtid.split('-').next().unwrap_or(gtid))
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,7 +207,10 @@ mod tests {
         let (position, said) = unclear(&back, 1015);
         assert_eq!(position, 200);
         let said = said.unwrap();
-        assert!(said.contains("--until-before b.1:200") && said.contains("--until b.1:400"), "{said}");
+        assert!(
+            said.contains("--until-before b.1:200") && said.contains("--until b.1:400"),
+            "{said}"
+        );
         assert_eq!(unclear(&back, 4700), (500, None));
         assert_eq!(unclear(&back, 900), (4, None));
         // One that began before the others and was done behind them; and commits that changed places.

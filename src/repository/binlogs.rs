@@ -299,7 +299,9 @@ mod tests {
             ..SegmentNote::default()
         };
         repository.put_binlog(&segment, &note, b"hello").unwrap();
-        repository.put_binlog(&segment, &SegmentNote::default(), b"other").unwrap();
+        repository
+            .put_binlog(&segment, &SegmentNote::default(), b"other")
+            .unwrap();
         assert_eq!(repository.binlog_note(&segment).unwrap(), note);
         assert_eq!(repository.read_binlog(&segment).unwrap(), b"hello", "overwritten");
         assert_eq!(repository.binlogs("h").unwrap(), std::slice::from_ref(&segment));

@@ -95,8 +95,12 @@ mod tests {
             closed: false,
         };
         let (first, second) = (segment(0, 10), segment(10, 30));
-        repository.put_binlog(&first, &SegmentNote::default(), &[1; 10]).unwrap();
-        repository.put_binlog(&second, &SegmentNote::default(), &[2; 20]).unwrap();
+        repository
+            .put_binlog(&first, &SegmentNote::default(), &[1; 10])
+            .unwrap();
+        repository
+            .put_binlog(&second, &SegmentNote::default(), &[2; 20])
+            .unwrap();
         let check = |monitor: &dyn Monitor| check(&repository, Level::Data, monitor, &Cancel::new()).unwrap();
         let found = check(&Meanwhile(|| {}));
         assert_eq!((found.segments, found.bytes, found.damage.len()), (2, 30, 0));

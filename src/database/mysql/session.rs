@@ -22,6 +22,12 @@ pub const CONNECTION_KILLED: u16 = 1927;
 /// server with hundreds of thousands of tables takes minutes.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// No answer to a statement is larger, in bytes.
+const LARGEST_PACKET: usize = 64 << 20;
+
+/// No event of a binary log is larger, in bytes: max_allowed_packet is at most 1 GiB on both servers, and an event has a little around it.
+const LARGEST_EVENT: usize = (1 << 30) + (1 << 20);
+
 /// A row as text, by column name.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Row(Vec<(String, Option<String>)>);
@@ -94,8 +100,14 @@ impl Session {
     /// # Errors
     /// [`Error::Connect`] when the server cannot be reached, does not let us in, or takes longer than the connect limit.
     pub fn open(options: &ConnectOptions, read_limit: Duration) -> Result<Session> {
+        Session::with(options, read_limit, LARGEST_PACKET)
+    }
+
+    /// `largest`: what the server may send at once, in bytes.
+    fn with(options: &ConnectOptions, read_limit: Duration, largest: usize) -> Result<Session> {
         let (send, receive) = mpsc::sync_channel(1);
-        let (attempt, builder) = (options.clone(), opts(options, read_limit));
+        let builder = opts(options, read_limit).max_allowed_packet(Some(largest));
+        let attempt = options.clone();
         // The driver bounds the TCP connect but not the handshake: a thread of its own lets us stop waiting for either.
         thread::Builder::new()
             .name("connect".into())
@@ -135,6 +147,14 @@ impl Session {
         // A list of locks may be long; MySQL cuts it at 1024 bytes by default.
         session.run("SET SESSION wait_timeout = 86400, group_concat_max_len = 1048576, autocommit = 1")?;
         Ok(session)
+    }
+
+    /// Connects for the replication protocol: an event may have as many bytes as a server sends at all.
+    ///
+    /// # Errors
+    /// As [`open`](Session::open).
+    pub fn for_stream(options: &ConnectOptions) -> Result<Session> {
+        Session::with(options, PATIENCE, LARGEST_EVENT)
     }
 
     /// The connection itself, for the replication protocol.
@@ -229,7 +249,6 @@ fn opts(options: &ConnectOptions, read_limit: Duration) -> OptsBuilder {
         .pass(options.password.as_ref().map(|password| password.expose()))
         .read_timeout(Some(read_limit))
         .write_timeout(Some(read_limit))
-        .max_allowed_packet(Some(64 << 20))
         .stmt_cache_size(0);
     match &options.target {
         // A path that is no UTF-8 must fail as a socket, not fall back to TCP.

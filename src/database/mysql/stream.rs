@@ -12,6 +12,10 @@ const ROTATE: u8 = 4;
 const FORMAT_DESCRIPTION: u8 = 15;
 const TABLE_MAP: u8 = 19;
 const ANNOTATE_ROWS: u8 = 160;
+/// MariaDB's word that a file is encrypted from here on. What is sent is not.
+const START_ENCRYPTION: u8 = 164;
+const CHECKPOINT: u8 = 161;
+const HEADER: usize = 19;
 /// Header and checksum.
 const SHORTEST_TEXT: u64 = 23;
 /// No text of a statement is longer (max_allowed_packet).
@@ -60,7 +64,7 @@ impl Stream {
                 "the binary log {file} is longer than 4 GiB, and the replication protocol cannot resume at {at}: the next file can be archived"
             )));
         }
-        let mut session = Session::admin(options)?;
+        let mut session = Session::for_stream(options)?;
         if flavour == Flavour::MariaDb {
             // Otherwise it sends no GTID events, but others in their place.
             session.run("SET @mariadb_slave_capability = 4")?;
@@ -143,6 +147,10 @@ impl Stream {
             }
             bytes[tail..].copy_from_slice(&checksum);
         }
+        let says_encrypted = self.flavour == Flavour::MariaDb && header.event_type_raw() == START_ENCRYPTION;
+        if says_encrypted && bytes.len() >= HEADER + 8 {
+            bytes = in_place_of_encryption(&bytes, &self.file, event.checksum().is_some());
+        }
         let hole = u64::from(
             header
                 .log_pos()
@@ -165,6 +173,24 @@ impl Stream {
     }
 }
 
+/// A Binlog_checkpoint of the same length, which says nothing to anybody who applies it: with the other event in its place, whoever reads the archived file would take
+/// for encrypted what came in plain.
+fn in_place_of_encryption(event: &[u8], file: &str, checksum: bool) -> Vec<u8> {
+    let mut bytes = event.get(..HEADER).unwrap_or_default().to_vec();
+    bytes[4] = CHECKPOINT;
+    let tail = if checksum { 4 } else { 0 };
+    let room = event.len().saturating_sub(HEADER + 4 + tail);
+    let name = &file.as_bytes()[..file.len().min(room)];
+    bytes.extend((name.len() as u32).to_le_bytes());
+    bytes.extend(name);
+    bytes.resize(event.len() - tail, 0);
+    if checksum {
+        let crc = super::binlog::checksum(&bytes);
+        bytes.extend(crc.to_le_bytes());
+    }
+    bytes
+}
+
 /// An Annotate_rows of this length, of spaces, in front of `next`.
 fn filler(next: &Event, length: u32) -> Vec<u8> {
     let header = next.header();
@@ -181,4 +207,25 @@ fn filler(next: &Event, length: u32) -> Vec<u8> {
         bytes.extend(crc.to_le_bytes());
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_about_encryption_becomes_a_checkpoint_of_the_same_length() {
+        let mut event = vec![7; 40];
+        event[4] = START_ENCRYPTION;
+        for checksum in [true, false] {
+            let other = in_place_of_encryption(&event, "binlog.000001", checksum);
+            assert_eq!((other.len(), other[4]), (40, CHECKPOINT));
+            let length = u32::from_le_bytes(other[19..23].try_into().unwrap()) as usize;
+            assert!("binlog.000001".as_bytes().starts_with(&other[23..23 + length]));
+            if checksum {
+                let crc = u32::from_le_bytes(other[36..].try_into().unwrap());
+                assert_eq!(crc, super::super::binlog::checksum(&other[..36]));
+            }
+        }
+    }
 }

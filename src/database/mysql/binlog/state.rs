@@ -35,8 +35,14 @@ impl State {
             return;
         };
         let end = self.at + bytes.len() as u64;
-        let checksum = if self.trace.has_checksums() || kind == FORMAT_DESCRIPTION { 4 } else { 0 };
-        let body = bytes.get(HEADER..bytes.len().saturating_sub(checksum)).unwrap_or_default();
+        let checksum = if self.trace.has_checksums() || kind == FORMAT_DESCRIPTION {
+            4
+        } else {
+            0
+        };
+        let body = bytes
+            .get(HEADER..bytes.len().saturating_sub(checksum))
+            .unwrap_or_default();
         let event = Event {
             kind,
             time,
