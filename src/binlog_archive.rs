@@ -11,6 +11,7 @@ mod merge;
 mod resume;
 mod round;
 pub mod stored;
+pub mod then;
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -24,6 +25,7 @@ use crate::database::mysql::connect::ConnectOptions;
 use crate::database::mysql::flavour::Dialect;
 use crate::database::mysql::position;
 use crate::database::mysql::session::Session;
+use crate::database::mysql::whole_log;
 use crate::database::{Flavour, ServerFacts};
 use crate::finding::Finding;
 use crate::job::{Installation, Job};
@@ -35,6 +37,7 @@ use crate::{Error, Result};
 use logs::Log;
 use resume::{Match, ServerFile};
 use round::Round;
+use then::Then;
 
 /// Digits of a job's short form.
 const JOB: usize = 8;
@@ -117,6 +120,8 @@ pub struct Archive<'a> {
     merged: AtomicBool,
     /// Where the last round of this process ended.
     last: Mutex<Option<Match>>,
+    /// What was said last of what the log has not.
+    said: Mutex<Vec<String>>,
 }
 
 /// Where a round begins.
@@ -169,6 +174,7 @@ impl<'a> Archive<'a> {
             replica_id: u32::from_le_bytes([random[0], random[1], random[2], random[3]]) | 1 << 31,
             merged: AtomicBool::new(false),
             last: Mutex::new(None),
+            said: Mutex::new(Vec::new()),
         };
         // An archive of before 0.2, which knows no jobs, goes on where its logs are this server's.
         let own = std::mem::replace(&mut archive.server, base);
@@ -192,7 +198,10 @@ impl<'a> Archive<'a> {
         let Some(begin) = self.start(&files, &mut report)? else {
             return Ok(report);
         };
-        let mut round = Round::new(self, &mut report);
+        let then = Then::read(&mut Session::admin(&self.options)?, self.dialect)?;
+        report.warnings.extend(self.not_whole(&then));
+        let then = serde_json::to_value(&then).ok();
+        let mut round = Round::new(self, &mut report, then);
         let at = match begin {
             Begin::GoOn(at, found) => {
                 let trace = resume::trace_of(self.repository, &found.log, found.at)?;
@@ -216,6 +225,16 @@ impl<'a> Archive<'a> {
             self.merge(&mut report)?;
         }
         Ok(report)
+    }
+
+    /// Said whenever it changes.
+    fn not_whole(&self, then: &Then) -> Option<Finding> {
+        let mut said = self.said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if *said == then.unlogged {
+            return None;
+        }
+        said.clone_from(&then.unlogged);
+        whole_log::finding(&then.unlogged)
     }
 
     /// Takes one log after the other. One that the server cannot read to its end is left where it cannot.

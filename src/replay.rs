@@ -7,6 +7,7 @@
 mod applier;
 mod channel;
 mod client;
+mod events;
 mod half;
 mod plan;
 mod point;
@@ -20,8 +21,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::binlog_archive::logs::Log;
+use crate::binlog_archive::then::{self, Then};
 use crate::booted::OnRestored;
 use crate::config::Config;
+use crate::database::ServerFacts;
 use crate::database::mysql::scratch::{self, Binary, Place, Scratch, Wishes};
 use crate::drill::Space;
 use crate::finding::Finding;
@@ -36,6 +39,7 @@ use crate::{Error, Result};
 
 use applier::Applier;
 use client::Client;
+use events::Events;
 use half::Half;
 pub use plan::plan;
 pub use point::{Asked, Until, parse};
@@ -66,6 +70,10 @@ pub struct Plan {
     servers: BTreeSet<u32>,
     /// The last GTID of each domain (MariaDB) or source (MySQL) in what is replayed.
     ends: BTreeMap<String, String>,
+    /// What the live server was like meanwhile.
+    then: Then,
+    /// Statements about events of the scheduler, each with the server that it was given on.
+    events: Vec<(u32, String)>,
     /// Transactions that may be replayed at the same time.
     workers: usize,
 }
@@ -127,6 +135,7 @@ impl Plan {
             .server
             .as_ref()
             .ok_or_else(|| Error::usage("the backup holds no database"))?;
+        let facts = &self.facts_then(facts);
         let trees = restored.trees();
         let datadir = trees.iter().find(|(original, _)| *original == facts.datadir);
         let datadir = datadir
@@ -143,6 +152,13 @@ impl Plan {
         };
         let mut options = config.scratch.options.clone();
         options.insert("max-allowed-packet".to_owned(), PACKET.to_owned());
+        for (name, value) in &self.then.settings {
+            let plain = !value.contains(['\n', '\r', '"', '\'']);
+            let option = format!("loose-{}", name.replace('_', "-"));
+            if plain && !options.contains_key(&name.replace('_', "-")) {
+                options.entry(option).or_insert_with(|| value.clone());
+            }
+        }
         let workers = match applier::can(facts) {
             true => self.workers.max(1),
             false => 1,
@@ -168,7 +184,7 @@ impl Plan {
         };
         let server = on.start(&binary, &wishes)?;
         monitor.phase("replay");
-        let workers = self.apply(&server, &binary, on.owner()?, workers, monitor, cancel)?;
+        let (workers, said) = self.apply(&server, &binary, on.owner()?, workers, monitor, cancel)?;
         let gtid = server.gtid()?;
         on.stop(server)?;
         crate::failpoint!("replay.applied", || Error::failed("failpoint"));
@@ -185,11 +201,29 @@ impl Plan {
             applier: if workers > 1 { "parallel" } else { "serial" },
             workers,
             seconds: begun.elapsed().as_secs_f64(),
-            warnings: self.warnings.clone(),
+            warnings: [self.warnings.clone(), said].concat(),
         })
     }
 
-    /// Applies the logs, in parallel where the server can; by so many workers it was.
+    /// The server as the replay needs it: as it was when the logs were written.
+    fn facts_then(&self, facts: &ServerFacts) -> ServerFacts {
+        let mut facts = facts.clone();
+        for (name, value) in &self.then.settings {
+            facts.variables.insert(name.clone(), value.clone());
+        }
+        let engines = facts.variables.get("engine_libraries").cloned().unwrap_or_default();
+        let mut libraries = then::split(&engines);
+        libraries.extend(self.then.libraries.iter().cloned());
+        let libraries: Vec<String> = libraries.into_iter().collect();
+        if !libraries.is_empty() {
+            facts
+                .variables
+                .insert("engine_libraries".to_owned(), libraries.join(";"));
+        }
+        facts
+    }
+
+    /// Applies the logs, in parallel where the server can; by so many workers it was, with what a person must read.
     fn apply(
         &self,
         server: &Scratch,
@@ -198,9 +232,9 @@ impl Plan {
         workers: usize,
         monitor: &dyn Monitor,
         cancel: &Cancel,
-    ) -> Result<usize> {
+    ) -> Result<(usize, Vec<Finding>)> {
         if self.changes == 0 {
-            return Ok(workers);
+            return Ok((workers, Vec::new()));
         }
         if workers > 1 {
             let applier = Applier {
@@ -211,8 +245,9 @@ impl Plan {
                 monitor,
                 cancel,
             };
+            let events = Events::before(self, server, binary.flavour)?;
             match applier.run()? {
-                Ok(()) => return Ok(workers),
+                Ok(()) => return Ok((workers, events.enable()?.into_iter().collect())),
                 Err(reason) => monitor.message(&format!("one transaction after the other: {reason}")),
             }
         }
@@ -223,7 +258,7 @@ impl Plan {
             cancel,
         };
         client.run()?;
-        Ok(1)
+        Ok((1, Vec::new()))
     }
 }
 

@@ -148,14 +148,19 @@ fn exchange(config: &Config, request: &Request, run: &mut Run<'_>, record: Recor
     let mut steps = Steps::new(config, &providers, record, run.monitor);
     let result = forward(config, request, &mut steps, run);
     match result {
-        Ok(server) => Ok(Outcome {
-            plan,
-            done: true,
-            kept: kept.then_some(id),
-            server,
-            down_us: crate::units::micros(begun.elapsed()),
-            findings: steps.findings,
-        }),
+        Ok(server) => {
+            // Said again: what was read before a question is forgotten behind it.
+            let stay = plan.findings.iter().filter(|finding| finding.code == plan::FILES_STAY);
+            let findings = stay.cloned().chain(steps.findings).collect();
+            Ok(Outcome {
+                plan,
+                done: true,
+                kept: kept.then_some(id),
+                server,
+                down_us: crate::units::micros(begun.elapsed()),
+                findings,
+            })
+        }
         // From here on only what is finished is whole: the record stays, cleanup goes on.
         Err(error) if steps.is_past_return() => Err(Error::Rollback {
             cause: Box::new(Error::failed(

@@ -1,6 +1,7 @@
 //! Many small segments of a log become few large ones: a follower writes one every few seconds, and each is an object of the repository.
 
 use super::logs::Log;
+use super::then::Then;
 use crate::Result;
 use crate::repository::{Repository, Segment, SegmentNote};
 
@@ -61,6 +62,7 @@ fn note_of(repository: &Repository, log: &Log, group: &[&Segment]) -> Result<Seg
     for segment in group {
         let note = repository.binlog_note(segment)?;
         whole.trace = note.trace;
+        whole.server = together(whole.server, note.server);
         whole.latest = whole.latest.zip(note.latest).map(|(one, other)| one.max(other));
         whole.earliest = whole.earliest.zip(note.earliest).map(|(one, other)| one.min(other));
     }
@@ -70,6 +72,18 @@ fn note_of(repository: &Repository, log: &Log, group: &[&Segment]) -> Result<Seg
         }
     }
     Ok(whole)
+}
+
+/// Settings of the later one win, as in a replay.
+fn together(one: Option<serde_json::Value>, later: Option<serde_json::Value>) -> Option<serde_json::Value> {
+    let then = |value: Option<serde_json::Value>| value.and_then(|value| serde_json::from_value::<Then>(value).ok());
+    match (then(one), then(later)) {
+        (Some(mut one), Some(later)) => {
+            one.add(later);
+            serde_json::to_value(one).ok()
+        }
+        (one, later) => one.or(later).and_then(|then| serde_json::to_value(then).ok()),
+    }
 }
 
 /// Neighbours, each group with as many bytes as are worth an object.

@@ -149,8 +149,14 @@ impl Archive<'_> {
 
 /// The server cannot read its own log there.
 pub(super) fn is_unreadable(error: &database::Error) -> bool {
-    // ER_MASTER_FATAL_ERROR_READING_BINLOG.
-    matches!(error, database::Error::Statement { code: 1236, .. })
+    // ER_MASTER_FATAL_ERROR_READING_BINLOG; below 100 are errors of files (mysys_err.h: EE_READ, EE_FILENOTFOUND).
+    matches!(
+        error,
+        database::Error::Statement {
+            code: 1236 | 1..100,
+            ..
+        }
+    )
 }
 
 fn passing(item: database::Result<Option<Item>>) -> Result<Option<Item>> {

@@ -44,10 +44,12 @@ pub(super) struct Round<'r> {
     buffer: Vec<u8>,
     /// A log came to its end.
     pub rotated: bool,
+    /// What the server is like.
+    then: Option<serde_json::Value>,
 }
 
 impl<'r> Round<'r> {
-    pub fn new(archive: &'r Archive<'r>, report: &'r mut Report) -> Round<'r> {
+    pub fn new(archive: &'r Archive<'r>, report: &'r mut Report, then: Option<serde_json::Value>) -> Round<'r> {
         Round {
             archive,
             report,
@@ -61,6 +63,7 @@ impl<'r> Round<'r> {
             at: 0,
             buffer: Vec::new(),
             rotated: false,
+            then,
         }
     }
 
@@ -178,6 +181,7 @@ impl<'r> Round<'r> {
             link: self.link.clone().filter(|_| self.from == 0),
             latest: Some(self.times.1),
             earliest: Some(self.times.0),
+            server: self.then.clone(),
         };
         self.report.stored += self.archive.repository.put_binlog(&segment, &note, &self.buffer)?;
         self.report.bytes += self.buffer.len() as u64;

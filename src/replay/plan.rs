@@ -7,9 +7,11 @@ use super::point::{Asked, Until};
 use super::reading::{Reading, shown};
 use super::{Plan, candidates};
 use crate::binlog_archive::lines::{History, Line};
+use crate::binlog_archive::then::{Then, split};
 use crate::binlog_archive::{found, logs, server_name, servers_named};
 use crate::database::Flavour;
 use crate::database::mysql::binlog::history;
+use crate::database::mysql::whole_log;
 use crate::finding::Finding;
 use crate::job::Whose;
 use crate::record::Record;
@@ -427,6 +429,46 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
+    /// What the server was like from the backup to the end, and a warning about what changed on the way.
+    fn then(&self, record: &Record, used: &[logs::Log], reading: &Reading<'_>) -> Result<(Then, Option<Finding>)> {
+        let variables = record.server.as_ref().map(|facts| &facts.variables);
+        let variable = |name: &str| variables.and_then(|variables| variables.get(name));
+        let mut all = Then {
+            libraries: split(variable("plugin_libraries").map_or("", String::as_str)),
+            ..Then::default()
+        };
+        let said = record
+            .warnings
+            .iter()
+            .filter(|finding| finding.code == whole_log::NOT_WHOLE);
+        all.unlogged.extend(said.map(|finding| finding.message.clone()));
+        if reading.incident {
+            all.unlogged
+                .push("the server says in its log that it could not log something (an incident)".to_owned());
+        }
+        let mut changed = std::collections::BTreeSet::new();
+        for log in used {
+            for segment in log.cover() {
+                let note = self.repository.binlog_note(segment)?;
+                if let Some(then) = note.server.and_then(|then| serde_json::from_value(then).ok()) {
+                    changed.extend(all.add(then));
+                }
+            }
+        }
+        let finding = (!changed.is_empty()).then(|| {
+            let names: Vec<String> = changed.into_iter().collect();
+            Finding::warning(
+                "settings-changed",
+                format!(
+                    "these settings changed on the way, and the replay has the last values: {}",
+                    names.join(", ")
+                ),
+            )
+            .remedy("look at what was created meanwhile without naming its engine, format or character set")
+        });
+        Ok((all, finding))
+    }
+
     /// Files that are replayed go to where the replay looks for them.
     fn finish(&self, backup: Backup, record: Record, way: Way<'_>) -> Result<Plan> {
         let history = &self.histories[&way.server];
@@ -438,6 +480,10 @@ impl<'a> Planner<'a> {
             std::fs::rename(path, &to).map_err(|error| crate::sys::Error::path("move", path, error))?;
             used.push(log);
         }
+        let (then, changed) = self.then(&record, &used, &way.reading)?;
+        let mut warnings = way.warnings;
+        warnings.extend(not_whole(&then, self.asked)?);
+        warnings.extend(changed);
         let reading = way.reading;
         let mut servers = reading.servers;
         servers.extend(
@@ -455,13 +501,32 @@ impl<'a> Planner<'a> {
             position: reading.position,
             last: reading.last,
             changes: reading.changes,
-            warnings: way.warnings,
+            warnings,
+            then,
+            events: reading.events,
             work: self.work.to_owned(),
             servers,
             ends: reading.ends,
             workers: 1,
         })
     }
+}
+
+/// A point in time without what the log has not is no point in time: only who says so gets it, with a warning.
+fn not_whole(then: &Then, asked: &Asked) -> Result<Option<Finding>> {
+    if then.unlogged.is_empty() {
+        return Ok(None);
+    }
+    let reasons = then.unlogged.join("; ");
+    if !asked.incomplete {
+        return Err(Error::usage(format!(
+            "the archived logs are not the whole history of the server up to that point: {reasons}\n--accept-incomplete restores what they have; a later backup, restored as it is, has all"
+        )));
+    }
+    Ok(Some(Finding::warning(
+        whole_log::NOT_WHOLE,
+        format!("what was not logged since the backup is missing: {reasons}"),
+    )))
 }
 
 /// What `--line` names a log by.

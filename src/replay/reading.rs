@@ -23,8 +23,10 @@ pub(super) struct Reading<'a> {
     first_behind: Option<(String, u64, u32)>,
     /// The last one behind that whose time is before the point.
     before_again: Option<(String, u64, u32)>,
-    /// An event or table in what is replayed that tells that the log is not all.
+    /// The server itself says in what is replayed that it could not log something.
     pub incident: bool,
+    /// Statements about events of the scheduler, each with the server that it was given on.
+    pub events: Vec<(u32, String)>,
 }
 
 impl<'a> Reading<'a> {
@@ -42,6 +44,7 @@ impl<'a> Reading<'a> {
             first_behind: None,
             before_again: None,
             incident: false,
+            events: Vec::new(),
         }
     }
 
@@ -75,6 +78,9 @@ impl<'a> Reading<'a> {
             self.last = Some(change.time);
             self.changes += 1;
             self.incident |= change.kinds.contains("incident");
+            let about_event = |text: &&String| text.to_ascii_uppercase().contains("EVENT");
+            let events = change.statements.iter().filter(about_event);
+            self.events.extend(events.map(|text| (change.server_id, text.clone())));
             self.servers.insert(change.server_id);
             if let Some(gtid) = &change.gtid {
                 self.ends.insert(line_of(gtid).to_owned(), gtid.clone());

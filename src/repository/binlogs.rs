@@ -82,6 +82,9 @@ pub struct SegmentNote {
     /// The earliest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub earliest: Option<u32>,
+    /// What the server was like then. The repository does not look into it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<serde_json::Value>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -25,6 +25,7 @@ pub mod stopped;
 pub mod strategy;
 pub mod stream;
 pub mod watchdog;
+pub mod whole_log;
 
 pub use durability::restore_setting;
 pub use privileges::grants_sql;

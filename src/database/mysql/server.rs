@@ -15,7 +15,7 @@ use super::privileges::{self, Intent};
 use super::retry::Schedule;
 use super::session::Session;
 use super::strategy::{self, Exactness, Sequence};
-use super::{binlog, blockers, datadir, durability, lockless, paths};
+use super::{binlog, blockers, datadir, durability, lockless, paths, whole_log};
 use crate::database::{
     Consistency, Database, Error, Examination, Position, QuiesceContext, QuiescePlan, Quiesced, Result, ServerFacts,
     SettlePoint, Strategy,
@@ -53,6 +53,7 @@ impl Server {
         let variables = Variables::read(&mut admin)?;
         let mut facts = facts(&variables, &options.address())?;
         facts.variables.extend(facts::engine_libraries(&mut admin));
+        facts.variables.extend(facts::plugin_libraries(&mut admin));
         Ok(Server {
             dialect: dialect(&facts),
             options,
@@ -300,6 +301,10 @@ impl Database for Server {
             reader.is_replica(),
         ));
         findings.extend(self.server_findings(&reader));
+        if may_look && self.facts.log_bin {
+            let unlogged = whole_log::unlogged(&mut self.admin, self.dialect, &self.variables)?;
+            findings.extend(whole_log::finding(&unlogged));
+        }
         if may_look {
             findings.extend(self.traffic_findings(&plan)?);
         }

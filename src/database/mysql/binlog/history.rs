@@ -34,7 +34,7 @@ pub struct Change {
     /// The server that made it.
     #[serde(skip)]
     pub server_id: u32,
-    /// `insert`, `update`, `delete`, `statement`, `compressed` (its content is not looked into).
+    /// `insert`, `update`, `delete`, `statement`, `compressed` (its content is not looked into), `incident` (the server says that it could not log something).
     pub kinds: BTreeSet<&'static str>,
     /// Tables whose rows it changes, as `database.table`.
     pub tables: BTreeSet<String>,
@@ -109,6 +109,7 @@ fn add(change: &mut Change, event: &Event, flavour: Flavour) {
         kind::TRANSACTION_PAYLOAD | kind::MARIADB_QUERY_COMPRESSED => drop(change.kinds.insert("compressed")),
         // Table_map: table id (6 bytes), flags (2), then both names with their lengths before and a zero behind.
         19 => drop(table(body).map(|name| change.tables.insert(name))),
+        kind::INCIDENT => drop(change.kinds.insert("incident")),
         23 | 30 | 166 | 169 => drop(change.kinds.insert("insert")),
         24 | 31 | 39 | 167 | 170 => drop(change.kinds.insert("update")),
         25 | 32 | 168 | 171 => drop(change.kinds.insert("delete")),
