@@ -94,7 +94,7 @@ struct Header {
     time: jiff::Timestamp,
     #[serde(flatten)]
     segment: Segment,
-    #[serde(flatten)]
+    #[serde(default)]
     note: SegmentNote,
 }
 

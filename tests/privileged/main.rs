@@ -21,6 +21,7 @@ mod galera;
 mod held;
 mod held_space;
 mod kill_phases;
+mod lines;
 mod lock_safety;
 mod lvm;
 mod measure;
