@@ -247,7 +247,7 @@ impl Plan {
             };
             let events = Events::before(self, server, binary.flavour)?;
             match applier.run()? {
-                Ok(()) => return Ok((workers, events.enable()?.into_iter().collect())),
+                Ok(()) => return Ok((workers, events.settle()?.into_iter().collect())),
                 Err(reason) => monitor.message(&format!("one transaction after the other: {reason}")),
             }
         }

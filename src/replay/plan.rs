@@ -290,8 +290,7 @@ impl<'a> Planner<'a> {
         let log = |index: usize| &history.logs[index].log;
         if let Some(wanted) = &self.asked.line {
             // Another line may leave a log in its middle.
-            let is =
-                |(index, end): &(usize, u64)| *end == log(*index).end() && id(log(*index)).starts_with(wanted.as_str());
+            let is = |(index, end): &(usize, u64)| *end == log(*index).end() && is_called(log(*index), wanted);
             if !line.parts.iter().any(is) {
                 return Err(format!("no line from its position has all of a log {wanted}"));
             }
@@ -441,7 +440,8 @@ impl<'a> Planner<'a> {
             .warnings
             .iter()
             .filter(|finding| finding.code == whole_log::NOT_WHOLE);
-        all.unlogged.extend(said.map(|finding| finding.message.clone()));
+        all.unlogged
+            .extend(said.flat_map(|finding| reasons_of(&finding.message)));
         if reading.incident {
             all.unlogged
                 .push("the server says in its log that it could not log something (an incident)".to_owned());
@@ -512,6 +512,12 @@ impl<'a> Planner<'a> {
     }
 }
 
+/// The reasons in a message of [`whole_log::finding`], for people.
+fn reasons_of(message: &str) -> Vec<String> {
+    let reasons = message.split_once(": ").map_or(message, |(_, reasons)| reasons);
+    reasons.split("; ").map(str::to_owned).collect()
+}
+
 /// A point in time without what the log has not is no point in time: only who says so gets it, with a warning.
 fn not_whole(then: &Then, asked: &Asked) -> Result<Option<Finding>> {
     if then.unlogged.is_empty() {
@@ -534,6 +540,13 @@ fn id(log: &logs::Log) -> String {
     match &log.head {
         Some(head) => head.chars().take(8).collect(),
         None => log.created.to_string(),
+    }
+}
+
+fn is_called(log: &logs::Log, wanted: &str) -> bool {
+    match &log.head {
+        Some(head) => head.starts_with(wanted),
+        None => log.created.to_string() == wanted,
     }
 }
 

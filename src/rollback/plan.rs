@@ -180,7 +180,7 @@ fn files_stay(set: &Held) -> Option<Finding> {
                 trees.join(", ")
             ),
         )
-        .remedy("`snapback snapshot restore` brings them back as the set has them")
+        .remedy("`snapback snapshot mount` shows them as the set has them: copy from there what is wanted")
     })
 }
 

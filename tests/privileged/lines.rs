@@ -36,7 +36,7 @@ fn instances_with_one_server_id_share_no_archive() {
         let tool = Tool::new(&directory, &server, "");
         if name == "two" {
             // Both keep their backups and logs in one repository.
-            let shared = text(&lab.path("one-tool/repo"));
+            let shared = text(&lab.path("one-tool/repository"));
             let yaml = std::fs::read_to_string(&tool.config).unwrap();
             let lines: Vec<String> = yaml
                 .lines()
@@ -112,8 +112,8 @@ fn a_torn_last_event_ends_no_archive() {
     scene
         .server
         .exec("CREATE TABLE ledger.before_crash (a INT) ENGINE=InnoDB");
-    scene.server.kill();
     let logs = scene.server.binary_logs();
+    scene.server.kill();
     let last = logs.last().unwrap();
     let mut bytes = std::fs::read(last).unwrap();
     let torn = bytes[bytes.len() - 160..bytes.len() - 90].to_vec();

@@ -107,9 +107,9 @@ impl Campaign {
 
     /// The server dies, and leaves half an event where it is MariaDB, which leaves it there.
     fn crash(&mut self) {
+        let logs = self.scene.server.binary_logs();
         self.scene.server.kill();
         if self.mariadb() && self.random.below(2) == 0 {
-            let logs = self.scene.server.binary_logs();
             let last = logs.last().unwrap();
             let bytes = std::fs::read(last).unwrap();
             let torn = bytes[bytes.len().saturating_sub(160)..].to_vec();
