@@ -112,6 +112,18 @@ impl History {
         found
     }
 
+    /// All that a log comes behind, whatever lies between.
+    pub fn before(&self, log: usize) -> BTreeSet<usize> {
+        let mut found = BTreeSet::new();
+        let mut next = self.logs[log].before;
+        while let Some(before) = next
+            && found.insert(before.log)
+        {
+            next = self.logs[before.log].before;
+        }
+        found
+    }
+
     /// The line that leads to a log, from the oldest that joins.
     pub fn up_to(&self, log: usize) -> Vec<(usize, u64)> {
         let mut parts = vec![(log, self.logs[log].log.end())];

@@ -309,10 +309,32 @@ impl<'a> Planner<'a> {
                 false => format!("{file} is not archived"),
             });
         };
+        if self.asked.line.is_none() {
+            self.is_newest(history, line, part, *at)?;
+        }
         match line.parts[part] {
             _ if part == 0 && *at < from.1 => Err("it ends behind that point".to_owned()),
             (_, end) if end < *at => Err(format!("{file} is archived to {end} only")),
             _ => Ok(()),
+        }
+    }
+
+    /// A log's name means the newest of that name: not one that the server began anew since, or has on another line.
+    fn is_newest(&self, history: &History, line: &Line, part: usize, at: u64) -> Fit<()> {
+        let (own, file) = (line.parts[part].0, &history.logs[line.parts[part].0].log.file);
+        let older = history.before(own);
+        let twin = history.logs.iter().enumerate().find(|(index, placed)| {
+            let other = *index != own && placed.log.file == *file && placed.log.end() >= at;
+            other && !older.contains(index) && !line.parts.iter().any(|(on_line, _)| on_line == index)
+        });
+        match twin {
+            Some((index, placed)) => Err(format!(
+                "{file} was begun anew (RESET) since, or is on two lines of history, and no log leads from this backup to {}: say which with --line {} or --line {}",
+                placed.log.id(),
+                id(&history.logs[own].log),
+                id(&history.logs[index].log)
+            )),
+            None => Ok(()),
         }
     }
 
