@@ -84,6 +84,9 @@ pub struct Server {
     pub port: Option<u16>,
     /// Account name; wins over the option file.
     pub user: Option<String>,
+    /// Goes on where the kernel cannot tell that the server which answers works on the datadir seen here (another host's address, a proxy): the data may then be
+    /// another server's than the position.
+    pub accept_unproved: bool,
     /// The server's own option file, which says where its data lie while it is stopped; by default /etc/my.cnf or /etc/mysql/my.cnf.
     pub option_file: Option<PathBuf>,
 }

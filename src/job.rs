@@ -122,7 +122,8 @@ impl Job {
             named: config.host.is_some(),
             machine: signs::machine_of(installation.as_ref()),
             hardware: signs::hardware(),
-            installation: installation.map(|one| one.id.to_string()),
+            // Where nothing was backed up yet there is none, and so it is no other's.
+            installation: Some(installation.map_or_else(|| "none".to_owned(), |one| one.id.to_string())),
             ..Job::unknown("")
         };
         let Some(server) = &config.server else {
@@ -135,10 +136,10 @@ impl Job {
         };
         let known = match remembered(&config.state_dir, &address(server))? {
             Some(known) => Some(known),
-            None => crate::database::mysql::connect(server).ok().map(|live| Job {
+            None => live(server).map(|facts| Job {
                 kind: Kind::Database,
-                data: data_id(live.facts()),
-                paths: vec![live.facts().datadir.clone()],
+                data: data_id(&facts),
+                paths: vec![facts.datadir],
                 ..now.clone()
             }),
         };
@@ -257,6 +258,11 @@ impl Job {
         if signs.contains(&Some(false)) {
             return Likeness::Other;
         }
+        let both_empty = self.paths.is_empty() && other.paths.is_empty();
+        if both_empty && !self.is_recorded() && !other.is_recorded() {
+            // Records that cannot be read, or tell nothing.
+            return Likeness::Same;
+        }
         if self.same_paths(other).is_none() {
             return Likeness::CannotTell;
         }
@@ -320,6 +326,13 @@ impl Job {
             _ => None,
         }
     }
+}
+
+/// What the configured server says of itself now, where it answers and the kernel proves that its datadir is the one seen here.
+fn live(server: &crate::config::Server) -> Option<ServerFacts> {
+    use crate::database::{Database, mysql};
+    let live = mysql::Server::connect(server).ok()?;
+    live.is_proved().then(|| live.facts().clone())
 }
 
 /// `None`: one of them is not known.

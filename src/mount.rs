@@ -1,4 +1,5 @@
-//! Backups as read-only trees: `DIR/<host>/<time>-<id>/<original path>`, and `DIR/<host>/latest`. Every byte that is read is verified.
+//! Backups as read-only trees: `DIR/<host>/<time>-<id>/<original path>`, and `DIR/<host>/latest`
+//! (`latest-JOB` for each where the host has several jobs). Every byte that is read is verified.
 //!
 //! Memory is bounded whatever the repository holds: inode numbers are places in file tables, so there is no map of inodes; a few file tables
 //! stay open ([`crate::repository::Lookup`]), and a few sections and chunks.
@@ -72,6 +73,9 @@ pub fn mount(repository: &Repository, request: &Request, monitor: &dyn Monitor, 
     let failed = Arc::new(AtomicU64::new(0));
     let catalogue = Catalogue::open(repository, request.host.clone(), sender.clone())?;
     let shown = catalogue.len();
+    for (id, reason) in crate::forget::unfit(repository)? {
+        monitor.message(&format!("backup {} is not good: {reason}", id.short()));
+    }
     let files = BackupFs::new(
         Trees::new(repository.clone(), catalogue),
         request.allow_other,

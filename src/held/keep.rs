@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::{FORMAT, Held};
 use crate::finding::Finding;
+use crate::job::{Job, Kind, Likeness};
 use crate::sys;
 use crate::units::Id;
 use crate::{Error, Result};
@@ -127,8 +128,7 @@ pub fn latest_first(state_dir: &Path) -> Result<Vec<Held>> {
 pub fn choose(state_dir: &Path, name: &str) -> Result<Held> {
     let kept = list(state_dir)?;
     if name == "latest" {
-        let newest = kept.sets.into_iter().rfind(|held| !held.deleting);
-        return newest.ok_or_else(|| Error::usage("there is no held set: `snapback snapshot create` makes one"));
+        return newest_of_one(kept.sets);
     }
     let digits = !name.is_empty() && name.chars().all(|digit| digit.is_ascii_hexdigit());
     let by_id = |held: &&Held| digits && held.id.to_string().starts_with(&name.to_ascii_lowercase());
@@ -149,6 +149,32 @@ pub fn choose(state_dir: &Path, name: &str) -> Result<Held> {
                 ids.join(", ")
             )))
         }
+    }
+}
+
+/// The newest set, where all are of one job: two servers may share a state directory, and neither is given the other's.
+fn newest_of_one(sets: Vec<Held>) -> Result<Held> {
+    let mut there: Vec<Held> = sets.into_iter().filter(|held| !held.deleting).collect();
+    let newest = there
+        .pop()
+        .ok_or_else(|| Error::usage("there is no held set: `snapback snapshot create` makes one"))?;
+    let job = |held: &Held| Job::of_record("", &held.record);
+    let own = job(&newest);
+    let is_others = |one: &&Held| {
+        let other = job(one);
+        [own.kind, other.kind] == [Kind::Database; 2] && other.compare(&own) == Likeness::Other
+    };
+    match there.iter().rev().find(is_others) {
+        None => Ok(newest),
+        Some(other) => Err(Error::usage(format!(
+            "`latest` is not clear: held set {} is of {} (job {}), and {} of {} (job {}): give an id or a label",
+            newest.id.short(),
+            own.about(),
+            own.short(),
+            other.id.short(),
+            job(other).about(),
+            job(other).short()
+        ))),
     }
 }
 

@@ -138,8 +138,17 @@ fn meant<'m>(groups: Vec<Group<'m>>, whose: &Whose, now: Timestamp) -> Result<(G
     if let [same] = like(Likeness::Same).as_slice() {
         return Ok(((*same).clone(), Vec::new()));
     }
-    // A host of which nothing is known has no other choice than the only one: a new machine after the old one burnt.
+    // What this installation itself wrote comes first: only its trees are not named now. A host of which nothing is known has no other choice than the only one:
+    // a new machine after the old one burnt.
     let maybe = like(Likeness::CannotTell);
+    let own: Vec<&Group<'m>> = maybe
+        .iter()
+        .copied()
+        .filter(|group| is_own(group, &whose.asking))
+        .collect();
+    if let ([own], false) = (own.as_slice(), said) {
+        return Ok(((*own).clone(), Vec::new()));
+    }
     let only = match (maybe.as_slice(), fitting.as_slice()) {
         _ if said => None,
         ([only], _) => Some(*only),
@@ -150,6 +159,12 @@ fn meant<'m>(groups: Vec<Group<'m>>, whose: &Whose, now: Timestamp) -> Result<(G
         Some(only) => Ok((only.clone(), vec![taken_for(only)])),
         None => Err(refused(&groups, &fitting, whose, now)),
     }
+}
+
+/// Whether this state directory wrote them.
+fn is_own(group: &Group<'_>, asking: &Job) -> bool {
+    let installation = |job: &Job| job.installation.is_some() && job.installation == asking.installation;
+    group.jobs.iter().any(installation)
 }
 
 fn taken_for(group: &Group<'_>) -> Finding {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 
 use super::node::MOST_BACKUPS;
+use crate::job::{Job, Kind, Likeness, Member, is_ahead};
 use crate::record::RootRecord;
 use crate::repository::{Backup, Manifest, Repository, Result};
 
@@ -20,12 +21,24 @@ pub(super) struct Shown {
     pub key: String,
     pub time: jiff::Timestamp,
     pub host: String,
+    /// Whose it is.
+    pub job: Job,
+    /// Its number among its job's.
+    sequence: u64,
     /// `<time>-<first digits of the id>`.
     pub name: String,
     /// Its roots' original paths without the leading slash, in the record's order.
     pub roots: Vec<Vec<u8>>,
     /// Its manifest is still there.
     pub there: bool,
+}
+
+impl Shown {
+    /// What follows what, as [`crate::job::Group::newest`] has it.
+    fn order(&self, now: jiff::Timestamp) -> (u64, bool, jiff::Timestamp) {
+        let ahead = self.sequence == 0 && is_ahead(self.time, now);
+        (self.sequence, !ahead, self.time)
+    }
 }
 
 /// All of them, by number.
@@ -74,10 +87,40 @@ impl Catalogue {
             .map(|(number, shown)| (number as u32, shown))
     }
 
-    /// A host's newest backup.
-    pub fn latest(&self, host: &str) -> Option<&Shown> {
-        let own = self.there().filter(|(_, shown)| shown.host == host);
-        own.map(|(_, shown)| shown).max_by_key(|shown| shown.time)
+    /// The names of the links to a host's newest backups, and where they lead: `latest`, or where the host has several jobs `latest-JOB` for each. `latest` stays
+    /// beside those where all are trees that one installation chose.
+    pub fn latest(&self, host: &str) -> Vec<(String, &Shown)> {
+        let mut newest: Vec<&Shown> = Vec::new();
+        let now = jiff::Timestamp::now();
+        for (_, shown) in self.there().filter(|(_, shown)| shown.host == host) {
+            match newest
+                .iter_mut()
+                .find(|one| one.job.compare(&shown.job) == Likeness::Same)
+            {
+                Some(known) if known.order(now) > shown.order(now) => {}
+                Some(known) => *known = shown,
+                None => newest.push(shown),
+            }
+        }
+        let one_hand = newest.windows(2).all(|pair| {
+            let [one, other] = [&pair[0].job, &pair[1].job];
+            let is_one = one.installation.is_some() && one.installation == other.installation;
+            is_one && [one.kind, other.kind] == [Kind::Files; 2]
+        });
+        let last = newest
+            .iter()
+            .copied()
+            .max_by_key(|shown| shown.time)
+            .filter(|_| one_hand);
+        let mut links: Vec<(String, &Shown)> = last.map(|shown| ("latest".to_owned(), shown)).into_iter().collect();
+        if newest.len() > 1 {
+            links.extend(
+                newest
+                    .into_iter()
+                    .map(|shown| (format!("latest-{}", shown.job.short()), shown)),
+            );
+        }
+        links
     }
 
     /// Looks for new backups and for those that are gone, unless that was done just now. A store that cannot be listed changes nothing.
@@ -121,11 +164,14 @@ impl Catalogue {
             return self.say(format!("{key} is not shown: its record has no roots"));
         };
         let time = manifest.time.strftime("%Y%m%dT%H%M%SZ");
+        let Member { job, sequence, .. } = Member::of(&manifest);
         self.shown.push(Shown {
             key,
             name: format!("{time}-{}", manifest.id.short()),
             time: manifest.time,
             host: manifest.host,
+            job,
+            sequence,
             roots: roots
                 .iter()
                 .map(|root| without_slashes(root.path.as_os_str().as_bytes()))

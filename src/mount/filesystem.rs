@@ -140,9 +140,9 @@ impl BackupFs {
     }
 
     fn made_up(&self, ino: INodeNo, node: &Node) -> FileAttr {
-        let link = matches!(node, Node::Latest(_));
+        let link = matches!(node, Node::Latest(..));
         let target = match node {
-            Node::Latest(host) => self.trees.latest(host).unwrap_or_default().len() as u64,
+            Node::Latest(host, link) => self.trees.latest(host, link).unwrap_or_default().len() as u64,
             _ => 0,
         };
         FileAttr {
@@ -235,8 +235,12 @@ impl BackupFs {
 
     fn link_target(&self, ino: INodeNo) -> std::result::Result<Vec<u8>, Errno> {
         let node = self.node(ino)?;
-        if let Node::Latest(host) = &node {
-            return self.trees.latest(host).map(String::into_bytes).ok_or(Errno::ENOENT);
+        if let Node::Latest(host, link) = &node {
+            return self
+                .trees
+                .latest(host, link)
+                .map(String::into_bytes)
+                .ok_or(Errno::ENOENT);
         }
         match self.entry(&node)?.map(|entry| entry.kind) {
             Some(EntryKind::Symlink(target)) => Ok(target),
@@ -391,7 +395,7 @@ fn lifetime(node: &Node) -> Duration {
 
 fn made_up_kind(node: &Node) -> FileType {
     match node {
-        Node::Latest(_) => FileType::Symlink,
+        Node::Latest(..) => FileType::Symlink,
         _ => FileType::Directory,
     }
 }

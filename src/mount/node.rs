@@ -20,8 +20,8 @@ pub(super) enum Node {
     Top,
     /// A host's backups.
     Host(String),
-    /// The link to a host's newest backup.
-    Latest(String),
+    /// The link to the newest backup of a host's job: the host, and the link's name.
+    Latest(String, String),
     /// A directory above a backup's roots, without a leading slash; empty for the backup's top.
     Above(u32, Vec<u8>),
     /// An entry of a backup.
@@ -101,7 +101,7 @@ mod tests {
         let nodes = [
             Node::Top,
             Node::Host("h".into()),
-            Node::Latest("h".into()),
+            Node::Latest("h".into(), "latest".into()),
             Node::Above(3, b"srv".to_vec()),
             Node::Entry(0, Place { block: 0, index: 0 }),
             Node::Entry(MOST_BACKUPS as u32 - 1, last),

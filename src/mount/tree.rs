@@ -11,6 +11,8 @@ use crate::repository::{Backup, Entry, Lookup, Place, Repository, Result};
 const OPEN: usize = 4;
 /// Directory offsets of entries; those below are of what is made up.
 const ENTRIES: u64 = 1 << 62;
+/// Directory offsets of links to newest backups are below, those of backups from here on.
+const LINKS: u64 = 1 << 32;
 
 /// A backup's open file table.
 pub(super) struct Table {
@@ -86,11 +88,14 @@ impl Trees {
         lock(&self.catalogue).get(backup).cloned()
     }
 
-    /// The name of a host's newest backup.
-    pub fn latest(&self, host: &str) -> Option<String> {
+    /// The name of the backup that a host's link leads to.
+    pub fn latest(&self, host: &str, link: &str) -> Option<String> {
         let mut catalogue = lock(&self.catalogue);
         catalogue.refresh();
-        catalogue.latest(host).map(|shown| shown.name.clone())
+        let mut links = catalogue.latest(host).into_iter();
+        links
+            .find(|(name, _)| name == link)
+            .map(|(_, shown)| shown.name.clone())
     }
 
     /// An entry's original path without the leading slash.
@@ -110,10 +115,13 @@ impl Trees {
                 let host = text.filter(|text| catalogue.hosts().contains(text));
                 Ok(host.map(|host| (Node::Host(host.to_owned()), None)))
             }
-            Node::Host(host) if name == b"latest" => Ok(Some((Node::Latest(host.clone()), None))),
             Node::Host(host) => {
                 let mut catalogue = lock(&self.catalogue);
                 catalogue.refresh();
+                let links = catalogue.latest(host);
+                if let Some((link, _)) = links.into_iter().find(|(link, _)| Some(link.as_str()) == text) {
+                    return Ok(Some((Node::Latest(host.clone(), link), None)));
+                }
                 let mut fitting = catalogue
                     .there()
                     .filter(|(_, shown)| shown.host == *host && Some(shown.name.as_str()) == text);
@@ -121,7 +129,7 @@ impl Trees {
                     .next()
                     .map(|(number, _)| (Node::Above(number, Vec::new()), None)))
             }
-            Node::Latest(_) => Ok(None),
+            Node::Latest(..) => Ok(None),
             Node::Above(backup, path) => self.at(*backup, &join(path, name)),
             Node::Entry(backup, place) => match self.entry(*backup, *place)? {
                 Some(entry) => self.at(*backup, &join(&self.original(*backup, &entry), name)),
@@ -162,7 +170,7 @@ impl Trees {
                 }
                 Ok(())
             }
-            Node::Latest(_) => Ok(()),
+            Node::Latest(..) => Ok(()),
             Node::Above(backup, path) => self.below(*backup, path, offset, take),
             Node::Entry(backup, place) => match self.entry(*backup, *place)? {
                 Some(entry) => self.below(*backup, &self.original(*backup, &entry), offset, take),
@@ -184,11 +192,13 @@ impl Trees {
         match node {
             Node::Host(host) => {
                 let own = catalogue.there().filter(|(_, shown)| shown.host == *host);
-                let backups = own
-                    .map(|(number, shown)| child(&shown.name, Node::Above(number, Vec::new()), 2 + u64::from(number)));
-                std::iter::once(child("latest", Node::Latest(host.clone()), 1))
-                    .chain(backups)
-                    .collect()
+                let backups = own.map(|(number, shown)| {
+                    child(&shown.name, Node::Above(number, Vec::new()), LINKS + u64::from(number))
+                });
+                let links = catalogue.latest(host).into_iter().zip(1..);
+                let links =
+                    links.map(|((link, _), offset)| child(&link, Node::Latest(host.clone(), link.clone()), offset));
+                links.chain(backups).collect()
             }
             _ => {
                 let hosts = catalogue.hosts().into_iter().enumerate();

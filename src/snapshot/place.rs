@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::detect::Mounts;
 use crate::finding::Finding;
+use crate::sys::process::Process;
 use crate::units::Id;
 use crate::{Error, Result, sys, volume};
 
@@ -128,7 +129,10 @@ fn remove(at: &Path, dry_run: bool) -> Result<bool> {
     }
     // The kernel would take away what is mounted on it elsewhere: what a command of a dead run started may still be looking at it.
     for (process, table) in sys::host::mount_tables() {
-        if is_mounted(&Mounts::parse(&table)?, at) {
+        // A container's path of the same name is another one.
+        let above = at.parent().unwrap_or(at);
+        let sees_it = Process::of(process).is_none_or(|process| process.sees_same(above) != Some(false));
+        if sees_it && is_mounted(&Mounts::parse(&table)?, at) {
             return Err(Error::failed(format!(
                 "something is mounted there that process {process} still sees"
             )));

@@ -46,7 +46,8 @@ pub fn is_process(number: i32) -> bool {
     std::path::Path::new(&format!("/proc/{number}")).exists()
 }
 
-/// A process of one of these names (`/proc/PID/comm`) whose working directory is `directory` (canonical); needs root to see other users'.
+/// A process of one of these names (`/proc/PID/comm`) whose working directory is `directory`, by device and inode: a container's directory of the same name is
+/// another one. Needs root to see other users'.
 pub fn process_in(directory: &std::path::Path, names: &[&str]) -> Option<i32> {
     let named = |number: &i32| {
         let name = std::fs::read_to_string(format!("/proc/{number}/comm")).unwrap_or_default();
@@ -54,9 +55,15 @@ pub fn process_in(directory: &std::path::Path, names: &[&str]) -> Option<i32> {
     };
     let processes = std::fs::read_dir("/proc").ok()?.flatten();
     let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let identity = |path: &std::path::Path| {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
+    };
+    let wanted = identity(directory)?;
+    let at = |number: i32| std::path::PathBuf::from(format!("/proc/{number}/cwd"));
     numbers
         .filter(named)
-        .find(|number| std::fs::read_link(format!("/proc/{number}/cwd")).is_ok_and(|at| at == directory))
+        .find(|number| identity(&at(*number)) == Some(wanted))
 }
 
 /// Processes (number and name) that have a file or directory of this device (st_dev) open, or work in one; needs root to see other users'.

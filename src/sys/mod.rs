@@ -17,6 +17,7 @@ mod ioctl;
 pub mod mount;
 pub mod pipeline;
 pub mod priority;
+pub mod process;
 pub mod signal;
 pub mod trust;
 pub mod view;

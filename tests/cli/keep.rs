@@ -12,12 +12,12 @@ use snapback::sys::signal::Cancel;
 use super::Cli;
 
 impl Cli {
-    fn json(&self, args: &[&str]) -> Value {
+    pub(super) fn json(&self, args: &[&str]) -> Value {
         serde_json::from_str(&self.ok(&[&["--json"], args].concat())).unwrap()
     }
 
     /// A backup after a change; its id.
-    fn changed(&self, seed: u8) -> String {
+    pub(super) fn changed(&self, seed: u8) -> String {
         let noise: Vec<u8> = (0..200_000u32)
             .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8 ^ seed)
             .collect();
@@ -25,7 +25,7 @@ impl Cli {
         self.back_up()["id"].as_str().unwrap().to_owned()
     }
 
-    fn ids(&self) -> Vec<String> {
+    pub(super) fn ids(&self) -> Vec<String> {
         let list = self.json(&["list"]);
         let ids = list
             .as_array()

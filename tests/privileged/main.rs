@@ -38,4 +38,5 @@ mod service;
 mod setting;
 mod several_volumes;
 mod watch;
+mod whose;
 mod zfs;

@@ -1,10 +1,8 @@
-//! The datadir as it lies on disk: symlinks that lead out of it, files of other engines, and whether it is the server's at all.
+//! The datadir as it lies on disk: symlinks that lead out of it, and files of other engines.
 
 use std::fs::{self, DirEntry};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::facts::Variables;
 use crate::database::{Consistency, Error, Result};
 use crate::finding::Finding;
 use crate::sys;
@@ -124,67 +122,6 @@ impl Scan {
     }
 }
 
-/// Makes sure that the datadir seen here is the one of the server that was asked, which may be on another host
-/// or in a container.
-///
-/// # Errors
-/// The datadir is not visible here, or certainly belongs to another server.
-pub fn check_identity(
-    variables: &Variables,
-    datadir: &Path,
-    address: &str,
-    local_socket: bool,
-) -> Result<Vec<Finding>> {
-    if !datadir.is_dir() {
-        return Err(Error::Unsupported(format!(
-            "the server at {address} says that its datadir is {}, which is not visible here; \
-             snapback runs on the database host itself, and sees the datadir at the path that the server uses",
-            datadir.display()
-        )));
-    }
-    if runs_in(variables, datadir) || uuid_matches(variables, datadir) == Some(true) {
-        return Ok(Vec::new());
-    }
-    let stranger = format!(
-        "the datadir {} does not belong to the server at {address}",
-        datadir.display()
-    );
-    if uuid_matches(variables, datadir) == Some(false) {
-        return Err(Error::Unsupported(format!(
-            "{stranger}: its auto.cnf has another server_uuid"
-        )));
-    }
-    let message = format!(
-        "nothing proves that the datadir {} is that of the server at {address}",
-        datadir.display()
-    );
-    let remedy = "run snapback on the database host, in the server's own mount namespace";
-    Ok(vec![match local_socket {
-        true => Finding::warning("datadir-unproved", message).remedy(remedy),
-        false => Finding::blocker("datadir-unproved", message).remedy(remedy),
-    }])
-}
-
-/// Servers run with their datadir as working directory; the pid file says which process it is.
-fn runs_in(variables: &Variables, datadir: &Path) -> bool {
-    let Some(pid_file) = variables.get("pid_file") else {
-        return false;
-    };
-    let pid = fs::read_to_string(datadir.join(pid_file)).ok();
-    let Some(pid) = pid.and_then(|text| text.trim().parse::<u32>().ok()) else {
-        return false;
-    };
-    let identity = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
-    let cwd = identity(Path::new(&format!("/proc/{pid}/cwd")));
-    cwd.is_some() && cwd == identity(datadir)
-}
-
-/// Whether MySQL's auto.cnf holds the server's uuid; `None` where there is no such file or uuid.
-fn uuid_matches(variables: &Variables, datadir: &Path) -> Option<bool> {
-    let text = fs::read_to_string(datadir.join("auto.cnf")).ok()?;
-    Some(text.contains(variables.get("server_uuid")?))
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
@@ -234,30 +171,5 @@ mod tests {
         assert!(said.message.starts_with("4 table files"), "{}", said.message);
         assert_eq!(scan.findings.len(), 1);
         assert!(scan.findings[0].message.contains("gone.MYD"));
-    }
-
-    #[test]
-    fn a_datadir_that_is_not_here_is_refused() {
-        let error = check_identity(&Variables::default(), Path::new("/nonexistent/d"), "h:1", false).unwrap_err();
-        assert!(error.to_string().contains("not visible here"), "{error}");
-    }
-
-    #[test]
-    fn a_datadir_is_proved_by_the_process_or_by_the_uuid() {
-        let dir = tempfile::tempdir().unwrap();
-        let variables = Variables::of(&[("pid_file", "x.pid"), ("server_uuid", "u-1")]);
-        let check = |local| check_identity(&variables, dir.path(), "a", local);
-        assert_eq!(check(true).unwrap()[0].severity, crate::finding::Severity::Warning);
-        assert_eq!(check(false).unwrap()[0].severity, crate::finding::Severity::Blocker);
-        fs::write(dir.path().join("auto.cnf"), "[auto]\nserver-uuid=u-2\n").unwrap();
-        assert!(check(true).is_err());
-        fs::write(dir.path().join("auto.cnf"), "[auto]\nserver-uuid=u-1\n").unwrap();
-        assert!(check(false).unwrap().is_empty());
-
-        let here = std::env::current_dir().unwrap();
-        let pid = dir.path().join("x.pid");
-        fs::write(&pid, std::process::id().to_string()).unwrap();
-        let variables = Variables::of(&[("pid_file", pid.to_str().unwrap())]);
-        assert!(check_identity(&variables, &here, "a", false).unwrap().is_empty());
     }
 }

@@ -14,6 +14,7 @@ pub mod held;
 pub mod lockless;
 pub mod option_file;
 pub mod paths;
+pub mod peer;
 pub mod place;
 pub mod position;
 pub mod privileges;

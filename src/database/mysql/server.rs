@@ -4,12 +4,13 @@ use std::path::Path;
 
 use super::attempt::{Attempt, Grip};
 use super::blockers::{Search, Source};
-use super::connect::{ConnectOptions, Target};
+use super::connect::ConnectOptions;
 use super::facts::{self, Variables, dialect, facts};
 use super::flavour::Dialect;
 use super::grants::Grants;
 use super::guard::{Guard, pause};
 use super::held::{Held, Terms, Unlocked};
+use super::peer::{self, Answer};
 use super::position::{Reader, replica_findings};
 use super::privileges::{self, Intent};
 use super::retry::Schedule;
@@ -30,6 +31,10 @@ pub struct Server {
     variables: Variables,
     facts: ServerFacts,
     dialect: Dialect,
+    /// Who answers, as the kernel says.
+    answer: Answer,
+    /// `server.accept_unproved`.
+    accept: bool,
     /// Whether files of engines without transactions were seen; unknown before [`Database::examine`].
     other_engines: Option<bool>,
 }
@@ -56,6 +61,8 @@ impl Server {
         facts.variables.extend(facts::plugin_libraries(&mut admin));
         Ok(Server {
             dialect: dialect(&facts),
+            answer: peer::answer(&admin, &facts.datadir),
+            accept: server.accept_unproved,
             options,
             admin,
             variables,
@@ -73,12 +80,14 @@ impl Server {
     fn revive(&mut self) -> Result<()> {
         if self.admin.run("SELECT 1").is_err() {
             self.admin = Session::admin(&self.options)?;
+            peer::still(self.answer, &self.admin, &self.facts.datadir)?;
         }
         Ok(())
     }
 
-    fn local_socket(&self) -> bool {
-        matches!(self.options.target, Target::Socket(_))
+    /// Whether the kernel proves that this server works on the datadir that we see at the path which it names.
+    pub fn is_proved(&self) -> bool {
+        matches!(self.answer, Answer::Proved(_))
     }
 
     fn exactness(&self, plan: &QuiescePlan) -> Exactness {
@@ -265,8 +274,7 @@ impl Database for Server {
     fn examine(&mut self, plan: &QuiescePlan) -> Result<Examination> {
         self.revive()?;
         let address = self.options.address();
-        let mut findings =
-            datadir::check_identity(&self.variables, &self.facts.datadir, &address, self.local_socket())?;
+        let mut findings = peer::findings(self.answer, &self.facts, &address, self.accept)?;
         let galera = self.variables.is_galera();
         let (chosen, reason) = strategy::resolve(plan.strategy, plan.consistency, self.dialect, galera)?;
         let plan = QuiescePlan {
@@ -279,6 +287,7 @@ impl Database for Server {
         let footprint = paths::footprint(&mut self.admin, &self.variables, self.dialect, &self.facts.datadir)?;
         self.other_engines = Some(!footprint.other_engines.is_empty());
         findings.extend(footprint.findings);
+        findings.extend(peer::misled(self.answer, &footprint.paths));
         findings.extend(datadir::unflushed(plan.consistency, &footprint.other_engines));
         findings.extend(self.exactness(&plan).finding);
         let sequences = match may_look {
@@ -353,7 +362,12 @@ impl Database for Server {
                     setting,
                     findings: Vec::new(),
                 };
-                Ok(Box::new(Held::new(&mut self.admin, &self.options, grip, reader, terms)))
+                let still = peer::still_under_lock(self.answer, &grip.session, &self.facts.datadir);
+                let held = Box::new(Held::new(&mut self.admin, &self.options, grip, reader, terms));
+                match still {
+                    Ok(()) => Ok(held),
+                    Err(error) => Err(crate::Error::from(error).and_rollback(held.abandon().map_err(Into::into))),
+                }
             }
             Err(error) => {
                 let restored = self.put_back(setting.as_ref(), &context);

@@ -162,6 +162,16 @@ impl Session {
         self.conn
     }
 
+    /// The process that answers, where the kernel can tell.
+    pub fn peer(&self) -> Option<crate::sys::process::Process> {
+        crate::sys::process::peer(&self.conn)
+    }
+
+    /// The same of a Unix socket only, which costs nothing.
+    pub fn local_peer(&self) -> Option<crate::sys::process::Process> {
+        crate::sys::process::local_peer(&self.conn)
+    }
+
     /// The server's id of this connection.
     pub fn id(&self) -> u64 {
         self.id

@@ -93,6 +93,30 @@ fn a_record_is_found_again_and_private() {
 }
 
 #[test]
+fn latest_is_no_other_servers() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |second, datadir: &str| {
+        let mut held = held(second, None);
+        held.record.job = Some(Job {
+            machine: Some("m".into()),
+            installation: Some("i".into()),
+            kind: Kind::Database,
+            paths: vec![datadir.into()],
+            ..Job::unknown("h")
+        });
+        held
+    };
+    let (first, second) = (of(1, "/a"), of(2, "/a"));
+    write(dir.path(), &first).unwrap();
+    write(dir.path(), &second).unwrap();
+    assert_eq!(choose(dir.path(), "latest").unwrap(), second);
+    write(dir.path(), &of(3, "/b")).unwrap();
+    let said = choose(dir.path(), "latest").unwrap_err().to_string();
+    assert!(said.contains("datadir /a") && said.contains("datadir /b"), "{said}");
+    assert_eq!(choose(dir.path(), &first.id.to_string()).unwrap(), first);
+}
+
+#[test]
 fn a_name_that_several_sets_have_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     for second in 1..3 {
