@@ -197,8 +197,15 @@ pub struct ReplicaChannel {
     /// Whether the channel goes by GTIDs (`Using_Gtid`, `Auto_Position`), not by file and offset.
     #[serde(default)]
     pub uses_gtid: bool,
+    /// By how many seconds it stays behind on purpose (`MASTER_DELAY`).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub delay: u64,
     /// Whether the applier was running.
     pub running: bool,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What was read under the lock.

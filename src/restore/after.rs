@@ -148,22 +148,22 @@ fn source_statements(record: &Record) -> String {
     let (Some(server), Some(position)) = (&record.server, &record.position) else {
         return String::new();
     };
-    let (host, file, at) = (&server.hostname, &position.file, position.position);
+    let (host, file, at) = (literal(&server.hostname), literal(&position.file), position.position);
     match (server.flavour, &position.gtid) {
         (Flavour::MariaDb, Some(gtid)) => format!(
-            "  SET GLOBAL gtid_slave_pos = '{gtid}';\n  CHANGE MASTER TO MASTER_HOST='{host}', MASTER_USER='...', MASTER_PASSWORD='...', \
+            "  SET GLOBAL gtid_slave_pos = '{gtid}';\n  CHANGE MASTER TO MASTER_HOST={host}, MASTER_USER='...', MASTER_PASSWORD='...', \
              MASTER_USE_GTID=slave_pos;\n  START SLAVE;"
         ),
         (Flavour::MariaDb, None) => format!(
-            "  CHANGE MASTER TO MASTER_HOST='{host}', MASTER_USER='...', MASTER_PASSWORD='...', MASTER_LOG_FILE='{file}', \
+            "  CHANGE MASTER TO MASTER_HOST={host}, MASTER_USER='...', MASTER_PASSWORD='...', MASTER_LOG_FILE={file}, \
              MASTER_LOG_POS={at};\n  START SLAVE;"
         ),
         (Flavour::MySql, Some(_)) => format!(
-            "  CHANGE REPLICATION SOURCE TO SOURCE_HOST='{host}', SOURCE_USER='...', SOURCE_PASSWORD='...', \
+            "  CHANGE REPLICATION SOURCE TO SOURCE_HOST={host}, SOURCE_USER='...', SOURCE_PASSWORD='...', \
              SOURCE_AUTO_POSITION=1;\n  START REPLICA;"
         ),
         (Flavour::MySql, None) => format!(
-            "  CHANGE REPLICATION SOURCE TO SOURCE_HOST='{host}', SOURCE_USER='...', SOURCE_PASSWORD='...', SOURCE_LOG_FILE='{file}', \
+            "  CHANGE REPLICATION SOURCE TO SOURCE_HOST={host}, SOURCE_USER='...', SOURCE_PASSWORD='...', SOURCE_LOG_FILE={file}, \
              SOURCE_LOG_POS={at};\n  START REPLICA;"
         ),
     }
@@ -172,38 +172,39 @@ fn source_statements(record: &Record) -> String {
 /// The source's address and, in the restored tables, its user and password are known already. A channel that goes by GTIDs goes on with
 /// them: the server knows from its data what it has executed, and refuses (MySQL) or forgets GTIDs (MariaDB) when it is told a file.
 fn channel_statements(flavour: Flavour, channel: &ReplicaChannel) -> String {
-    let (host, port, name) = (&channel.source_host, channel.source_port, &channel.channel);
-    let (file, at) = (&channel.file, channel.position);
-    match flavour {
-        Flavour::MariaDb => {
-            let quoted = if name.is_empty() {
-                String::new()
-            } else {
-                format!(" '{name}'")
-            };
-            let from = match channel.uses_gtid {
-                true => "MASTER_USE_GTID=slave_pos".to_owned(),
-                false => format!("MASTER_LOG_FILE='{file}', MASTER_LOG_POS={at}"),
-            };
-            format!(
-                "  CHANGE MASTER{quoted} TO MASTER_HOST='{host}', MASTER_PORT={port}, {from};\n  START SLAVE{quoted};"
-            )
-        }
-        Flavour::MySql => {
-            let quoted = if name.is_empty() {
-                String::new()
-            } else {
-                format!(" FOR CHANNEL '{name}'")
-            };
-            let from = match channel.uses_gtid {
-                true => "SOURCE_AUTO_POSITION=1".to_owned(),
-                false => format!("SOURCE_LOG_FILE='{file}', SOURCE_LOG_POS={at}"),
-            };
-            format!(
-                "  CHANGE REPLICATION SOURCE TO SOURCE_HOST='{host}', SOURCE_PORT={port}, {from}{quoted};\n  START REPLICA{quoted};"
-            )
+    let (host, port, name) = (
+        literal(&channel.source_host),
+        channel.source_port,
+        literal(&channel.channel),
+    );
+    let (file, at) = (literal(&channel.file), channel.position);
+    let word = match flavour {
+        Flavour::MariaDb => "MASTER",
+        Flavour::MySql => "SOURCE",
+    };
+    let from = match (flavour, channel.uses_gtid) {
+        (Flavour::MariaDb, true) => "MASTER_USE_GTID=slave_pos".to_owned(),
+        (Flavour::MySql, true) => "SOURCE_AUTO_POSITION=1".to_owned(),
+        (_, false) => format!("{word}_LOG_FILE={file}, {word}_LOG_POS={at}"),
+    };
+    let delay = match channel.delay {
+        0 => String::new(),
+        seconds => format!(", {word}_DELAY={seconds}"),
+    };
+    let change = format!("{word}_HOST={host}, {word}_PORT={port}, {from}{delay}");
+    match (flavour, channel.channel.is_empty()) {
+        (Flavour::MariaDb, true) => format!("  CHANGE MASTER TO {change};\n  START SLAVE;"),
+        (Flavour::MariaDb, false) => format!("  CHANGE MASTER {name} TO {change};\n  START SLAVE {name};"),
+        (Flavour::MySql, true) => format!("  CHANGE REPLICATION SOURCE TO {change};\n  START REPLICA;"),
+        (Flavour::MySql, false) => {
+            format!("  CHANGE REPLICATION SOURCE TO {change} FOR CHANNEL {name};\n  START REPLICA FOR CHANNEL {name};")
         }
     }
+}
+
+/// Text as a literal of SQL, where a backslash escapes (as by default).
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
 #[cfg(test)]
@@ -220,6 +221,7 @@ mod tests {
             position: 4,
             gtid: Some("0-1-7".to_owned()),
             uses_gtid,
+            delay: 0,
             running: true,
         };
         let said = |flavour, uses_gtid| channel_statements(flavour, &channel(uses_gtid));
@@ -241,5 +243,31 @@ mod tests {
             );
             assert!(!by_file.contains("AUTO_POSITION"), "{by_file}");
         }
+    }
+
+    #[test]
+    fn a_name_is_escaped_and_a_delay_stays() {
+        let channel = ReplicaChannel {
+            channel: "it's \\ one".to_owned(),
+            source_host: "h".to_owned(),
+            source_port: 3306,
+            file: "b.2".to_owned(),
+            position: 4,
+            gtid: None,
+            uses_gtid: false,
+            delay: 3600,
+            running: true,
+        };
+        let maria = channel_statements(Flavour::MariaDb, &channel);
+        assert!(
+            maria.contains(r"CHANGE MASTER 'it\'s \\ one' TO MASTER_HOST='h'"),
+            "{maria}"
+        );
+        assert!(
+            maria.contains("MASTER_DELAY=3600") && maria.contains(r"START SLAVE 'it\'s \\ one';"),
+            "{maria}"
+        );
+        let mysql = channel_statements(Flavour::MySql, &channel);
+        assert!(mysql.contains("SOURCE_DELAY=3600 FOR CHANNEL 'it"), "{mysql}");
     }
 }

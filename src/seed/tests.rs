@@ -45,6 +45,7 @@ fn channel(host: &str, uses_gtid: bool) -> ReplicaChannel {
         position: 1234,
         gtid: Some("0-9-9".to_owned()),
         uses_gtid,
+        delay: 0,
         running: true,
     }
 }

@@ -187,6 +187,7 @@ fn channel(row: &Row, gtid: Option<&str>) -> ReplicaChannel {
             .or(gtid)
             .and_then(without_space),
         uses_gtid: row.get("Auto_Position") == Some("1") || row.get("Using_Gtid").is_some_and(|how| how != "No"),
+        delay: row.number("SQL_Delay").unwrap_or(0),
         running: either(row, "Replica_SQL_Running", "Slave_SQL_Running") == Some("Yes"),
     }
 }

@@ -1,4 +1,4 @@
-//! Random histories: rows, rotations, crashes with torn ends, RESET, rollbacks, clocks that go back, while logs are archived and backups taken. A point in time then is
+//! Random histories: rows, rotations, crashes with torn ends, RESET, rollbacks, while logs are archived and backups taken. A point in time then is
 //! that point, to the row, or it is refused with a reason. Wrong points: none.
 
 use std::collections::BTreeSet;
@@ -25,6 +25,8 @@ struct Campaign {
     random: Random,
     truths: Vec<Truth>,
     rows: BTreeSet<u64>,
+    /// Those that were there when the logs were begun.
+    begin: BTreeSet<u64>,
     next: u64,
     labels: u64,
 }
@@ -45,6 +47,7 @@ impl Campaign {
             random: Random::new(),
             truths: Vec::new(),
             rows: BTreeSet::new(),
+            begin: BTreeSet::new(),
             next: 1,
             labels: 0,
         })
@@ -54,7 +57,7 @@ impl Campaign {
         self.scene.mariadb()
     }
 
-    /// One row, at a time that may lie before the last one's.
+    /// One row.
     fn insert(&mut self) {
         let (value, server) = (self.next, &self.scene.server);
         self.next += 1;
@@ -148,6 +151,7 @@ impl Campaign {
             false => "RESET BINARY LOGS AND GTIDS",
         });
         self.truths.iter_mut().for_each(|truth| truth.discarded = true);
+        self.begin = self.rows.clone();
     }
 
     /// Restores to the point; `None`: it was refused, with a reason.
@@ -188,6 +192,18 @@ impl Campaign {
         Some(rows)
     }
 
+    /// What the server's present history has up to a place.
+    fn at_place(&self, place: &str) -> BTreeSet<u64> {
+        let order = |place: &str| -> (u64, u64) {
+            let (file, position) = place.rsplit_once(':').unwrap();
+            let number = file.rsplit_once('.').unwrap().1;
+            (number.parse().unwrap(), position.parse().unwrap())
+        };
+        let kept = self.truths.iter().filter(|truth| !truth.discarded);
+        let before = kept.filter(|truth| order(&truth.place) <= order(place)).last();
+        before.map_or_else(|| self.begin.clone(), |truth| truth.rows.clone())
+    }
+
     /// Wrong is what is none of the states that had this name.
     fn check(&mut self, exact: &mut u64, refused: &mut u64) {
         let index = self.random.below(self.truths.len() as u64) as usize;
@@ -203,12 +219,15 @@ impl Campaign {
         let states: Vec<&Truth> = self.truths.iter().filter(|truth| name(truth) == point).collect();
         match self.restore(&point) {
             Some(rows) => {
-                // A name that was given twice is refused, or it is what the server still has under it.
-                let right = |truth: &&Truth| truth.rows == rows && (states.len() == 1 || !by_gtid || !truth.discarded);
+                // A name that was given twice is refused, or it is what the server still has under it. A place may be one of a log that was thrown away before it was
+                // archived: then it is a place in the log that has the name now.
+                let right = |truth: &&Truth| truth.rows == rows && (states.len() == 1 || !truth.discarded);
+                let now = || !by_gtid && self.at_place(&point) == rows;
                 assert!(
-                    states.iter().any(right),
-                    "{point} gives {rows:?}, {} states have that name",
-                    states.len()
+                    states.iter().any(right) || now(),
+                    "{point} gives {rows:?}, {} states have that name, as {:?}",
+                    states.len(),
+                    states[0].rows
                 );
                 *exact += 1;
             }
