@@ -202,17 +202,21 @@ impl History {
     }
 }
 
-/// The link is in the header of the segment that a log begins with; with two archivers, of one of these.
-fn link_of(repository: &Repository, log: &Log) -> Result<Option<Link>> {
+/// The link is in the header of the segment that a log begins with; with two archivers, of one of these. What was a gap may have been filled since: then a further
+/// segment says that the log follows.
+pub(super) fn link_of(repository: &Repository, log: &Log) -> Result<Option<Link>> {
+    let mut found: Option<Link> = None;
     if log.head.is_none() {
         return Ok(None);
     }
     for segment in log.segments.iter().filter(|segment| segment.from == 0) {
-        if let Some(link) = repository.binlog_note(segment)?.link {
-            return Ok(Some(link));
+        let link = repository.binlog_note(segment)?.link;
+        let follows = |link: &Link| link.join == Join::Follows;
+        if found.is_none() || link.as_ref().is_some_and(follows) {
+            found = link.or(found);
         }
     }
-    Ok(None)
+    Ok(found)
 }
 
 /// What the log before this one, by their times, is to it.

@@ -1,5 +1,6 @@
 //! Many small segments of a log become few large ones: a follower writes one every few seconds, and each is an object of the repository.
 
+use super::lines;
 use super::logs::Log;
 use super::then::Then;
 use crate::Result;
@@ -67,9 +68,7 @@ fn note_of(repository: &Repository, log: &Log, group: &[&Segment]) -> Result<Seg
         whole.earliest = whole.earliest.zip(note.earliest).map(|(one, other)| one.min(other));
     }
     if group.first().is_some_and(|first| first.from == 0) {
-        for segment in log.segments.iter().filter(|segment| segment.from == 0) {
-            whole.link = whole.link.or(repository.binlog_note(segment)?.link);
-        }
+        whole.link = lines::link_of(repository, log)?;
     }
     Ok(whole)
 }

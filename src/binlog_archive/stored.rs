@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::logs::{self, Log};
-use super::{name_of, resume, server_name, servers_named};
+use super::{lines, name_of, resume, server_name, servers_named};
 use crate::database::mysql::binlog::{self, trace};
 use crate::database::mysql::stream::MAGIC;
 use crate::database::{PathRole, ServerFacts};
@@ -105,6 +105,9 @@ pub fn from_backup(
         });
         let follows = |before: &Link| logs::follows(&before.file, &log.file);
         let before = before.filter(follows);
+        if let (Some(known), Some(before)) = (known, &before) {
+            fill(repository, known, &log, before)?;
+        }
         let (from, closed) = known.map_or((0, false), |known| (known.end(), known.closed()));
         if closed || from >= log.to && !log.closed {
             continue;
@@ -115,6 +118,25 @@ pub fn from_backup(
     }
     repository.store().sync().map_err(crate::repository::Error::from)?;
     Ok(report)
+}
+
+/// What was a gap in front of an archived log is none any more: an empty segment says so.
+fn fill(repository: &Repository, known: &Log, log: &Segment, before: &Link) -> Result<()> {
+    let linked = lines::link_of(repository, known)?;
+    if known.head.is_none() || linked.is_some_and(|link| link.join == Join::Follows) {
+        return Ok(());
+    }
+    let note = SegmentNote {
+        link: Some(before.clone()),
+        ..SegmentNote::default()
+    };
+    let segment = Segment {
+        to: 0,
+        closed: false,
+        ..log.clone()
+    };
+    repository.put_binlog(&segment, &note, &[])?;
+    Ok(())
 }
 
 /// The archive of before 0.2, where the job has none of its own; else the job's.

@@ -257,7 +257,9 @@ impl<'a> Planner<'a> {
                 cut(&path, whole)?;
             }
             used.push((*index, path));
-            if reading.found && !matches!(self.asked.until, Until::Time(_)) {
+            // What comes behind the log that a position names is behind the position.
+            let named = matches!(&self.asked.until, Until::At(file, _) if *file == log.file);
+            if named || reading.found && !matches!(self.asked.until, Until::Time(_)) {
                 break;
             }
         }
