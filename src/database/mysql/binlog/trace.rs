@@ -167,7 +167,7 @@ impl Tracer {
     /// The file cannot be read.
     pub fn to(&mut self, offset: u64) -> std::io::Result<Option<&Trace>> {
         while self.at < offset {
-            if self.next()?.is_none() {
+            if self.step()?.is_none() {
                 return Ok(None);
             }
         }
@@ -178,7 +178,7 @@ impl Tracer {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn next(&mut self) -> std::io::Result<Option<(u64, u8)>> {
+    pub fn step(&mut self) -> std::io::Result<Option<(u64, u8)>> {
         let mut header = [0; HEADER];
         if self.end.saturating_sub(self.at) < HEADER as u64 {
             return Ok(None);
@@ -231,11 +231,11 @@ pub fn at(path: &Path, offset: u64) -> Result<Option<Trace>> {
 pub fn head(path: &Path) -> Result<Option<Trace>> {
     let failed = |error| sys::Error::path("read", path, error);
     let mut tracer = Tracer::open(path, u64::MAX)?;
-    if tracer.next().map_err(failed)?.is_none() {
+    if tracer.step().map_err(failed)?.is_none() {
         return Ok(None);
     }
     let first = tracer.here().1.clone();
-    match tracer.next().map_err(failed)? {
+    match tracer.step().map_err(failed)? {
         Some((_, kind)) if is_list(kind) => Ok(Some(tracer.here().1.clone())),
         _ => Ok(Some(first)),
     }
