@@ -4,10 +4,17 @@
 //! the server keeps no connection of ours in between, and a round after a restart, of ours or the server's, is a round like any other.
 
 pub mod forget;
+pub mod found;
+pub mod lines;
 pub mod logs;
 mod merge;
+mod resume;
+mod round;
 pub mod stored;
+pub mod then;
 
+use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -16,18 +23,24 @@ use serde::Serialize;
 use crate::config::Config;
 use crate::database::mysql::connect::ConnectOptions;
 use crate::database::mysql::flavour::Dialect;
+use crate::database::mysql::position;
 use crate::database::mysql::session::Session;
-use crate::database::mysql::stream::{Item, MAGIC, Stream};
+use crate::database::mysql::whole_log;
 use crate::database::{Flavour, ServerFacts};
 use crate::finding::Finding;
+use crate::job::{Installation, Job};
 use crate::monitor::Monitor;
-use crate::repository::{Repository, Segment};
+use crate::repository::{Join, Link, Repository};
 use crate::sys::signal::Cancel;
 use crate::units::Bytes;
 use crate::{Error, Result};
+use logs::Log;
+use resume::{Match, ServerFile};
+use round::Round;
+use then::Then;
 
-/// A segment is stored once it has so many bytes.
-const SEGMENT: usize = 8 << 20;
+/// Digits of a job's short form.
+const JOB: usize = 8;
 
 /// A follower says so often why it gets nothing.
 const REMIND: Duration = Duration::from_secs(300);
@@ -67,6 +80,31 @@ pub fn server_name(facts: &ServerFacts) -> String {
         .unwrap_or_else(|| format!("id-{}", facts.server_id))
 }
 
+/// How a job's server is called in the archive: servers of one id, and machines that were cloned, have archives of their own.
+pub fn name_of(facts: &ServerFacts, job: Option<&Job>) -> String {
+    match job {
+        Some(job) => format!("{}-{}", server_name(facts), job.short()),
+        None => server_name(facts),
+    }
+}
+
+/// The names in a host's archive that may be this server's: its own of before 0.2, and those of its jobs.
+///
+/// # Errors
+/// The store cannot be listed.
+pub fn servers_named(repository: &Repository, host: &str, server: &str) -> Result<Vec<String>> {
+    let own = |name: &String| {
+        let rest = name.strip_prefix(server);
+        rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('-').is_some_and(|job| job.len() == JOB))
+    };
+    let names: BTreeSet<String> = repository
+        .binlogs(host)?
+        .into_iter()
+        .map(|segment| segment.server)
+        .collect();
+    Ok(names.into_iter().filter(own).collect())
+}
+
 /// One server's archive.
 pub struct Archive<'a> {
     repository: &'a Repository,
@@ -75,9 +113,23 @@ pub struct Archive<'a> {
     dialect: Dialect,
     host: String,
     server: String,
+    /// Its server's name without the job.
+    base: String,
     replica_id: u32,
     /// This process has looked at what there is to merge.
     merged: AtomicBool,
+    /// Where the last round of this process ended.
+    last: Mutex<Option<Match>>,
+    /// What was said last of what the log has not.
+    said: Mutex<Vec<String>>,
+}
+
+/// Where a round begins.
+enum Begin {
+    /// Behind what an archived log has, in the file of this place in the server's list.
+    GoOn(usize, Box<Match>),
+    /// With this file.
+    With(usize, Option<Link>),
 }
 
 impl std::fmt::Debug for Archive<'_> {
@@ -105,7 +157,9 @@ impl<'a> Archive<'a> {
             )));
         }
         let random = crate::units::Id::random().0;
-        Ok(Archive {
+        let base = server_name(facts);
+        let job = Job::here(config, Some(facts), &Installation::of(&config.state_dir)?);
+        let mut archive = Archive {
             repository,
             options,
             flavour: facts.flavour,
@@ -114,11 +168,21 @@ impl<'a> Archive<'a> {
                 version: facts.version_number,
             },
             host: config.host.clone().unwrap_or_else(crate::sys::host::name),
-            server: server_name(facts),
+            server: name_of(facts, Some(&job)),
+            base: base.clone(),
             // A replica with the id of another would end that one's connection.
             replica_id: u32::from_le_bytes([random[0], random[1], random[2], random[3]]) | 1 << 31,
             merged: AtomicBool::new(false),
-        })
+            last: Mutex::new(None),
+            said: Mutex::new(Vec::new()),
+        };
+        // An archive of before 0.2, which knows no jobs, goes on where its logs are this server's.
+        let own = std::mem::replace(&mut archive.server, base);
+        let old = archive.logs()?;
+        if old.is_empty() || archive.newest_match(&archive.server_files()?, &old)?.is_none() {
+            archive.server = own;
+        }
+        Ok(archive)
     }
 
     /// Archives what is there now.
@@ -131,19 +195,29 @@ impl<'a> Archive<'a> {
             ..Report::default()
         };
         let files = self.server_files()?;
-        let Some((mut file, mut at, created)) = self.start(&files, &mut report)? else {
+        let Some(begin) = self.start(&files, &mut report)? else {
             return Ok(report);
         };
-        let mut round = Round::new(self, &mut report, created);
-        while let Ended::OtherLog = round.stream(&file, at, cancel)? {
-            // The name is used again: everything that the server has is new.
-            (file, at) = (files[0].0.clone(), MAGIC.len() as u64);
-            round.created = None;
-        }
-        round.flush(false)?;
-        let (last, position) = (round.file.clone(), round.at);
-        let rotated = round.rotated;
+        let then = Then::read(&mut Session::admin(&self.options)?, self.dialect)?;
+        report.warnings.extend(self.not_whole(&then));
+        let then = serde_json::to_value(&then).ok();
+        let mut round = Round::new(self, &mut report, then);
+        let at = match begin {
+            Begin::GoOn(at, found) => {
+                let trace = resume::trace_of(self.repository, &found.log, found.at)?;
+                round.go_on(&found, trace.unwrap_or_default());
+                at
+            }
+            Begin::With(at, link) => {
+                round.begin(files[at].name.clone(), link);
+                at
+            }
+        };
+        let done = self.take_all(&mut round, &files[at..], cancel);
+        let (last, position, rotated) = (round.file.clone(), round.at, round.rotated);
+        // Also what came before an error.
         self.repository.store().sync().map_err(crate::repository::Error::from)?;
+        done?;
         (report.file, report.position) = (last, position);
         self.measure(&mut report)?;
         // The first round of a process looks at all: one before it may have died.
@@ -153,9 +227,77 @@ impl<'a> Archive<'a> {
         Ok(report)
     }
 
+    /// Said whenever it changes.
+    fn not_whole(&self, then: &Then) -> Option<Finding> {
+        let mut said = self.said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if *said == then.unlogged {
+            return None;
+        }
+        said.clone_from(&then.unlogged);
+        whole_log::finding(&then.unlogged)
+    }
+
+    /// Takes one log after the other. One that the server cannot read to its end is left where it cannot.
+    fn take_all(&self, round: &mut Round<'_>, files: &[ServerFile], cancel: &Cancel) -> Result<()> {
+        loop {
+            let done = round.stream(cancel);
+            let error = match done {
+                Ok(()) => return round.flush(false),
+                Err(Error::Database(error)) if resume::is_unreadable(&error) => error,
+                Err(error) => {
+                    round.flush(false)?;
+                    return Err(error);
+                }
+            };
+            let here = files.iter().position(|file| file.name == round.file);
+            let Some(next) = here.and_then(|here| files.get(here + 1)) else {
+                round.flush(false)?;
+                return Err(error.into());
+            };
+            self.leave(round, next, &error)?;
+        }
+    }
+
+    /// Goes on with the next log: behind a last event that a crash tore, or behind a gap.
+    fn leave(&self, round: &mut Round<'_>, next: &ServerFile, error: &crate::database::Error) -> Result<()> {
+        round.flush(false)?;
+        let archived = match round.link(Join::Follows) {
+            Some(link) if link.file == round.file => {
+                let named = |log: &&Log| log.is_named(link.created, link.head.as_deref(), &link.file);
+                self.logs()?.iter().find(named).cloned()
+            }
+            _ => None,
+        };
+        let joins = match &archived {
+            Some(log) => {
+                let before = self.gtids_before(&next.name)?;
+                resume::joins(self.repository, self.flavour, log, before.as_deref())?
+            }
+            None => false,
+        };
+        if joins {
+            round.flush(true)?;
+        } else {
+            let finding = gap(
+                &format!("{}:{}", round.file, round.at),
+                &format!("the server cannot read on: {error}"),
+            );
+            round.warn(finding);
+        }
+        let link = round.link(if joins { Join::Follows } else { Join::Gap });
+        round.rotated = true;
+        round.begin(next.name.clone(), link);
+        Ok(())
+    }
+
+    /// The archived logs of this server.
+    fn logs(&self) -> Result<Vec<Log>> {
+        logs::of_server(self.repository, &self.host, &self.server)
+    }
+
     /// A log that cannot be merged stays as it is, and is told of.
     fn merge(&self, report: &mut Report) -> Result<()> {
-        for log in logs::of_server(self.repository, &self.host, &self.server)? {
+        for log in self.logs()? {
             match merge::merge(self.repository, &log) {
                 Ok(count) => report.merged += count as u64,
                 Err(error) => report.warnings.push(
@@ -170,6 +312,29 @@ impl<'a> Archive<'a> {
         Ok(())
     }
 
+    /// As [`open`](Archive::open), but waits for a server that is not up yet, and asks again every `interval`. `None`: a signal came first.
+    ///
+    /// # Errors
+    /// As [`open`](Archive::open), for what does not pass by itself.
+    pub fn open_when_up(
+        repository: &'a Repository,
+        config: &Config,
+        interval: Duration,
+        monitor: &dyn Monitor,
+        cancel: &Cancel,
+    ) -> Result<Option<Archive<'a>>> {
+        let mut silence = Silence::default();
+        loop {
+            match Archive::open(repository, config) {
+                Err(Error::Database(error)) if error.may_pass() => silence.say(&error, interval, monitor),
+                opened => return opened.map(Some),
+            }
+            if cancel.sleep(interval).is_err() {
+                return Ok(None);
+            }
+        }
+    }
+
     /// A round every `interval`, until a signal; `heard` is told of each. A server that cannot be reached is asked again; why is said whenever it changes,
     /// and every [`REMIND`].
     ///
@@ -182,24 +347,17 @@ impl<'a> Archive<'a> {
         cancel: &Cancel,
         heard: &mut dyn FnMut(&Report),
     ) -> Result<()> {
-        let mut silent: Option<(String, Instant)> = None;
+        let mut silence = Silence::default();
         while cancel.asked().is_none() {
             match self.once(cancel) {
                 Ok(report) => {
-                    if silent.take().is_some() {
+                    if silence.said.take().is_some() {
                         monitor.message("the server answers again");
                     }
                     heard(&report);
                 }
                 Err(Error::Interrupted(_)) => break,
-                Err(Error::Database(error)) if error.may_pass() => {
-                    let reason = error.to_string();
-                    let said = |(before, at): &(String, Instant)| *before == reason && at.elapsed() < REMIND;
-                    if !silent.as_ref().is_some_and(said) {
-                        monitor.message(&format!("{reason}; asking again every {interval:?}"));
-                        silent = Some((reason, Instant::now()));
-                    }
-                }
+                Err(Error::Database(error)) if error.may_pass() => silence.say(&error, interval, monitor),
                 Err(error) => return Err(error),
             }
             if cancel.sleep(interval).is_err() {
@@ -210,70 +368,125 @@ impl<'a> Archive<'a> {
     }
 
     /// The server's files with their lengths, oldest first.
-    fn server_files(&self) -> Result<Vec<(String, u64)>> {
+    fn server_files(&self) -> Result<Vec<ServerFile>> {
         let mut session = Session::admin(&self.options)?;
         let name = session.value(self.dialect.archive_name())?.unwrap_or_default();
-        if name != self.server {
+        if name != self.base {
             return Err(Error::failed(format!(
                 "another server answers now: {name}, and not {}; begin again, and its logs are archived as its own",
-                self.server
+                self.base
             )));
         }
-        let rows = session.rows("SHOW BINARY LOGS")?;
-        let file = |row: &crate::database::mysql::session::Row| Some((row.text("Log_name"), row.number("File_size")?));
-        Ok(rows.iter().filter_map(file).collect())
+        let files = position::binary_logs(&mut session)?;
+        Ok(files
+            .into_iter()
+            .map(|(name, size)| ServerFile { name, size })
+            .collect())
     }
 
-    /// From where on: the end of the archive, or, when that is gone from the server, the oldest that it has.
-    fn start(&self, files: &[(String, u64)], report: &mut Report) -> Result<Option<(String, u64, Option<u32>)>> {
+    /// From where on: behind what is archived of the newest log that the server still has; else from its oldest.
+    fn start(&self, files: &[ServerFile], report: &mut Report) -> Result<Option<Begin>> {
         let Some(oldest) = files.first() else { return Ok(None) };
-        let from_oldest = Some((oldest.0.clone(), MAGIC.len() as u64, None));
-        let logs = logs::of_server(self.repository, &self.host, &self.server)?;
-        let Some(last) = logs.last() else {
-            return Ok(from_oldest);
+        let archived = self.logs()?;
+        let Some((index, found)) = self.known(files, &archived)? else {
+            let link = self.before_oldest(oldest, report)?;
+            return Ok(Some(Begin::With(0, link)));
         };
-        let gap = |why: String| {
-            Finding::warning(
-                "binlog-gap",
-                format!("the archive has a gap behind {}:{}: {why}", last.file, last.end()),
-            )
-            .remedy("take a backup now: restores to a later point start from that one")
-        };
-        let begin = last.end().max(MAGIC.len() as u64);
-        match files.iter().position(|(name, _)| *name == last.file) {
-            // Longer or not, a file that was begun anew is seen at its begin (see `Round::stream`); the server sends none from behind its end.
-            Some(index) if files[index].1 < begin && self.created(&last.file)? != Some(last.created) => {
-                Ok(Some((last.file.clone(), MAGIC.len() as u64, Some(last.created))))
-            }
-            Some(index) if files[index].1 < begin => {
-                report
-                    .warnings
-                    .push(gap(format!("the server's file has only {} bytes now", files[index].1)));
-                Ok(files
-                    .get(index + 1)
-                    .map(|next| (next.0.clone(), MAGIC.len() as u64, None)))
-            }
-            Some(_) => Ok(Some((last.file.clone(), begin, Some(last.created)))),
-            // It was complete, and the next one is there.
-            None if last.closed() && logs::follows(&last.file, &oldest.0) => Ok(from_oldest),
-            None => {
-                report
-                    .warnings
-                    .push(gap(format!("the server's oldest file is {}", oldest.0)));
-                Ok(from_oldest)
-            }
+        let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *last = Some(found.clone());
+        if found.at >= found.log.end() {
+            return Ok(Some(Begin::GoOn(index, Box::new(found))));
         }
+        // The server has less of it than the archive: it went back, and goes on with a log that nobody has seen.
+        if index + 1 >= files.len() {
+            return Ok(None);
+        }
+        report.warnings.push(
+            Finding::warning(
+                "binlog-fork",
+                format!(
+                    "the server went back to {}:{} (a rollback, a restore): what is archived behind that is another line of its history",
+                    found.log.file, found.at
+                ),
+            )
+            .remedy("take a backup now; `snapback binlog list` shows both lines"),
+        );
+        let link = Link {
+            created: found.log.created,
+            head: found.log.head.clone(),
+            file: found.log.file.clone(),
+            end: found.at,
+            join: Join::Follows,
+        };
+        Ok(Some(Begin::With(index + 1, Some(link))))
     }
 
-    /// When the server began the file that it has of this name.
-    fn created(&self, file: &str) -> Result<Option<u32>> {
-        let mut stream = Stream::open(&self.options, self.flavour, self.replica_id, file, MAGIC.len() as u64)?;
-        while let Some(item) = stream.read()? {
-            if let Item::Created(created) = item {
-                return Ok(Some(created));
-            }
+    fn known(&self, files: &[ServerFile], archived: &[Log]) -> Result<Option<(usize, Match)>> {
+        let last = self
+            .last
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone();
+        if let Some(last) = last
+            && let Some(index) = files.iter().position(|file| file.name == last.log.file)
+            && index + 1 == files.len()
+            && let Some(log) = archived.iter().find(|log| log.is(&last.log))
+            && log.end() == last.at
+            && files[index].size >= last.at
+            && self.still(&last)?
+        {
+            return Ok(Some((
+                index,
+                Match {
+                    log: log.clone(),
+                    ..last
+                },
+            )));
         }
-        Ok(None)
+        self.newest_match(files, archived)
+    }
+
+    /// What the server's oldest log comes behind, when it has none any more that is archived.
+    fn before_oldest(&self, oldest: &ServerFile, report: &mut Report) -> Result<Option<Link>> {
+        let history = lines::History::read(self.repository, &self.host, &self.server)?;
+        // The end of the line that has most logs: archives of one server have one, but for where it went back.
+        let length = |index: &usize| history.up_to(*index).len();
+        let Some(newest) = (0..history.logs.len()).max_by_key(length) else {
+            return Ok(None);
+        };
+        let newest = &history.logs[newest].log;
+        let joins = newest.closed() && logs::follows(&newest.file, &oldest.name) && {
+            let before = self.gtids_before(&oldest.name)?;
+            resume::joins(self.repository, self.flavour, newest, before.as_deref())?
+        };
+        let place = format!("{}:{}", newest.file, newest.end());
+        let join = if joins {
+            Join::Follows
+        } else if resume::counts_anew(newest, oldest) {
+            report.warnings.push(
+                Finding::warning(
+                    "binlog-reset",
+                    format!(
+                        "the server's logs were begun anew (RESET): {} is none that is archived",
+                        oldest.name
+                    ),
+                )
+                .remedy("take a backup now: restores to a later point start from that one"),
+            );
+            Join::Reset
+        } else {
+            report
+                .warnings
+                .push(gap(&place, &format!("the server's oldest file is {}", oldest.name)));
+            Join::Gap
+        };
+        Ok(Some(Link {
+            created: newest.created,
+            head: newest.head.clone(),
+            file: newest.file.clone(),
+            end: newest.end(),
+            join,
+        }))
     }
 
     fn measure(&self, report: &mut Report) -> Result<()> {
@@ -281,8 +494,8 @@ impl<'a> Archive<'a> {
         let Some(row) = rows.first() else { return Ok(()) };
         (report.server_file, report.server_position) = (row.text("File"), row.number("Position").unwrap_or(0));
         let files = self.server_files()?;
-        let behind = files.iter().skip_while(|(name, _)| *name != report.file);
-        let bytes: u64 = behind.map(|(_, size)| *size).sum();
+        let behind = files.iter().skip_while(|file| file.name != report.file);
+        let bytes: u64 = behind.map(|file| file.size).sum();
         report.behind = bytes.saturating_sub(report.position);
         Ok(())
     }
@@ -303,112 +516,24 @@ impl std::fmt::Display for Report {
     }
 }
 
-enum Ended {
-    Whole,
-    /// The file of this name is not the one that is archived.
-    OtherLog,
+/// Says why a follower gets nothing: when it changes, and every [`REMIND`].
+#[derive(Default)]
+struct Silence {
+    said: Option<(String, Instant)>,
 }
 
-/// The state of one round.
-struct Round<'r> {
-    archive: &'r Archive<'r>,
-    report: &'r mut Report,
-    file: String,
-    created: Option<u32>,
-    /// The offset of the buffer's first byte.
-    from: u64,
-    at: u64,
-    buffer: Vec<u8>,
-    /// A log came to its end.
-    rotated: bool,
+impl Silence {
+    fn say(&mut self, error: &crate::database::Error, interval: Duration, monitor: &dyn Monitor) {
+        let reason = error.to_string();
+        let said = |(before, at): &(String, Instant)| *before == reason && at.elapsed() < REMIND;
+        if !self.said.as_ref().is_some_and(said) {
+            monitor.message(&format!("{reason}; asking again every {interval:?}"));
+            self.said = Some((reason, Instant::now()));
+        }
+    }
 }
 
-impl<'r> Round<'r> {
-    fn new(archive: &'r Archive<'r>, report: &'r mut Report, created: Option<u32>) -> Round<'r> {
-        Round {
-            archive,
-            report,
-            file: String::new(),
-            created,
-            from: 0,
-            at: 0,
-            buffer: Vec::new(),
-            rotated: false,
-        }
-    }
-
-    fn stream(&mut self, file: &str, at: u64, cancel: &Cancel) -> Result<Ended> {
-        let archive = self.archive;
-        let mut stream = Stream::open(&archive.options, archive.flavour, archive.replica_id, file, at)?;
-        let known = self.created;
-        self.begin(file.to_owned(), at);
-        while let Some(item) = stream.read()? {
-            cancel.check()?;
-            match item {
-                Item::File(next) => {
-                    self.flush(true)?;
-                    self.rotated = true;
-                    self.begin(next, MAGIC.len() as u64);
-                    self.created = None;
-                }
-                Item::Created(created) if self.file == file && known.is_some_and(|known| known != created) => {
-                    self.report.warnings.push(
-                        Finding::warning(
-                            "binlog-reset",
-                            format!(
-                                "the server's logs were begun anew (RESET): {file} is not the file that is archived"
-                            ),
-                        )
-                        .remedy("take a backup now: restores to a later point start from that one"),
-                    );
-                    return Ok(Ended::OtherLog);
-                }
-                Item::Created(created) => self.created = Some(created),
-                Item::Event(bytes) => {
-                    self.at += bytes.len() as u64;
-                    self.buffer.extend(bytes);
-                    if self.buffer.len() >= SEGMENT {
-                        self.flush(false)?;
-                    }
-                }
-            }
-        }
-        Ok(Ended::Whole)
-    }
-
-    /// A file's segments begin with its magic number, so that together they are the file.
-    fn begin(&mut self, file: String, at: u64) {
-        self.file = file;
-        self.at = at;
-        self.buffer.clear();
-        self.from = at;
-        if at == MAGIC.len() as u64 {
-            self.buffer.extend(MAGIC);
-            self.from = 0;
-        }
-    }
-
-    fn flush(&mut self, closed: bool) -> Result<()> {
-        // Before the first event there is nothing; but that a file is complete is worth a segment.
-        let empty = self.buffer.is_empty() || self.at == MAGIC.len() as u64;
-        if empty && !closed {
-            return Ok(());
-        }
-        let Some(created) = self.created else { return Ok(()) };
-        let segment = Segment {
-            host: self.archive.host.clone(),
-            server: self.archive.server.clone(),
-            created,
-            file: self.file.clone(),
-            from: self.from,
-            to: self.at,
-            closed,
-        };
-        self.report.stored += self.archive.repository.put_binlog(&segment, &self.buffer)?;
-        self.report.bytes += self.buffer.len() as u64;
-        self.report.segments += 1;
-        self.buffer.clear();
-        self.from = self.at;
-        Ok(())
-    }
+fn gap(place: &str, why: &str) -> Finding {
+    Finding::warning("binlog-gap", format!("the archive has a gap behind {place}: {why}"))
+        .remedy("take a backup now: restores to a later point start from that one")
 }

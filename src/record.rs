@@ -39,6 +39,9 @@ pub struct Record {
     /// The binary log position.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<Position>,
+    /// What the position's binary log is known by: the trace of its events up to the position, where it was in the snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_trace: Option<String>,
     /// Executed source positions on a replica.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replica: Vec<ReplicaChannel>,

@@ -7,9 +7,12 @@
 mod applier;
 mod channel;
 mod client;
+mod events;
 mod half;
 mod plan;
+mod point;
 mod programs;
+mod reading;
 mod relay;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,14 +21,17 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::binlog_archive::logs::Log;
+use crate::binlog_archive::then::{self, Then};
 use crate::booted::OnRestored;
 use crate::config::Config;
+use crate::database::ServerFacts;
 use crate::database::mysql::scratch::{self, Binary, Place, Scratch, Wishes};
 use crate::drill::{Space, server_user};
 use crate::finding::Finding;
+use crate::job::{self, Whose};
 use crate::monitor::Monitor;
 use crate::record::Record;
-use crate::repository::{Backup, Repository};
+use crate::repository::{Backup, Manifest, Repository};
 use crate::restore::{self, Needs, record_of};
 use crate::sys::signal::Cancel;
 use crate::units::Id;
@@ -33,8 +39,10 @@ use crate::{Error, Result};
 
 use applier::Applier;
 use client::Client;
+use events::Events;
 use half::Half;
-pub use plan::{Asked, Until, parse, plan};
+pub use plan::plan;
+pub use point::{Asked, Until, parse};
 
 /// The largest event that a server takes, in bytes.
 const PACKET: &str = "1073741824";
@@ -62,6 +70,10 @@ pub struct Plan {
     servers: BTreeSet<u32>,
     /// The last GTID of each domain (MariaDB) or source (MySQL) in what is replayed.
     ends: BTreeMap<String, String>,
+    /// What the live server was like meanwhile.
+    then: Then,
+    /// Statements about events of the scheduler, each with the server that it was given on.
+    events: Vec<(u32, String)>,
     /// Transactions that may be replayed at the same time.
     workers: usize,
 }
@@ -123,6 +135,7 @@ impl Plan {
             .server
             .as_ref()
             .ok_or_else(|| Error::usage("the backup holds no database"))?;
+        let facts = &self.facts_then(facts);
         let trees = restored.trees();
         let datadir = trees.iter().find(|(original, _)| *original == facts.datadir);
         let datadir = datadir
@@ -139,6 +152,13 @@ impl Plan {
         };
         let mut options = config.scratch.options.clone();
         options.insert("max-allowed-packet".to_owned(), PACKET.to_owned());
+        for (name, value) in &self.then.settings {
+            let plain = !value.contains(['\n', '\r', '"', '\'']);
+            let option = format!("loose-{}", name.replace('_', "-"));
+            if plain && !options.contains_key(&name.replace('_', "-")) {
+                options.entry(option).or_insert_with(|| value.clone());
+            }
+        }
         let workers = match applier::can(facts) {
             true => self.workers.max(1),
             false => 1,
@@ -166,7 +186,7 @@ impl Plan {
         };
         let server = on.start(&binary, &wishes)?;
         monitor.phase("replay");
-        let workers = self.apply(&server, &binary, &on, workers)?;
+        let (workers, said) = self.apply(&server, &binary, &on, workers)?;
         let gtid = server.gtid()?;
         on.stop(server)?;
         crate::failpoint!("replay.applied", || Error::failed("failpoint"));
@@ -183,14 +203,38 @@ impl Plan {
             applier: if workers > 1 { "parallel" } else { "serial" },
             workers,
             seconds: begun.elapsed().as_secs_f64(),
-            warnings: self.warnings.clone(),
+            warnings: [self.warnings.clone(), said].concat(),
         })
     }
 
-    /// Applies the logs, in parallel where the server can; by so many workers it was.
-    fn apply(&self, server: &Scratch, binary: &Binary, on: &OnRestored<'_>, workers: usize) -> Result<usize> {
+    /// The server as the replay needs it: as it was when the logs were written.
+    fn facts_then(&self, facts: &ServerFacts) -> ServerFacts {
+        let mut facts = facts.clone();
+        for (name, value) in &self.then.settings {
+            facts.variables.insert(name.clone(), value.clone());
+        }
+        let engines = facts.variables.get("engine_libraries").cloned().unwrap_or_default();
+        let mut libraries = then::split(&engines);
+        libraries.extend(self.then.libraries.iter().cloned());
+        let libraries: Vec<String> = libraries.into_iter().collect();
+        if !libraries.is_empty() {
+            facts
+                .variables
+                .insert("engine_libraries".to_owned(), libraries.join(";"));
+        }
+        facts
+    }
+
+    /// Applies the logs, in parallel where the server can; by so many workers it was, with what a person must read.
+    fn apply(
+        &self,
+        server: &Scratch,
+        binary: &Binary,
+        on: &OnRestored<'_>,
+        workers: usize,
+    ) -> Result<(usize, Vec<Finding>)> {
         if self.changes == 0 {
-            return Ok(workers);
+            return Ok((workers, Vec::new()));
         }
         if workers > 1 {
             let applier = Applier {
@@ -201,8 +245,9 @@ impl Plan {
                 monitor: on.monitor,
                 cancel: on.cancel,
             };
+            let events = Events::before(self, server, binary.flavour)?;
             match applier.run()? {
-                Ok(()) => return Ok(workers),
+                Ok(()) => return Ok((workers, events.settle()?.into_iter().collect())),
                 Err(reason) => on
                     .monitor
                     .message(&format!("one transaction after the other: {reason}")),
@@ -216,7 +261,7 @@ impl Plan {
             cancel: on.cancel,
         };
         client.run()?;
-        Ok(1)
+        Ok((1, Vec::new()))
     }
 }
 
@@ -282,20 +327,24 @@ pub fn request(datadir: PathBuf, workers: usize, keep_uuid: bool) -> restore::Re
     }
 }
 
-/// The records of a host's backups of a server, newest first, with an exact position; or of one.
-fn candidates(repository: &Repository, host: &str, id: Option<&str>) -> Result<Vec<(Backup, Record)>> {
+/// The records of a job's backups of a server, newest first, with an exact position; or of one.
+fn candidates(repository: &Repository, whose: &Whose, id: Option<&str>) -> Result<Vec<(Backup, Record)>> {
     let ids: Vec<String> = match id {
         Some(id) => vec![id.to_owned()],
         None => {
-            let listed = repository
+            let listed: Vec<Manifest> = repository
                 .list()?
                 .into_iter()
-                .rev()
-                .filter_map(|listed| listed.manifest.ok());
-            listed
-                .filter(|manifest| manifest.host == host)
-                .map(|manifest| manifest.id.to_string())
-                .collect()
+                .filter_map(|listed| listed.manifest.ok())
+                .collect();
+            match listed.is_empty() {
+                true => Vec::new(),
+                false => {
+                    let own = job::own(&listed, whose)?;
+                    let members = own.members.iter().rev();
+                    members.map(|member| member.manifest.id.to_string()).collect()
+                }
+            }
         }
     };
     let mut found = Vec::new();

@@ -150,13 +150,18 @@ fn exchange(config: &Config, request: &Request, run: &mut Run<'_>, record: Recor
     let cancel = run.cancel.clone();
     cancel
         .critical(|| finish_or_undo(config, request, &mut steps, run))
-        .map(|server| Outcome {
-            plan,
-            done: true,
-            kept: kept.then_some(id),
-            server,
-            down_us: crate::units::micros(begun.elapsed()),
-            findings: steps.findings,
+        .map(|server| {
+            // Said again: what was read before a question is forgotten behind it.
+            let stay = plan.findings.iter().filter(|finding| finding.code == plan::FILES_STAY);
+            let findings = stay.cloned().chain(steps.findings).collect();
+            Outcome {
+                plan,
+                done: true,
+                kept: kept.then_some(id),
+                server,
+                down_us: crate::units::micros(begun.elapsed()),
+                findings,
+            }
         })
 }
 

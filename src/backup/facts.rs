@@ -30,6 +30,12 @@ pub(crate) fn facts(
         moment.coordinates.position = Some(derived?);
         moment.exact = true;
     }
+    let position = moment.coordinates.position.as_ref();
+    let log_trace = database.zip(position).and_then(|(database, position)| {
+        let (_, directory) = logs_in_snapshot(database, &examined.layout, taken).ok()?;
+        let name = Path::new(&position.file).file_name()?;
+        database.log_trace(&directory.join(name), position.position)
+    });
     let volumes = taken.all.iter().map(|readable| VolumeRecord {
         provider: readable.snapshot.volume.provider,
         source: readable.snapshot.volume.source.clone(),
@@ -48,6 +54,7 @@ pub(crate) fn facts(
         paths: examined.paths.clone(),
         lock: moment.lock,
         position: moment.coordinates.position,
+        log_trace,
         replica: moment.coordinates.replica,
         prepared_xa: moment.coordinates.prepared_xa,
         recovery: None,
@@ -63,6 +70,12 @@ pub(crate) fn facts(
 
 /// Reads the exact position off the binary log in the snapshot.
 fn derive_position(database: &dyn Database, layout: &Layout, taken: &Taken<'_>) -> Result<Position> {
+    let (index, directory) = logs_in_snapshot(database, layout, taken)?;
+    Ok(database.derive_position(&index, &directory)?)
+}
+
+/// The index of the binary logs and their directory, in the snapshot.
+fn logs_in_snapshot(database: &dyn Database, layout: &Layout, taken: &Taken<'_>) -> Result<(PathBuf, PathBuf)> {
     let variable = |name: &str| {
         let value = database.facts().variables.get(name).filter(|value| !value.is_empty());
         value.map(PathBuf::from).ok_or_else(|| {
@@ -73,8 +86,8 @@ fn derive_position(database: &dyn Database, layout: &Layout, taken: &Taken<'_>) 
     };
     let index = seen_in_snapshot(&variable("log_bin_index")?, layout, taken)?;
     let base = seen_in_snapshot(&variable("log_bin_basename")?, layout, taken)?;
-    let directory = base.parent().unwrap_or(&base);
-    Ok(database.derive_position(&index, directory)?)
+    let directory = base.parent().unwrap_or(&base).to_owned();
+    Ok((index, directory))
 }
 
 /// Where a live path of the server lies in the snapshots.

@@ -1,10 +1,11 @@
-//! Forgetting logs that no backup needs: those before the oldest position that a kept backup of their server has.
+//! Forgetting logs that no backup needs: those that come behind no kept backup's position, in the order in which logs follow each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::{logs, server_name};
+use super::lines::History;
+use super::{found, name_of, server_name, servers_named};
 use crate::record::Record;
 use crate::repository::Repository;
 use crate::restore::record_of;
@@ -31,27 +32,58 @@ pub fn forget(repository: &Repository, host: &str, dry_run: bool) -> Result<Vec<
         let manifest = listed.manifest.map_err(Error::from)?;
         let record = record_of(&manifest)?;
         if let (true, Some(server), true) = (manifest.host == host, &record.server, record.position.is_some()) {
-            needed
-                .entry(server_name(server))
-                .or_default()
-                .push((record, manifest.time));
+            let name = server_name(server);
+            needed.entry(name).or_default().push((record, manifest.time));
         }
     }
     let mut forgotten = Vec::new();
-    for (server, backups) in needed {
-        let all = logs::of_server(repository, host, &server)?;
-        // A position whose log is not archived needs all: the archive may be about to get there.
-        let first = |(record, time): &(Record, jiff::Timestamp)| logs::of_position(&all, record, *time).unwrap_or(0);
-        let keep = backups.iter().map(first).min().unwrap_or(0);
-        for log in &all[..keep] {
-            forgotten.push(Forgotten {
-                server: server.clone(),
-                file: log.file.clone(),
-                bytes: log.end(),
-            });
-            for segment in log.segments.iter().filter(|_| !dry_run) {
-                repository.remove_binlog(segment)?;
+    for (name, backups) in needed {
+        for server in servers_named(repository, host, &name)? {
+            forgotten.extend(forget_of(repository, (host, &server), &backups, dry_run)?);
+        }
+    }
+    Ok(forgotten)
+}
+
+/// Of one archive. A log stays when a backup's position is in it, or in one that it comes behind, whatever lies between.
+fn forget_of(
+    repository: &Repository,
+    (host, server): (&str, &str),
+    backups: &[(Record, jiff::Timestamp)],
+    dry_run: bool,
+) -> Result<Vec<Forgotten>> {
+    let history = History::read(repository, host, server)?;
+    let mut keep = BTreeSet::new();
+    let mut own = false;
+    for (record, time) in backups {
+        let of_job = record.server.as_ref().map(|facts| name_of(facts, record.job.as_ref()));
+        match found::log_of(repository, &history, record, *time)? {
+            Ok(logs) => {
+                own = true;
+                keep.extend(logs.into_iter().flat_map(|log| history.after(log)));
             }
+            // The archive may be about to get there; with an old record nobody knows whether it is this one.
+            Err(_) if record.job.is_none() || of_job.as_deref() == Some(server) => {
+                own = true;
+                keep.extend(0..history.logs.len());
+            }
+            Err(_) => {}
+        }
+    }
+    let mut forgotten = Vec::new();
+    // Those of servers of which there is no backup stay.
+    let all = history.logs.iter().enumerate().filter(|_| own);
+    for log in all
+        .filter(|(index, _)| !keep.contains(index))
+        .map(|(_, placed)| &placed.log)
+    {
+        forgotten.push(Forgotten {
+            server: server.to_owned(),
+            file: log.file.clone(),
+            bytes: log.end(),
+        });
+        for segment in log.segments.iter().filter(|_| !dry_run) {
+            repository.remove_binlog(segment)?;
         }
     }
     Ok(forgotten)

@@ -14,6 +14,8 @@ use crate::{Error, Result};
 pub struct Log {
     /// When the server began it (seconds since 1970, by its clock).
     pub created: u32,
+    /// What it begins with, as a digest; `None` in archives of before 0.2.
+    pub head: Option<String>,
     /// Its name.
     pub file: String,
     /// Its segments, by offset; they may overlap when two archived at once.
@@ -50,6 +52,41 @@ impl Log {
         cover
     }
 
+    /// Whether both are of one log of one server.
+    pub fn is(&self, other: &Log) -> bool {
+        let server = |log: &Log| log.segments.first().map(|segment| segment.server.clone());
+        self.is_named(other.created, other.head.as_deref(), &other.file) && server(self) == server(other)
+    }
+
+    /// Whether segments and links name it so.
+    pub fn is_named(&self, created: u32, head: Option<&str>, file: &str) -> bool {
+        self.created == created && self.head.as_deref() == head && self.file == file
+    }
+
+    /// How messages name it, where its file's name alone may be another's.
+    pub fn id(&self) -> String {
+        match &self.head {
+            Some(head) => format!("{} ({})", self.file, &head[..head.len().min(8)]),
+            None => format!("{} (begun at {})", self.file, self.created),
+        }
+    }
+
+    /// Its bytes up to an offset, or a little more.
+    ///
+    /// # Errors
+    /// A segment is damaged.
+    pub fn beginning(&self, repository: &Repository, upto: u64) -> Result<Vec<u8>> {
+        let mut bytes: Vec<u8> = Vec::new();
+        for segment in self.cover() {
+            if bytes.len() as u64 >= upto {
+                break;
+            }
+            let skip = bytes.len() - usize::try_from(segment.from).unwrap_or(usize::MAX).min(bytes.len());
+            bytes.extend(repository.read_binlog(segment)?.get(skip..).unwrap_or_default());
+        }
+        Ok(bytes)
+    }
+
     /// Whether it is archived to the end that it has on the server.
     pub fn closed(&self) -> bool {
         self.cover().last().is_some_and(|segment| segment.closed)
@@ -68,11 +105,7 @@ impl Log {
         // Its segments were merged meanwhile.
         let one = |segment: &Segment| repository.binlogs(&segment.host);
         let now = grouped(self.segments.first().map(one).transpose()?.into_iter().flatten());
-        let same = |log: &&Log| {
-            let server = |log: &Log| log.segments.first().map(|segment| segment.server.clone());
-            (log.created, &log.file, server(log)) == (self.created, &self.file, server(self))
-        };
-        match now.iter().find(same) {
+        match now.iter().find(|log| log.is(self)) {
             Some(log) => log.write(repository, &path).map(|()| path),
             None => written.map(|()| path),
         }
@@ -92,7 +125,7 @@ impl Log {
     }
 }
 
-/// The archived logs of one server, oldest first.
+/// The archived logs of one server, by when their server says that they were begun. [`History`](super::lines::History) has the order in which they follow each other.
 ///
 /// # Errors
 /// The store cannot be listed.
@@ -101,13 +134,29 @@ pub fn of_server(repository: &Repository, host: &str, server: &str) -> Result<Ve
     Ok(grouped(segments.into_iter().filter(|segment| segment.server == server)))
 }
 
+/// The latest time of an event in a log, in seconds since 1970 by its server's clock; `None` where an archive of before 0.2 does not say it.
+///
+/// # Errors
+/// A segment's header cannot be read.
+pub fn latest(repository: &Repository, log: &Log) -> Result<Option<u32>> {
+    let mut latest = Some(0);
+    for segment in log.cover() {
+        let note = repository.binlog_note(segment)?;
+        latest = latest.zip(note.latest).map(|(one, other)| one.max(other));
+    }
+    Ok(latest)
+}
+
 fn grouped(segments: impl Iterator<Item = Segment>) -> Vec<Log> {
     let mut logs: Vec<Log> = Vec::new();
     for segment in segments {
         match logs.last_mut() {
-            Some(log) if log.created == segment.created && log.file == segment.file => log.segments.push(segment),
+            Some(log) if log.is_named(segment.created, segment.head.as_deref(), &segment.file) => {
+                log.segments.push(segment);
+            }
             _ => logs.push(Log {
                 created: segment.created,
+                head: segment.head.clone(),
                 file: segment.file.clone(),
                 segments: vec![segment],
             }),
@@ -131,15 +180,6 @@ fn settled(lock: Option<Strategy>, phases: &[Phase], time: jiff::Timestamp) -> j
     let snapshots = phases.iter().filter(|phase| phase.name == "snapshot");
     let passed = std::time::Duration::from_micros(snapshots.map(|phase| phase.us).sum());
     time.checked_add(passed).unwrap_or(jiff::Timestamp::MAX)
-}
-
-/// Which of a server's logs a backup's position is in: the newest of that name that was begun when the position was read (`time`, by the same host's clock). After RESET
-/// a name is used again: a log of it that was begun later is another one.
-pub fn of_position(all: &[Log], record: &Record, time: jiff::Timestamp) -> Option<usize> {
-    let file = &record.position.as_ref()?.file;
-    let until = settled_by(record, time).as_second();
-    all.iter()
-        .rposition(|log| log.file == *file && i64::from(log.created) <= until)
 }
 
 /// The number at the end of a log's name.
@@ -173,6 +213,7 @@ mod tests {
             host: "h".to_owned(),
             server: "s".to_owned(),
             created: 7,
+            head: None,
             file: file.to_owned(),
             from,
             to,

@@ -1,8 +1,10 @@
 //! Many small segments of a log become few large ones: a follower writes one every few seconds, and each is an object of the repository.
 
+use super::lines;
 use super::logs::Log;
+use super::then::Then;
 use crate::Result;
-use crate::repository::{Repository, Segment};
+use crate::repository::{Repository, Segment, SegmentNote};
 
 /// A merged segment has at least so many bytes, but for a log's last one. What is merged is held in memory once.
 const MERGED: u64 = 32 << 20;
@@ -37,7 +39,7 @@ pub fn merge(repository: &Repository, log: &Log) -> Result<usize> {
                 );
                 at = segment.to;
             }
-            repository.put_binlog(&whole, &bytes)?;
+            repository.put_binlog(&whole, &note_of(repository, log, group)?, &bytes)?;
         }
         kept.push(whole);
     }
@@ -49,6 +51,38 @@ pub fn merge(repository: &Repository, log: &Log) -> Result<usize> {
     crate::failpoint!("binlog.merged");
     old.iter().try_for_each(|segment| repository.remove_binlog(segment))?;
     Ok(old.len())
+}
+
+/// What the headers of a group say together. The link is that of whichever segment of the log's beginning has it.
+fn note_of(repository: &Repository, log: &Log, group: &[&Segment]) -> Result<SegmentNote> {
+    let mut whole = SegmentNote {
+        latest: Some(0),
+        earliest: Some(u32::MAX),
+        ..SegmentNote::default()
+    };
+    for segment in group {
+        let note = repository.binlog_note(segment)?;
+        whole.trace = note.trace;
+        whole.server = together(whole.server, note.server);
+        whole.latest = whole.latest.zip(note.latest).map(|(one, other)| one.max(other));
+        whole.earliest = whole.earliest.zip(note.earliest).map(|(one, other)| one.min(other));
+    }
+    if group.first().is_some_and(|first| first.from == 0) {
+        whole.link = lines::link_of(repository, log)?;
+    }
+    Ok(whole)
+}
+
+/// Settings of the later one win, as in a replay.
+fn together(one: Option<serde_json::Value>, later: Option<serde_json::Value>) -> Option<serde_json::Value> {
+    let then = |value: Option<serde_json::Value>| value.and_then(|value| serde_json::from_value::<Then>(value).ok());
+    match (then(one), then(later)) {
+        (Some(mut one), Some(later)) => {
+            one.add(later);
+            serde_json::to_value(one).ok()
+        }
+        (one, later) => one.or(later).and_then(|then| serde_json::to_value(then).ok()),
+    }
 }
 
 /// Neighbours, each group with as many bytes as are worth an object.
@@ -82,12 +116,17 @@ mod tests {
             host: "h".to_owned(),
             server: "s".to_owned(),
             created: 7,
+            head: None,
             file: "b.000001".to_owned(),
             from: from as u64,
             to: to as u64,
             closed,
         };
-        repository.put_binlog(&segment, &content[from..to]).unwrap();
+        let note = SegmentNote {
+            trace: Some(to.to_string()),
+            ..SegmentNote::default()
+        };
+        repository.put_binlog(&segment, &note, &content[from..to]).unwrap();
     }
 
     fn log(repository: &Repository) -> Log {

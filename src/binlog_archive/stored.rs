@@ -4,12 +4,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::logs::{self, Log};
-use super::server_name;
-use crate::database::mysql::binlog;
+use super::{lines, name_of, resume, server_name, servers_named};
+use crate::database::mysql::binlog::{self, trace};
+use crate::database::mysql::stream::MAGIC;
 use crate::database::{PathRole, ServerFacts};
 use crate::monitor::Monitor;
 use crate::record::Record;
-use crate::repository::{Backup, EntryKind, Repository, Segment};
+use crate::repository::{Backup, EntryKind, Join, Link, Repository, Segment, SegmentNote};
 use crate::restore::{Destination, Request, record_of, restore};
 use crate::sys::signal::Cancel;
 use crate::{Error, Result};
@@ -64,37 +65,54 @@ pub fn from_backup(
     };
     restore(repository, &manifest.id.to_string(), &request, monitor, cancel)?;
     let mut report = Report {
-        server: server_name(facts),
+        server: name_in_archive(repository, &manifest.host, facts, &record)?,
         ..Report::default()
     };
     let archived = logs::of_server(repository, &manifest.host, &report.server)?;
+    let mut link: Option<Link> = None;
     for (index, path) in paths.iter().enumerate() {
         cancel.check()?;
         let restored = work.join("logs").join(path.strip_prefix("/").unwrap_or(path));
         // Its header may not have been written yet.
-        let Some(extent) = binlog::extent(&restored)? else {
+        let (Some(extent), Some(head)) = (binlog::extent(&restored)?, trace::head(&restored)?) else {
             continue;
         };
         report.logs += 1;
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let next = paths.get(index + 1).and_then(|next| next.file_name());
-        let log = Segment {
+        let mut log = Segment {
             host: manifest.host.clone(),
             server: report.server.clone(),
             created: extent.created,
+            head: Some(head.short()),
             // The server had gone on to the next one.
             closed: next.is_some_and(|next| logs::follows(&file, &next.to_string_lossy())),
             file,
             from: 0,
             to: extent.end,
         };
-        let same = |known: &&Log| known.file == log.file && known.created == log.created;
-        let known = archived.iter().find(same);
+        let known = same_log(repository, &archived, &log, &restored)?;
+        log.head = match known {
+            Some(known) => known.head.clone(),
+            None => free(&archived, &log),
+        };
+        let before = link.replace(Link {
+            created: log.created,
+            head: log.head.clone(),
+            file: log.file.clone(),
+            end: log.to,
+            join: Join::Follows,
+        });
+        let follows = |before: &Link| logs::follows(&before.file, &log.file);
+        let before = before.filter(follows);
+        if let (Some(known), Some(before)) = (known, &before) {
+            fill(repository, known, &log, before)?;
+        }
         let (from, closed) = known.map_or((0, false), |known| (known.end(), known.closed()));
         if closed || from >= log.to && !log.closed {
             continue;
         }
-        store(repository, &restored, &Segment { from, ..log.clone() })?;
+        store(repository, &restored, &Segment { from, ..log.clone() }, before.as_ref())?;
         report.bytes += log.to.saturating_sub(from);
         report.added.push(log.file);
     }
@@ -102,8 +120,64 @@ pub fn from_backup(
     Ok(report)
 }
 
+/// What was a gap in front of an archived log is none any more: an empty segment says so.
+fn fill(repository: &Repository, known: &Log, log: &Segment, before: &Link) -> Result<()> {
+    let linked = lines::link_of(repository, known)?;
+    if known.head.is_none() || linked.is_some_and(|link| link.join == Join::Follows) {
+        return Ok(());
+    }
+    let note = SegmentNote {
+        link: Some(before.clone()),
+        ..SegmentNote::default()
+    };
+    let segment = Segment {
+        to: 0,
+        closed: false,
+        ..log.clone()
+    };
+    repository.put_binlog(&segment, &note, &[])?;
+    Ok(())
+}
+
+/// The archive of before 0.2, where the job has none of its own; else the job's.
+fn name_in_archive(repository: &Repository, host: &str, facts: &ServerFacts, record: &Record) -> Result<String> {
+    let (own, old) = (name_of(facts, record.job.as_ref()), server_name(facts));
+    let names = servers_named(repository, host, &old)?;
+    Ok(if names.contains(&old) && !names.contains(&own) {
+        old
+    } else {
+        own
+    })
+}
+
+/// The archived log that a restored file is: as far as both go they have the same events.
+fn same_log<'l>(repository: &Repository, archived: &'l [Log], log: &Segment, file: &Path) -> Result<Option<&'l Log>> {
+    let named = |known: &&Log| known.file == log.file && known.created == log.created;
+    for known in archived.iter().filter(named) {
+        let mut end = 0;
+        resume::each_event(repository, known, log.to, &mut |event| end += event.len() as u64)?;
+        let at = end + MAGIC.len() as u64;
+        if trace::at(file, at)? == resume::trace_of(repository, known, at)? {
+            return Ok(Some(known));
+        }
+    }
+    Ok(None)
+}
+
+/// What a log is called that is not archived.
+fn free(archived: &[Log], log: &Segment) -> Option<String> {
+    let head = log.head.as_deref()?;
+    let taken = archived
+        .iter()
+        .any(|other| other.is_named(log.created, Some(head), &log.file));
+    Some(match taken {
+        true => resume::free_head(archived, log.created, head, &log.file),
+        false => head.to_owned(),
+    })
+}
+
 /// Stores a part of a file, in segments.
-fn store(repository: &Repository, file: &Path, part: &Segment) -> Result<()> {
+fn store(repository: &Repository, file: &Path, part: &Segment, link: Option<&Link>) -> Result<()> {
     use std::os::unix::fs::FileExt;
     let failed = |error| crate::sys::Error::path("read", file, error);
     // A backup that was crafted has a link or a pipe of that name.
@@ -120,7 +194,12 @@ fn store(repository: &Repository, file: &Path, part: &Segment) -> Result<()> {
             closed: part.closed && last,
             ..part.clone()
         };
-        repository.put_binlog(&segment, &bytes)?;
+        let note = SegmentNote {
+            trace: trace::at(file, to)?.map(|trace| trace.text()),
+            link: link.cloned().filter(|_| from == 0),
+            ..SegmentNote::default()
+        };
+        repository.put_binlog(&segment, &note, &bytes)?;
         if last {
             return Ok(());
         }

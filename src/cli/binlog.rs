@@ -6,6 +6,7 @@ use serde_json::json;
 use super::arguments::ServerArguments;
 use super::{Context, Exit, output};
 use crate::backup::open_repository;
+use crate::binlog_archive::lines::History;
 use crate::binlog_archive::{Archive, Report, forget, logs, stored};
 use crate::database::Flavour;
 use crate::database::mysql::binlog::history::{self, Change};
@@ -111,8 +112,8 @@ fn archive(arguments: &Archiving, context: &Context<'_>) -> Result<Exit> {
     if let Some(id) = &arguments.from {
         return from_backup(id, arguments.host.as_ref(), &config, &repository, context);
     }
-    let archive = Archive::open(&repository, &config)?;
     if !arguments.follow {
+        let archive = Archive::open(&repository, &config)?;
         let report = archive.once(context.cancel)?;
         if context.global.json {
             output::json(&report)?;
@@ -139,12 +140,12 @@ fn archive(arguments: &Archiving, context: &Context<'_>) -> Result<Exit> {
             output::line(report);
         }
     };
-    archive.follow(
-        arguments.interval.unsigned_abs(),
-        &context.progress,
-        context.cancel,
-        &mut heard,
-    )?;
+    let interval = arguments.interval.unsigned_abs();
+    let archive = Archive::open_when_up(&repository, &config, interval, &context.progress, context.cancel)?;
+    let Some(archive) = archive else {
+        return Ok(Exit::Done);
+    };
+    archive.follow(interval, &context.progress, context.cancel, &mut heard)?;
     Ok(if warned { Exit::Warnings } else { Exit::Done })
 }
 
@@ -180,16 +181,12 @@ fn from_backup(
 }
 
 /// The servers of a host's archive, each with its logs.
-fn archived(repository: &crate::repository::Repository, host: &str) -> Result<Vec<(String, Vec<logs::Log>)>> {
-    let mut servers: Vec<String> = repository
-        .binlogs(host)?
-        .into_iter()
-        .map(|segment| segment.server)
-        .collect();
-    servers.dedup();
+fn archived(repository: &crate::repository::Repository, host: &str) -> Result<Vec<(String, History)>> {
+    let segments = repository.binlogs(host)?;
+    let servers: std::collections::BTreeSet<String> = segments.into_iter().map(|segment| segment.server).collect();
     servers
         .into_iter()
-        .map(|server| Ok((server.clone(), logs::of_server(repository, host, &server)?)))
+        .map(|server| Ok((server.clone(), History::read(repository, host, &server)?)))
         .collect()
 }
 
@@ -198,31 +195,37 @@ fn list(arguments: &Listing, context: &Context<'_>) -> Result<Exit> {
     let repository = open_repository(&config)?;
     let host = context.whose(&config, arguments.host.as_ref(), None)?.host;
     let (mut rows, mut values, mut gaps) = (Vec::new(), Vec::new(), 0);
-    for (server, logs) in archived(&repository, &host)? {
-        for (index, log) in logs.iter().enumerate() {
-            let gap = index.checked_sub(1).and_then(|before| logs::gap(&logs[before], log));
-            gaps += u32::from(gap.is_some());
+    for (server, history) in archived(&repository, &host)? {
+        for (index, placed) in history.logs.iter().enumerate() {
+            let log = &placed.log;
+            let (gap, fork) = (history.gap_before(index), history.fork_before(index));
+            gaps += u32::from(gap.is_some() || fork.is_some());
             let begun = jiff::Timestamp::from_second(i64::from(log.created)).unwrap_or_default();
             let state = if log.closed() { "complete" } else { "open" };
             values.push(json!({
                 "server": server, "file": log.file, "created": begun, "end": log.end(), "complete": log.closed(),
-                "segments": log.segments.len(), "gap_before": gap,
+                "segments": log.segments.len(), "gap_before": gap, "fork_before": fork, "id": log.head,
             }));
-            let gap = gap.map(|gap| format!("gap: {gap}")).unwrap_or_default();
+            let gap = gap.map(|gap| format!("gap: {gap}"));
+            let fork = fork.map(|fork| format!("another line of history: it {fork}"));
             rows.push(vec![
                 server.clone(),
                 log.file.clone(),
+                log.head
+                    .as_deref()
+                    .map_or("-", |head| &head[..head.len().min(8)])
+                    .to_owned(),
                 begun.to_string(),
                 log.end().to_string(),
                 state.to_owned(),
-                gap,
+                gap.or(fork).unwrap_or_default(),
             ]);
         }
     }
     if context.global.json {
         output::json(&values)?;
     } else {
-        output::line(output::table(&["server", "file", "begun", "end", "", ""], rows));
+        output::line(output::table(&["server", "file", "id", "begun", "end", "", ""], rows));
     }
     Ok(if gaps > 0 { Exit::Warnings } else { Exit::Done })
 }
@@ -250,20 +253,19 @@ fn show(arguments: &Showing, context: &Context<'_>) -> Result<Exit> {
     let servers = archived(&repository, &host)?;
     replay::in_space(&config, 0, |work| {
         let mut found = Vec::new();
-        for (server, logs) in &servers {
-            // A server's name is its UUID only with MySQL.
+        for (server, history) in &servers {
+            // A server's name begins with its UUID only with MySQL.
             let flavour = if server.starts_with("id-") {
                 Flavour::MariaDb
             } else {
                 Flavour::MySql
             };
-            for (index, log) in logs.iter().enumerate() {
+            for log in history.logs.iter().map(|placed| &placed.log) {
                 context.cancel.check()?;
-                // What comes before the next log was begun is earlier than that.
-                let over = logs
-                    .get(index + 1)
-                    .is_some_and(|next| since.is_some_and(|since| i64::from(next.created) < since));
-                if over {
+                // All in it is earlier than what is asked for.
+                if let (Some(since), Some(latest)) = (since, logs::latest(&repository, log)?)
+                    && i64::from(latest) < since
+                {
                     continue;
                 }
                 let path = log.write_into(&repository, work)?;

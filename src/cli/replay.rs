@@ -21,6 +21,12 @@ pub(super) struct ReplayArguments {
     /// Transactions that the server's applier may replay at the same time, where it can; 1: one after the other through the server's client [default: as many as processors, at most 8]
     #[arg(long, value_name = "N", requires = "point", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub replay_workers: Option<u16>,
+    /// Where the point is in several lines of history (after a rollback, a restore, a RESET): the one with the log whose id, as `binlog list` shows it, begins so
+    #[arg(long, value_name = "ID", requires = "point")]
+    pub line: Option<String>,
+    /// Go on where the archived logs are not the whole history of the server (filters, replication that is not logged)
+    #[arg(long, requires = "point")]
+    pub accept_incomplete: bool,
 }
 
 impl ReplayArguments {
@@ -35,7 +41,12 @@ impl ReplayArguments {
         if before && until == Until::End {
             return Err(Error::usage("nothing is before `end`: say --until end"));
         }
-        Ok(Some(Asked { until, before }))
+        Ok(Some(Asked {
+            before,
+            line: self.line.clone(),
+            incomplete: self.accept_incomplete,
+            ..Asked::of(until)
+        }))
     }
 }
 
@@ -73,7 +84,7 @@ pub(super) fn run(
         &at,
         replay::request(at.clone(), workers, arguments.keep_uuid),
         |work| {
-            let plan = replay::plan(repository, &whose.host, id.as_deref(), asked, work, context.cancel)?;
+            let plan = replay::plan(repository, &whose, id.as_deref(), asked, work, context.cancel)?;
             Ok(plan.with_workers(replayers))
         },
         &context.progress,

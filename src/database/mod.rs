@@ -197,8 +197,15 @@ pub struct ReplicaChannel {
     /// Whether the channel goes by GTIDs (`Using_Gtid`, `Auto_Position`), not by file and offset.
     #[serde(default)]
     pub uses_gtid: bool,
+    /// By how many seconds it stays behind on purpose (`MASTER_DELAY`).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub delay: u64,
     /// Whether the applier was running.
     pub running: bool,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What was read under the lock.
@@ -369,6 +376,11 @@ pub trait Database {
     /// The log cannot be parsed.
     fn derive_position(&self, binary_log_index: &std::path::Path, binary_log_dir: &std::path::Path)
     -> Result<Position>;
+
+    /// What a binary log is known by: the trace of its events up to a position. `None` where it cannot be read, or none ends there.
+    fn log_trace(&self, _log: &std::path::Path, _position: u64) -> Option<String> {
+        None
+    }
 }
 
 /// The server said no, or not in time, or is gone.

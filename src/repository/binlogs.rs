@@ -1,4 +1,4 @@
-//! Segments of binary logs: write-once objects, `binlogs/<host>/<server>/<created>-<file>/<from>-<to>[c]`. A server's log file is the bytes of its
+//! Segments of binary logs: write-once objects, `binlogs/<host>/<server>/<created>[.<head>]-<file>/<from>-<to>[c]`. A server's log file is the bytes of its
 //! segments, one after the other. docs/repository-format.md has the object to the byte.
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,9 @@ pub struct Segment {
     pub server: String,
     /// When the server began the file, in seconds since 1970 by its clock: after RESET a name is used again.
     pub created: u32,
+    /// What the file begins with, as a digest: a name and a second may be used again. Archives of before 0.2 have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<String>,
     /// The file's name.
     pub file: String,
     /// The first byte's offset.
@@ -36,6 +39,54 @@ pub struct Segment {
     pub closed: bool,
 }
 
+/// How a log was found to stand to the one that the archive had before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Join {
+    /// The server went on from there to this log: nothing lies between.
+    Follows,
+    /// Something lies between that is not archived.
+    Gap,
+    /// The server began its logs anew, and its history with them.
+    Reset,
+}
+
+/// Where the archive was when a log was begun in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// The other log, as its segments name it.
+    pub created: u32,
+    /// The same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<String>,
+    /// The same.
+    pub file: String,
+    /// The offset in it behind which this log comes. What the archive has behind that is another line of history.
+    pub end: u64,
+    /// How.
+    pub join: Join,
+}
+
+/// What a segment's header says of its log besides; segments of before 0.2 say nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentNote {
+    /// The trace of the log up to the segment's end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
+    /// In the first segment of a log: what it comes behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<Link>,
+    /// The latest time of an event in it, in seconds since 1970 by the server's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest: Option<u32>,
+    /// The earliest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earliest: Option<u32>,
+    /// What the server was like then. The repository does not look into it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<serde_json::Value>,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
     format: u32,
@@ -43,6 +94,8 @@ struct Header {
     time: jiff::Timestamp,
     #[serde(flatten)]
     segment: Segment,
+    #[serde(default)]
+    note: SegmentNote,
 }
 
 impl Segment {
@@ -52,6 +105,10 @@ impl Segment {
     /// A name in it cannot be part of a key.
     pub fn key(&self) -> Result<String> {
         let plain = |text: &str| is_valid_host(text);
+        let head = self.head.as_deref().unwrap_or("0");
+        if head.is_empty() || !head.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            return Err(Error::Unusable(format!("`{head}` is no head of a binary log")));
+        }
         if !plain(&self.file) || !plain(&self.server) {
             return Err(Error::Unusable(format!(
                 "the binary log `{}` of server `{}` has a name that a repository cannot hold: letters, digits, `.`, `_`, `-`",
@@ -59,8 +116,9 @@ impl Segment {
             )));
         }
         let closed = if self.closed { "c" } else { "" };
+        let head = self.head.as_ref().map(|head| format!(".{head}")).unwrap_or_default();
         Ok(format!(
-            "{BINLOGS}{}/{}/{:010}-{}/{:016}-{:016}{closed}",
+            "{BINLOGS}{}/{}/{:010}{head}-{}/{:016}-{:016}{closed}",
             self.host, self.server, self.created, self.file, self.from, self.to
         ))
     }
@@ -69,12 +127,17 @@ impl Segment {
         let mut parts = key.strip_prefix(BINLOGS)?.split('/');
         let (host, server, file, range) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let (created, file) = file.split_once('-')?;
+        let (created, head) = match created.split_once('.') {
+            Some((created, head)) => (created, Some(head.to_owned())),
+            None => (created, None),
+        };
         let (range, closed) = range.strip_suffix('c').map_or((range, false), |range| (range, true));
         let (from, to) = range.split_once('-')?;
         let segment = Segment {
             host: host.to_owned(),
             server: server.to_owned(),
             created: created.parse().ok()?,
+            head,
             file: file.to_owned(),
             from: from.parse().ok()?,
             to: to.parse().ok()?,
@@ -94,12 +157,13 @@ impl Repository {
     ///
     /// # Errors
     /// The store cannot be written, or the log's name cannot be a key.
-    pub fn put_binlog(&self, segment: &Segment, bytes: &[u8]) -> Result<u64> {
+    pub fn put_binlog(&self, segment: &Segment, note: &SegmentNote, bytes: &[u8]) -> Result<u64> {
         let header = Header {
             format: FORMAT,
             repository: self.id,
             time: jiff::Timestamp::now(),
             segment: segment.clone(),
+            note: note.clone(),
         };
         let unusable = |what: &str, error: String| Error::Unusable(format!("cannot {what}: {error}"));
         let json = serde_json::to_vec(&header).map_err(|error| unusable("write JSON", error.to_string()))?;
@@ -144,15 +208,23 @@ impl Repository {
     /// # Errors
     /// It is damaged or gone.
     pub fn look_at_binlog(&self, segment: &Segment) -> Result<()> {
+        self.binlog_note(segment).map(drop)
+    }
+
+    /// What a segment's header says of its log; its content is not read.
+    ///
+    /// # Errors
+    /// It is damaged or gone.
+    pub fn binlog_note(&self, segment: &Segment) -> Result<SegmentNote> {
         let key = segment.key()?;
         let size = self.store.size(&key)?;
         let mut head = vec![0; size.min(HEAD) as usize];
         sealed::read_exactly(&*self.store, &key, 0, &mut head)?;
-        self.content(&key, segment, &head).map(drop)
+        Ok(self.content(&key, segment, &head)?.0)
     }
 
     /// What comes behind the header, when that fits.
-    fn content<'b>(&self, key: &str, segment: &Segment, object: &'b [u8]) -> Result<&'b [u8]> {
+    fn content<'b>(&self, key: &str, segment: &Segment, object: &'b [u8]) -> Result<(SegmentNote, &'b [u8])> {
         let damaged = |reason: &str| Error::damaged(key, reason);
         let rest = object
             .strip_prefix(MAGIC)
@@ -166,7 +238,7 @@ impl Repository {
         if header.segment != *segment || header.repository != self.id {
             return Err(damaged("it belongs to another repository or another name"));
         }
-        Ok(&rest[length..])
+        Ok((header.note, &rest[length..]))
     }
 
     /// A segment's bytes.
@@ -190,7 +262,7 @@ impl Repository {
         if self.keys.binlog(content) != digest {
             return Err(damaged("its digest does not fit its content"));
         }
-        let packed = self.content(&key, segment, content)?;
+        let packed = self.content(&key, segment, content)?.1;
         let wanted = segment.to.checked_sub(segment.from).filter(|bytes| *bytes <= LARGEST);
         let wanted = wanted.ok_or_else(|| damaged("its name says more than a segment holds"))? as usize;
         let bytes = zstd::bulk::decompress(packed, wanted).map_err(|error| damaged(&error.to_string()))?;
@@ -224,14 +296,22 @@ mod tests {
             host: "h".to_owned(),
             server: "id-1".to_owned(),
             created: 1_790_000_000,
+            head: Some("0123456789abcdef_1".to_owned()),
             file: "binlog.000001".to_owned(),
             from: 0,
             to: 5,
             closed: false,
         };
-        repository.put_binlog(&segment, b"hello").unwrap();
-        repository.put_binlog(&segment, b"other").unwrap();
-        repository.look_at_binlog(&segment).unwrap();
+        let note = SegmentNote {
+            trace: Some("00".to_owned()),
+            latest: Some(7),
+            ..SegmentNote::default()
+        };
+        repository.put_binlog(&segment, &note, b"hello").unwrap();
+        repository
+            .put_binlog(&segment, &SegmentNote::default(), b"other")
+            .unwrap();
+        assert_eq!(repository.binlog_note(&segment).unwrap(), note);
         assert_eq!(repository.read_binlog(&segment).unwrap(), b"hello", "overwritten");
         assert_eq!(repository.binlogs("h").unwrap(), std::slice::from_ref(&segment));
         let key = segment.key().unwrap();
@@ -259,6 +339,7 @@ mod tests {
                         file: "a/b".to_owned(),
                         ..segment
                     },
+                    &SegmentNote::default(),
                     b""
                 )
                 .is_err()

@@ -32,7 +32,7 @@ mod wire;
 mod worker;
 mod writer;
 
-pub use binlogs::Segment;
+pub use binlogs::{Join, Link, Segment, SegmentNote};
 pub use damaged::{Loss, LostObject};
 pub use drills::Drill;
 pub use entry::{ChunkClass, Content, Entry, EntryKind, Metadata, table_order};

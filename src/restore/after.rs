@@ -179,36 +179,32 @@ fn literal(text: &str) -> String {
 /// The source's address and, in the restored tables, its user and password are known already. A channel that goes by GTIDs goes on with
 /// them: the server knows from its data what it has executed, and refuses (MySQL) or forgets GTIDs (MariaDB) when it is told a file.
 fn channel_statements(flavour: Flavour, channel: &ReplicaChannel) -> String {
-    let (host, port, name) = (literal(&channel.source_host), channel.source_port, &channel.channel);
+    let (host, port, name) = (
+        literal(&channel.source_host),
+        channel.source_port,
+        literal(&channel.channel),
+    );
     let (file, at) = (literal(&channel.file), channel.position);
-    match flavour {
-        Flavour::MariaDb => {
-            let quoted = if name.is_empty() {
-                String::new()
-            } else {
-                format!(" {}", literal(name))
-            };
-            let from = match channel.uses_gtid {
-                true => "MASTER_USE_GTID=slave_pos".to_owned(),
-                false => format!("MASTER_LOG_FILE={file}, MASTER_LOG_POS={at}"),
-            };
-            format!(
-                "  CHANGE MASTER{quoted} TO MASTER_HOST={host}, MASTER_PORT={port}, {from};\n  START SLAVE{quoted};"
-            )
-        }
-        Flavour::MySql => {
-            let quoted = if name.is_empty() {
-                String::new()
-            } else {
-                format!(" FOR CHANNEL {}", literal(name))
-            };
-            let from = match channel.uses_gtid {
-                true => "SOURCE_AUTO_POSITION=1".to_owned(),
-                false => format!("SOURCE_LOG_FILE={file}, SOURCE_LOG_POS={at}"),
-            };
-            format!(
-                "  CHANGE REPLICATION SOURCE TO SOURCE_HOST={host}, SOURCE_PORT={port}, {from}{quoted};\n  START REPLICA{quoted};"
-            )
+    let word = match flavour {
+        Flavour::MariaDb => "MASTER",
+        Flavour::MySql => "SOURCE",
+    };
+    let from = match (flavour, channel.uses_gtid) {
+        (Flavour::MariaDb, true) => "MASTER_USE_GTID=slave_pos".to_owned(),
+        (Flavour::MySql, true) => "SOURCE_AUTO_POSITION=1".to_owned(),
+        (_, false) => format!("{word}_LOG_FILE={file}, {word}_LOG_POS={at}"),
+    };
+    let delay = match channel.delay {
+        0 => String::new(),
+        seconds => format!(", {word}_DELAY={seconds}"),
+    };
+    let change = format!("{word}_HOST={host}, {word}_PORT={port}, {from}{delay}");
+    match (flavour, channel.channel.is_empty()) {
+        (Flavour::MariaDb, true) => format!("  CHANGE MASTER TO {change};\n  START SLAVE;"),
+        (Flavour::MariaDb, false) => format!("  CHANGE MASTER {name} TO {change};\n  START SLAVE {name};"),
+        (Flavour::MySql, true) => format!("  CHANGE REPLICATION SOURCE TO {change};\n  START REPLICA;"),
+        (Flavour::MySql, false) => {
+            format!("  CHANGE REPLICATION SOURCE TO {change} FOR CHANNEL {name};\n  START REPLICA FOR CHANNEL {name};")
         }
     }
 }
@@ -227,6 +223,7 @@ mod tests {
             position: 4,
             gtid: None,
             uses_gtid: false,
+            delay: 0,
             running: true,
         };
         for flavour in [Flavour::MariaDb, Flavour::MySql] {
@@ -250,6 +247,7 @@ mod tests {
             position: 4,
             gtid: Some("0-1-7".to_owned()),
             uses_gtid,
+            delay: 0,
             running: true,
         };
         let said = |flavour, uses_gtid| channel_statements(flavour, &channel(uses_gtid));
@@ -271,5 +269,31 @@ mod tests {
             );
             assert!(!by_file.contains("AUTO_POSITION"), "{by_file}");
         }
+    }
+
+    #[test]
+    fn a_name_is_escaped_and_a_delay_stays() {
+        let channel = ReplicaChannel {
+            channel: "it's \\ one".to_owned(),
+            source_host: "h".to_owned(),
+            source_port: 3306,
+            file: "b.2".to_owned(),
+            position: 4,
+            gtid: None,
+            uses_gtid: false,
+            delay: 3600,
+            running: true,
+        };
+        let maria = channel_statements(Flavour::MariaDb, &channel);
+        assert!(
+            maria.contains(r"CHANGE MASTER 'it''s \\ one' TO MASTER_HOST='h'"),
+            "{maria}"
+        );
+        assert!(
+            maria.contains("MASTER_DELAY=3600") && maria.contains(r"START SLAVE 'it''s \\ one';"),
+            "{maria}"
+        );
+        let mysql = channel_statements(Flavour::MySql, &channel);
+        assert!(mysql.contains("SOURCE_DELAY=3600 FOR CHANNEL 'it"), "{mysql}");
     }
 }

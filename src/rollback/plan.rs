@@ -12,13 +12,16 @@ use crate::database::Position;
 use crate::database::mysql::binlog;
 use crate::detect::Mounts;
 use crate::finding::Finding;
-use crate::held::{self, Held};
+use crate::held::{self, Held, HeldTree};
 use crate::units::Id;
 use crate::volume::rollback::Swap;
 use crate::volume::{Health, Provider};
 
 /// The longest list of directories that is shown.
 const SHOWN: usize = 20;
+
+/// The code of the finding that names trees that do not go back.
+pub(super) const FILES_STAY: &str = "files-stay";
 
 /// What a rollback would do.
 #[derive(Debug, Clone, Serialize)]
@@ -130,6 +133,7 @@ pub fn plan(config: &Config, request: &Request, set: &Held, run: Id) -> Result<(
         );
         findings.push(Finding::blocker("other-files", said).remedy("--with-files, if it may"));
     }
+    findings.extend(files_stay(set));
     let newer = held::list(&config.state_dir)?
         .sets
         .into_iter()
@@ -154,6 +158,30 @@ pub fn plan(config: &Config, request: &Request, set: &Held, run: Id) -> Result<(
 /// The database's volumes go back together. What was taken beside them at another instant stays, unless the set has no database.
 fn goes_back(set: &Held, with_database: bool) -> bool {
     with_database || set.placed.is_empty()
+}
+
+/// Trees of the set that do not go back, because nothing of the database is on their volumes.
+fn files_stay(set: &Held) -> Option<Finding> {
+    let stays = |tree: &&HeldTree| {
+        let volume = set.volumes.get(tree.volume);
+        volume.is_some_and(|volume| !goes_back(set, volume.with_database))
+    };
+    let trees: Vec<String> = set
+        .trees
+        .iter()
+        .filter(stays)
+        .map(|tree| tree.root.path.display().to_string())
+        .collect();
+    (!trees.is_empty()).then(|| {
+        Finding::warning(
+            FILES_STAY,
+            format!(
+                "these trees of the set stay as they are now, because they are on volumes without anything of the database: {}",
+                trees.join(", ")
+            ),
+        )
+        .remedy("`snapback snapshot mount` shows them as the set has them: copy from there what is wanted")
+    })
 }
 
 /// What only all volumes together show: whether what is live can be kept, and whom else that may cost something. Whether the set is used up.

@@ -23,6 +23,7 @@ pub(super) fn record(flavour: Flavour, gtid: Option<&str>, replica: Vec<ReplicaC
             gtid: gtid.map(str::to_owned),
         }),
         replica,
+        log_trace: None,
         prepared_xa: Vec::new(),
         recovery: None,
         checksums: None,
@@ -44,6 +45,7 @@ fn channel(host: &str, uses_gtid: bool) -> ReplicaChannel {
         position: 1234,
         gtid: Some("0-9-9".to_owned()),
         uses_gtid,
+        delay: 0,
         running: true,
     }
 }

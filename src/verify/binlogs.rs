@@ -68,6 +68,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::repository::SegmentNote;
     use crate::store::memory::MemoryStore;
 
     /// Does something to the archive after it was listed.
@@ -87,14 +88,19 @@ mod tests {
             host: "h".to_owned(),
             server: "s".to_owned(),
             created: 7,
+            head: None,
             file: "b.000001".to_owned(),
             from,
             to,
             closed: false,
         };
         let (first, second) = (segment(0, 10), segment(10, 30));
-        repository.put_binlog(&first, &[1; 10]).unwrap();
-        repository.put_binlog(&second, &[2; 20]).unwrap();
+        repository
+            .put_binlog(&first, &SegmentNote::default(), &[1; 10])
+            .unwrap();
+        repository
+            .put_binlog(&second, &SegmentNote::default(), &[2; 20])
+            .unwrap();
         let check = |monitor: &dyn Monitor| check(&repository, Level::Data, monitor, &Cancel::new()).unwrap();
         let found = check(&Meanwhile(|| {}));
         assert_eq!((found.segments, found.bytes, found.damage.len()), (2, 30, 0));

@@ -23,6 +23,7 @@ mod held;
 mod held_space;
 mod installations;
 mod kill_phases;
+mod lines;
 mod lock_safety;
 mod lvm;
 mod measure;

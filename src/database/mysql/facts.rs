@@ -56,6 +56,28 @@ const KEPT: &[&str] = &[
     "wsrep_on",
 ];
 
+/// The variables of [`settings_of_statements`].
+const OF_STATEMENTS: &[&str] = &[
+    "character_set_collations",
+    "character_set_server",
+    "collation_server",
+    "default_storage_engine",
+    "default_week_format",
+    "div_precision_increment",
+    "enforce_storage_engine",
+    "explicit_defaults_for_timestamp",
+    "group_concat_max_len",
+    "innodb_compression_algorithm",
+    "innodb_default_row_format",
+    "innodb_file_per_table",
+    "innodb_strict_mode",
+    "log_bin_trust_function_creators",
+    "old_mode",
+    "sql_generate_invisible_primary_key",
+    "sql_mode",
+    "sql_require_primary_key",
+];
+
 impl From<BTreeMap<String, String>> for Variables {
     fn from(settings: BTreeMap<String, String>) -> Variables {
         Variables(settings)
@@ -127,6 +149,7 @@ pub fn facts(variables: &Variables, address: &str) -> Result<ServerFacts> {
     let datadir = PathBuf::from(need("datadir")?);
     let kept = KEPT
         .iter()
+        .chain(OF_STATEMENTS)
         .filter_map(|name| Some(((*name).to_owned(), variables.get(name)?.to_owned())));
     Ok(ServerFacts {
         flavour,
@@ -158,6 +181,27 @@ pub fn engine_libraries(session: &mut Session) -> Option<(String, String)> {
         .filter_map(|row| row.first().map(str::to_owned))
         .collect();
     (!libraries.is_empty()).then(|| ("engine_libraries".to_owned(), libraries.join(";")))
+}
+
+/// The libraries of all plugins that statements of a log may need, separated by `;`, as `plugin_libraries`: engines, authentication, parsers, types, functions.
+pub fn plugin_libraries(session: &mut Session) -> Option<(String, String)> {
+    let rows = session.rows(
+        "SELECT DISTINCT PLUGIN_LIBRARY FROM information_schema.PLUGINS \
+         WHERE PLUGIN_TYPE IN ('STORAGE ENGINE', 'AUTHENTICATION', 'FTPARSER', 'DATA TYPE', 'FUNCTION') \
+         AND PLUGIN_STATUS = 'ACTIVE' AND PLUGIN_LIBRARY IS NOT NULL ORDER BY 1",
+    );
+    let libraries: Vec<String> = rows
+        .ok()?
+        .iter()
+        .filter_map(|row| row.first().map(str::to_owned))
+        .collect();
+    (!libraries.is_empty()).then(|| ("plugin_libraries".to_owned(), libraries.join(";")))
+}
+
+/// The settings that decide what a statement of a log makes, and that it does not carry with it, as they are now.
+pub fn settings_of_statements(variables: &Variables) -> BTreeMap<String, String> {
+    let of = |name: &&str| Some(((**name).to_owned(), variables.get(name)?.to_owned()));
+    OF_STATEMENTS.iter().filter_map(of).collect()
 }
 
 /// The dialect of a server.

@@ -27,6 +27,7 @@ pub mod stopped;
 pub mod strategy;
 pub mod stream;
 pub mod watchdog;
+pub mod whole_log;
 mod wire;
 
 pub use account::{Account, Feature, Login, account_sql};

@@ -187,6 +187,7 @@ fn channel(row: &Row, gtid: Option<&str>) -> ReplicaChannel {
             .or(gtid)
             .and_then(without_space),
         uses_gtid: row.get("Auto_Position") == Some("1") || row.get("Using_Gtid").is_some_and(|how| how != "No"),
+        delay: row.number("SQL_Delay").unwrap_or(0),
         running: either(row, "Replica_SQL_Running", "Slave_SQL_Running") == Some("Yes"),
     }
 }
@@ -227,6 +228,28 @@ pub fn replica_findings(reader: &Reader, workers: u32, in_order: bool) -> Vec<Fi
         );
     }
     findings
+}
+
+/// MySQL's encryption puts a header of so many bytes before a log's events; positions do not count it, the listed size does.
+const ENCRYPTION_HEADER: u64 = 512;
+
+/// The server's binary logs, oldest first, each with the position where it ends.
+///
+/// # Errors
+/// The server cannot be asked.
+pub fn binary_logs(session: &mut Session) -> Result<Vec<(String, u64)>> {
+    let rows = session.rows("SHOW BINARY LOGS")?;
+    Ok(rows.iter().filter_map(binary_log).collect())
+}
+
+fn binary_log(row: &Row) -> Option<(String, u64)> {
+    let header = if row.text("Encrypted") == "Yes" {
+        ENCRYPTION_HEADER
+    } else {
+        0
+    };
+    let size: u64 = row.number("File_size")?;
+    Some((row.text("Log_name"), size.saturating_sub(header)))
 }
 
 #[cfg(test)]
@@ -344,5 +367,19 @@ mod tests {
             let row = Row::of(&[("Master_Host", Some("db1")), ("Using_Gtid", Some(how))]);
             assert_eq!(channel(&row, Some("0-1-5")).uses_gtid, uses_gtid, "{how}");
         }
+    }
+
+    #[test]
+    fn an_encrypted_log_ends_where_its_positions_end() {
+        let row = |encrypted| {
+            Row::of(&[
+                ("Log_name", Some("b.1")),
+                ("File_size", Some("1512")),
+                ("Encrypted", encrypted),
+            ])
+        };
+        assert_eq!(binary_log(&row(Some("Yes"))), Some(("b.1".to_owned(), 1000)));
+        assert_eq!(binary_log(&row(Some("No"))), Some(("b.1".to_owned(), 1512)));
+        assert_eq!(binary_log(&row(None)), Some(("b.1".to_owned(), 1512)));
     }
 }

@@ -17,7 +17,7 @@ use super::privileges::{self, Intent};
 use super::retry::Schedule;
 use super::session::Session;
 use super::strategy::{self, Exactness, Sequence};
-use super::{binlog, blockers, datadir, durability, lockless, paths};
+use super::{binlog, blockers, datadir, durability, lockless, paths, whole_log};
 use crate::database::{
     Consistency, Database, Error, Examination, Position, QuiesceContext, QuiescePlan, Quiesced, Result, ServerFacts,
     SettlePoint, Strategy,
@@ -59,6 +59,7 @@ impl Server {
         let variables = Variables::read(&mut admin)?;
         let mut facts = facts(&variables, &options.address())?;
         facts.variables.extend(facts::engine_libraries(&mut admin));
+        facts.variables.extend(facts::plugin_libraries(&mut admin));
         Ok(Server {
             dialect: dialect(&facts),
             answer: peer::answer(&admin, &facts.datadir),
@@ -322,6 +323,10 @@ impl Database for Server {
             reader.is_replica(),
         ));
         findings.extend(self.server_findings(&reader));
+        if may_look && self.facts.log_bin {
+            let unlogged = whole_log::unlogged(&mut self.admin, self.dialect, &self.variables)?;
+            findings.extend(whole_log::finding(&unlogged));
+        }
         if may_look {
             findings.extend(self.traffic_findings(&plan)?);
         }
@@ -392,5 +397,9 @@ impl Database for Server {
 
     fn derive_position(&self, binary_log_index: &Path, binary_log_dir: &Path) -> Result<Position> {
         binlog::position(self.dialect.flavour, binary_log_index, binary_log_dir)
+    }
+
+    fn log_trace(&self, log: &Path, position: u64) -> Option<String> {
+        binlog::trace_at(log, position)
     }
 }

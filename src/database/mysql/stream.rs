@@ -21,6 +21,9 @@ const ROTATE: u8 = 4;
 const FORMAT_DESCRIPTION: u8 = 15;
 const TABLE_MAP: u8 = 19;
 const ANNOTATE_ROWS: u8 = 160;
+/// MariaDB's word that a file is encrypted from here on. What is sent is not.
+const START_ENCRYPTION: u8 = 164;
+const CHECKPOINT: u8 = 161;
 /// Header and checksum.
 const SHORTEST_TEXT: u64 = 23;
 /// No text of a statement is longer (max_allowed_packet).
@@ -132,7 +135,7 @@ impl Stream {
 
     /// An event's bytes; with MariaDB, after a filler where the server left out the text of a statement (Annotate_rows), which it sends only to those who ask in
     /// a way that the driver has no words for. Offsets stay those of the server's file.
-    fn bytes(&mut self, event: Event) -> Result<Vec<u8>> {
+    fn bytes(&mut self, mut event: Event) -> Result<Vec<u8>> {
         let at = self.at;
         let broken = |reason: String| Error::Unsupported(format!("the binary log {} at {at}: {reason}", self.file));
         // The server clears the flag "in use" of a format description, which its checksum does not have either.
@@ -141,6 +144,9 @@ impl Stream {
             if super::binlog::checksum(covered).to_le_bytes() != sum {
                 return Err(broken("an event's checksum is wrong".to_owned()));
             }
+        }
+        if self.flavour == Flavour::MariaDb && event.kind == START_ENCRYPTION && event.bytes.len() >= HEADER + 8 {
+            event.bytes = in_place_of_encryption(&event.bytes, &self.file, event.checksum);
         }
         let hole = u64::from(event.log_pos.wrapping_sub(event.size).wrapping_sub(at as u32));
         let text_may_lie_there = self.flavour == Flavour::MariaDb && event.kind == TABLE_MAP;
@@ -252,6 +258,24 @@ impl Event {
     }
 }
 
+/// A Binlog_checkpoint of the same length, which says nothing to anybody who applies it: with the other event in its place, whoever reads the archived file would take
+/// for encrypted what came in plain.
+fn in_place_of_encryption(event: &[u8], file: &str, checksum: bool) -> Vec<u8> {
+    let mut bytes = event.get(..HEADER).unwrap_or_default().to_vec();
+    bytes[4] = CHECKPOINT;
+    let tail = if checksum { 4 } else { 0 };
+    let room = event.len().saturating_sub(HEADER + 4 + tail);
+    let name = &file.as_bytes()[..file.len().min(room)];
+    bytes.extend((name.len() as u32).to_le_bytes());
+    bytes.extend(name);
+    bytes.resize(event.len() - tail, 0);
+    if checksum {
+        let crc = super::binlog::checksum(&bytes);
+        bytes.extend(crc.to_le_bytes());
+    }
+    bytes
+}
+
 /// An Annotate_rows of this length, of spaces, in front of `next`.
 fn filler(next: &Event, length: u32) -> Vec<u8> {
     let checksum = if next.checksum { CHECKSUM } else { 0 };
@@ -267,4 +291,25 @@ fn filler(next: &Event, length: u32) -> Vec<u8> {
         bytes.extend(crc.to_le_bytes());
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_about_encryption_becomes_a_checkpoint_of_the_same_length() {
+        let mut event = vec![7; 40];
+        event[4] = START_ENCRYPTION;
+        for checksum in [true, false] {
+            let other = in_place_of_encryption(&event, "binlog.000001", checksum);
+            assert_eq!((other.len(), other[4]), (40, CHECKPOINT));
+            let length = u32::from_le_bytes(other[19..23].try_into().unwrap()) as usize;
+            assert!("binlog.000001".as_bytes().starts_with(&other[23..23 + length]));
+            if checksum {
+                let crc = u32::from_le_bytes(other[36..].try_into().unwrap());
+                assert_eq!(crc, super::super::binlog::checksum(&other[..36]));
+            }
+        }
+    }
 }

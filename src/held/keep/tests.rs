@@ -15,6 +15,7 @@ fn record() -> Record {
         paths: Vec::new(),
         lock: None,
         position: None,
+        log_trace: None,
         replica: Vec::new(),
         prepared_xa: Vec::new(),
         recovery: None,

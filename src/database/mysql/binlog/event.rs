@@ -19,7 +19,7 @@ const HEADER: u64 = 19;
 /// Event type of the format description.
 pub const FORMAT_DESCRIPTION: u8 = 15;
 /// The flag that a crashed server leaves in the format description, outside of its checksum.
-const IN_USE: u8 = 1;
+pub(super) const IN_USE: u8 = 1;
 /// As much of an event's body as is kept; only sets of GTIDs are larger and read in full.
 const KEPT: u64 = 64 << 10;
 /// No set of GTIDs that we would hold in memory is larger.

@@ -24,6 +24,7 @@ pub(super) mod kind {
     pub const TRANSACTION_PAYLOAD: u8 = 40;
     pub const HEARTBEAT_V2: u8 = 41;
     pub const GTID_TAGGED: u8 = 42;
+    pub const MARIADB_ANNOTATE: u8 = 160;
     pub const MARIADB_CHECKPOINT: u8 = 161;
     pub const MARIADB_GTID: u8 = 162;
     pub const MARIADB_GTID_LIST: u8 = 163;
@@ -180,6 +181,15 @@ impl Groups {
         } else {
             Ok(())
         }
+    }
+
+    /// All GTIDs of complete groups; and, if asked, that of the one that is being read.
+    pub fn gtids_text(&self, begun: bool) -> String {
+        let mut gtids = self.gtids.clone();
+        if let (true, Some(event)) = (begun, &self.pending) {
+            let _ = gtids.take_event(event);
+        }
+        gtids.to_text().unwrap_or_default()
     }
 
     /// An event that stands between groups.

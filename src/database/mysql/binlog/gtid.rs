@@ -13,7 +13,7 @@ const GTID_TAGGED: u8 = 42;
 type Sets = BTreeMap<([u8; 16], String), Vec<(u64, u64)>>;
 
 /// The GTIDs up to a point of a log.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Gtids {
     /// The last GTID of each domain: (server id, sequence number).
     MariaDb(BTreeMap<u32, (u32, u64)>),

@@ -25,13 +25,16 @@ pub struct Change {
     pub end: u64,
     /// When it was committed, in seconds since 1970 by the server's clock.
     pub time: u32,
+    /// When it was done at the earliest, by the same clock: a statement that takes long has the time of its begin.
+    #[serde(skip)]
+    pub done: u32,
     /// Its GTID, where it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gtid: Option<String>,
     /// The server that made it.
     #[serde(skip)]
     pub server_id: u32,
-    /// `insert`, `update`, `delete`, `statement`, `compressed` (its content is not looked into).
+    /// `insert`, `update`, `delete`, `statement`, `compressed` (its content is not looked into), `incident` (the server says that it could not log something).
     pub kinds: BTreeSet<&'static str>,
     /// Tables whose rows it changes, as `database.table`.
     pub tables: BTreeSet<String>,
@@ -39,12 +42,12 @@ pub struct Change {
     pub statements: Vec<String>,
 }
 
-/// Tells of each complete group of a log, in order, until `each` says no more.
+/// Tells of each complete group of a log, in order, until `each` says no more. Gives the end of the last complete group, or of what stands between groups, that was read.
 ///
 /// # Errors
 /// The log cannot be read or understood.
-pub fn read(path: &Path, flavour: Flavour, each: &mut dyn FnMut(Change) -> bool) -> Result<()> {
-    let Some(mut log) = Log::open(path)? else { return Ok(()) };
+pub fn read(path: &Path, flavour: Flavour, each: &mut dyn FnMut(Change) -> bool) -> Result<u64> {
+    let Some(mut log) = Log::open(path)? else { return Ok(0) };
     let mut groups = Groups::new(flavour, log.at());
     let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut open: Option<Change> = None;
@@ -59,7 +62,7 @@ pub fn read(path: &Path, flavour: Flavour, each: &mut dyn FnMut(Change) -> bool)
             && let Some(change) = open.take()
             && !each(change)
         {
-            return Ok(());
+            return Ok(groups.end);
         }
         if is_between(&event) {
             continue;
@@ -75,10 +78,10 @@ pub fn read(path: &Path, flavour: Flavour, each: &mut dyn FnMut(Change) -> bool)
             && let Some(change) = open.take()
             && !each(change)
         {
-            return Ok(());
+            return Ok(groups.end);
         }
     }
-    Ok(())
+    Ok(groups.end)
 }
 
 fn is_between(event: &Event) -> bool {
@@ -100,11 +103,13 @@ fn add(change: &mut Change, event: &Event, flavour: Flavour) {
     change.end = event.end;
     change.time = event.time;
     let body = &event.body;
+    change.done = change.done.max(event.time).max(done(event).unwrap_or(0));
     match event.kind {
         kind::MARIADB_GTID | kind::GTID | kind::GTID_TAGGED => change.gtid = gtid(flavour, event),
         kind::TRANSACTION_PAYLOAD | kind::MARIADB_QUERY_COMPRESSED => drop(change.kinds.insert("compressed")),
         // Table_map: table id (6 bytes), flags (2), then both names with their lengths before and a zero behind.
         19 => drop(table(body).map(|name| change.tables.insert(name))),
+        kind::INCIDENT => drop(change.kinds.insert("incident")),
         23 | 30 | 166 | 169 => drop(change.kinds.insert("insert")),
         24 | 31 | 39 | 167 | 170 => drop(change.kinds.insert("update")),
         25 | 32 | 168 | 171 => drop(change.kinds.insert("delete")),
@@ -117,6 +122,25 @@ fn add(change: &mut Change, event: &Event, flavour: Flavour) {
             }
         }
         _ => {}
+    }
+}
+
+/// When an event says that something was done: a statement's begin and how long it took (bytes 4 to 8 of a query event), MySQL's time of the commit.
+fn done(event: &Event) -> Option<u32> {
+    let body = &event.body;
+    match event.kind {
+        kind::QUERY => {
+            let took = u32::from_le_bytes(body.get(4..8)?.try_into().ok()?);
+            // Servers whose clock was put back meanwhile write nonsense.
+            (took < 30 * 86_400).then(|| event.time.saturating_add(took))
+        }
+        // Behind flags (1), source (16), number (8) and logical clock (1 + 8 + 8) come 55 bits of microseconds.
+        kind::GTID => {
+            let mut wide = [0; 8];
+            wide[..7].copy_from_slice(body.get(42..49)?);
+            u32::try_from((u64::from_le_bytes(wide) & ((1 << 55) - 1)) / 1_000_000).ok()
+        }
+        _ => None,
     }
 }
 

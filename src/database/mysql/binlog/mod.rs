@@ -8,6 +8,8 @@ mod event;
 mod group;
 mod gtid;
 pub mod history;
+pub mod state;
+pub mod trace;
 
 use std::path::{Path, PathBuf};
 
@@ -91,6 +93,13 @@ pub(crate) fn head_end(path: &Path) -> Result<u64> {
     Ok(event::Log::open(path)?.map_or(0, |log| log.at()))
 }
 
+/// The trace of a log file at an offset, as text; `None` when no event ends there, or nobody can read it.
+pub fn trace_at(path: &Path, offset: u64) -> Option<String> {
+    // Looks at the magic number and the format description.
+    event::Log::open(path).ok()??;
+    Some(trace::at(path, offset).ok()??.text())
+}
+
 /// The checksum of an event.
 pub(crate) fn checksum(event: &[u8]) -> u32 {
     let mut crc = crc32::Crc32::new();
@@ -117,7 +126,7 @@ pub(crate) fn end_of(name: &Path, bytes: &[u8], flavour: Flavour) -> Result<Opti
 pub(crate) fn read_index(index: &Path) -> Result<String> {
     /// Bytes: some hundred thousand logs.
     const LARGEST: u64 = 16 << 20;
-    let bytes = sys::fs::read_plain_linked(index, LARGEST)?;
+    let bytes = sys::fs::read_plain(index, LARGEST)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

@@ -235,9 +235,7 @@ impl Scratch {
     /// The server cannot be asked.
     pub fn binary_logs(&self) -> Result<Vec<(String, u64)>> {
         let mut session = self.session(TRY)?;
-        let rows = session.rows("SHOW BINARY LOGS")?;
-        let file = |row: &super::session::Row| Some((row.text("Log_name"), row.number("File_size")?));
-        let mut files: Vec<(String, u64)> = rows.iter().filter_map(file).collect();
+        let mut files = super::position::binary_logs(&mut session)?;
         files.pop();
         Ok(files)
     }
