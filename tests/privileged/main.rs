@@ -26,6 +26,8 @@ mod kill_phases;
 mod lock_safety;
 mod lvm;
 mod measure;
+mod outputs;
+mod partition;
 mod point_in_time;
 mod points;
 mod replay;
