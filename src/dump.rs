@@ -164,7 +164,7 @@ impl<'d> Dump<'d> {
             true => mydumper::find(request.program.as_ref())?,
             false => find_tool(Tool::Dump, request.program.as_deref(), booted.binary)?,
         };
-        // mydumper writes into a directory that is root's.
+        // mydumper writes into a directory that is root's, which it finds by our descriptor.
         let user = booted.user.filter(|_| !request.mydumper);
         let client = write_client_file(booted.space, "client.cnf", booted.server.address(), user)?;
         Ok(Dump {
@@ -224,7 +224,7 @@ impl<'d> Dump<'d> {
             client: &self.client,
             parts,
             threads,
-            into: &into,
+            into,
         };
         let bytes = mydumper::run(&call, self.monitor, self.cancel)?;
         output.written_by_another(bytes)

@@ -123,8 +123,9 @@ fn run_one(hook: &Hook, pass: &[String], point: Point, facts: &Facts<'_>, monito
     }
     let failed = |error: crate::sys::Error| Error::failed(format!("the {} hook failed: {error}", point.name()));
     trust::require_command(&hook.command).map_err(failed)?;
+    let program = Program::trusted(program).map_err(failed)?;
     let given = |name: &String| Some((name.clone(), std::env::var_os(name)?));
-    let command = Command::new(&Program::at(program))
+    let command = Command::new(&program)
         .args(arguments)
         .limit(hook.limit())
         .envs(pass.iter().filter_map(given))

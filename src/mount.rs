@@ -168,5 +168,7 @@ fn mount_point(at: &Path) -> Result<PathBuf> {
             at.display()
         )));
     }
+    // It is mounted, and unmounted, by its path.
+    sys::trust::require(at)?;
     std::fs::canonicalize(at).map_err(fail)
 }

@@ -13,6 +13,7 @@ use crate::database::mysql::connect::Secret;
 use crate::database::{Flavour, Position, ReplicaChannel, ServerFacts};
 use crate::finding::Finding;
 use crate::record::Record;
+use crate::sys::fs::Beneath;
 use crate::{Error, Result};
 
 pub use start::{Following, ready};
@@ -150,7 +151,9 @@ impl Seed {
             text.push_str(&self.whole(statement));
             text.push_str(";\n");
         }
-        crate::sys::fs::replace_durably(&path, text.as_bytes(), 0o600)?;
+        // The datadir's parent may be the server's user's.
+        let (directory, name) = Beneath::open_holder(&path, false)?;
+        directory.replace_durably(name, text.as_bytes(), 0o600)?;
         self.file = Some(path);
         Ok(())
     }
@@ -168,7 +171,8 @@ impl Seed {
     fn remove_file(&mut self) -> Result<()> {
         match self.file.take() {
             Some(file) => {
-                Ok(std::fs::remove_file(&file).map_err(|error| crate::sys::Error::path("remove", &file, error))?)
+                let (directory, name) = Beneath::open_holder(&file, false)?;
+                Ok(directory.remove_file(name.as_ref())?)
             }
             None => Ok(()),
         }

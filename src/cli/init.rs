@@ -11,6 +11,7 @@ use crate::database::{Strategy, mysql};
 use crate::finding::Finding;
 use crate::repository::Repository;
 use crate::store::DirectoryStore;
+use crate::sys::fs::Beneath;
 use crate::{Error, Result};
 
 pub(super) fn run(arguments: &Init, context: &Context<'_>) -> Result<Exit> {
@@ -58,7 +59,7 @@ fn print_grants(arguments: &Init, context: &Context<'_>) -> Result<Exit> {
             "the account has no password: the server lets {user} in over the socket. Set `server: {{user: snapback}}` in the configuration"
         )),
         (Login::Password(_), Some(file)) => {
-            crate::sys::fs::create_durably(file, option_file(&password, &config).as_bytes(), 0o600)?;
+            write_new(&super::absolute(file)?, &option_file(&password, &config), false)?;
             output::say(format_args!(
                 "wrote {} with a random password (mode 0600). Set `server: {{defaults_file: {}}}` in the configuration",
                 file.display(),
@@ -92,6 +93,13 @@ fn option_file(password: &str, config: &Config) -> String {
     text
 }
 
+/// Writes a file that is not there yet, for its owner alone. Somebody else may own its directory (`make`: which is made): no link of
+/// theirs is followed.
+fn write_new(path: &Path, text: &str, make: bool) -> Result<()> {
+    let (directory, name) = Beneath::open_holder(path, make)?;
+    Ok(directory.create_durably(name, text.as_bytes(), 0o600)?)
+}
+
 fn make(context: &Context<'_>) -> Result<Exit> {
     let path = context.config_path();
     let there = path.exists();
@@ -114,11 +122,7 @@ fn make(context: &Context<'_>) -> Result<Exit> {
     if !there {
         // Else it would be refused when it is read.
         crate::sys::trust::require(&path)?;
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            std::fs::create_dir_all(parent)
-                .map_err(|error| crate::sys::Error::path("make the directory", parent, error))?;
-        }
-        crate::sys::fs::create_durably(&path, starter(&config.repository).as_bytes(), 0o600)?;
+        write_new(&super::absolute(&path)?, &starter(&config.repository), true)?;
     }
     if context.global.json {
         output::json(&serde_json::json!({

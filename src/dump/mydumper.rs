@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::select::Part;
 use crate::monitor::Monitor;
 use crate::sys::command::{Command, Program};
+use crate::sys::fs::Beneath;
 use crate::sys::signal::Cancel;
 use crate::{Error, Result};
 
@@ -27,8 +28,8 @@ pub(super) struct Call<'c> {
     pub client: &'c Path,
     pub parts: &'c [Part],
     pub threads: usize,
-    /// An empty directory.
-    pub into: &'c Path,
+    /// An empty directory of ours. Somebody else may own what is above it, so it is not named by its path.
+    pub into: &'c Beneath,
 }
 
 /// Dumps the parts, and returns the bytes of all its files. Nobody writes to the server: it takes no lock.
@@ -46,7 +47,7 @@ pub(super) fn run(call: &Call<'_>, monitor: &dyn Monitor, cancel: &Cancel) -> Re
     }
     let command = Command::new(call.program)
         .arg(format!("--defaults-file={}", call.client.display()))
-        .arg(format!("--outputdir={}", call.into.display()))
+        .arg(format!("--outputdir={}", call.into.path_for_programs().display()))
         .arg(format!("--threads={}", call.threads))
         .arg(format!("--regex={}", expression(call.parts)))
         .args([
@@ -60,12 +61,13 @@ pub(super) fn run(call: &Call<'_>, monitor: &dyn Monitor, cancel: &Cancel) -> Re
         .arg("--verbose=1");
     command.stream(cancel, &mut |_| Ok(()))?;
     let mut bytes = 0;
-    let failed = |error| crate::sys::Error::path("read the directory", call.into, error);
-    for entry in std::fs::read_dir(call.into).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let opened = |error| crate::sys::Error::path("open", &path, error);
-        let file = crate::sys::fs::open_plain(&path)?;
-        bytes += file.metadata().map_err(opened)?.len();
+    for name in call.into.names()? {
+        let path = call.into.path().join(&name);
+        let file = call.into.open_plain(Path::new(&name))?;
+        let found = file.metadata();
+        bytes += found
+            .map_err(|error| crate::sys::Error::path("look at", &path, error))?
+            .len();
         crate::sys::fs::sync_file(&file, &path)?;
     }
     monitor.advance(bytes, 0);

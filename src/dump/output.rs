@@ -1,11 +1,13 @@
 //! Where a dump goes. A file or a directory appears under its name when it is whole; a stream that is not says so in a way that no server takes.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::sys;
+use crate::sys::fs::{Beneath, sync_file};
 use crate::units::Id;
 use crate::{Error, Result};
 
@@ -30,14 +32,29 @@ pub(super) struct Output<'t> {
 enum To<'t> {
     Stream(&'t mut dyn Write),
     File {
-        path: PathBuf,
-        file: BufWriter<File>,
+        place: Place,
+        file: Part,
     },
     Directory {
-        path: PathBuf,
-        file: Option<(PathBuf, BufWriter<File>)>,
-        made: bool,
+        place: Place,
+        directory: Beneath,
+        file: Option<Part>,
     },
+}
+
+/// A file of the dump that is being written, and its path for messages.
+struct Part {
+    path: PathBuf,
+    file: BufWriter<File>,
+}
+
+/// A name in a directory that is held: somebody else may own it, and exchange what is in it.
+struct Place {
+    holder: Beneath,
+    /// As the person named it.
+    path: PathBuf,
+    name: OsString,
+    partial: OsString,
 }
 
 impl<'t> Output<'t> {
@@ -46,21 +63,17 @@ impl<'t> Output<'t> {
         let to = match target {
             Target::Stream(stream) => To::Stream(stream),
             Target::File(path) => {
-                refuse_existing(&path)?;
-                let file = create(&partial(&path))?;
-                To::File { path, file }
+                let place = Place::open(path)?;
+                let file = create(&place.holder, &place.partial)?;
+                To::File { place, file }
             }
             Target::Directory(path) => {
-                refuse_existing(&path)?;
-                let partial = partial(&path);
-                std::fs::DirBuilder::new()
-                    .mode(0o700)
-                    .create(&partial)
-                    .map_err(|error| sys::Error::path("make the directory", &partial, error))?;
+                let place = Place::open(path)?;
+                let directory = place.holder.make_ours(&place.partial)?;
                 To::Directory {
-                    path,
+                    place,
+                    directory,
                     file: None,
-                    made: true,
                 }
             }
         };
@@ -93,9 +106,9 @@ impl<'t> Output<'t> {
     }
 
     /// Where another program may write what belongs to the dump.
-    pub fn directory(&self) -> Result<PathBuf> {
+    pub fn directory(&self) -> Result<&Beneath> {
         match &self.to {
-            To::Directory { path, .. } => Ok(partial(path)),
+            To::Directory { directory, .. } => Ok(directory),
             _ => Err(Error::usage(
                 "this dump program writes into a directory only: say --output-dir DIR",
             )),
@@ -109,14 +122,13 @@ impl<'t> Output<'t> {
     }
 
     fn next(&mut self, name: &str) -> Result<()> {
-        let To::Directory { path, file, .. } = &mut self.to else {
+        let To::Directory { directory, file, .. } = &mut self.to else {
             return Ok(());
         };
-        let at = partial(path).join(name);
-        if let Some((path, done)) = file.take() {
-            durable(done, &path)?;
+        if let Some(mut done) = file.take() {
+            done.flush()?;
         }
-        *file = Some((at.clone(), create(&at)?));
+        *file = Some(create(directory, OsStr::new(name))?);
         let header = self.header.clone();
         self.write(header.as_bytes())
     }
@@ -124,11 +136,8 @@ impl<'t> Output<'t> {
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let (written, path) = match &mut self.to {
             To::Stream(stream) => (stream.write_all(bytes), Path::new("standard output")),
-            To::File { path, file } => (file.write_all(bytes), path.as_path()),
-            To::Directory {
-                file: Some((path, file)),
-                ..
-            } => (file.write_all(bytes), path.as_path()),
+            To::File { place, file } => (file.file.write_all(bytes), place.path.as_path()),
+            To::Directory { file: Some(part), .. } => (part.file.write_all(bytes), part.path.as_path()),
             To::Directory { file: None, .. } => (Ok(()), Path::new("")),
         };
         written.map_err(|error| sys::Error::path("write the dump to", path, error))?;
@@ -149,20 +158,18 @@ impl<'t> Output<'t> {
                     .map_err(|error| sys::Error::path("write the dump to", "standard output", error))?;
                 None
             }
-            To::File { path, file } => {
-                let partial = partial(path);
-                flush(file, &partial)?;
-                appear(&partial, path)?;
-                Some(path.clone())
+            To::File { place, file } => {
+                file.flush()?;
+                place.appear(file.identity()?)?;
+                Some(place.path.clone())
             }
-            To::Directory { path, file, .. } => {
-                if let Some((path, done)) = file.take() {
-                    durable(done, &path)?;
+            To::Directory { place, directory, file } => {
+                if let Some(mut done) = file.take() {
+                    done.flush()?;
                 }
-                let partial = partial(path);
-                sync_directory(&partial)?;
-                appear(&partial, path)?;
-                Some(path.clone())
+                directory.sync_names()?;
+                place.appear(directory.itself()?.identity)?;
+                Some(place.path.clone())
             }
         };
         self.finished = true;
@@ -182,9 +189,12 @@ impl<'t> Output<'t> {
                 let _ = write!(stream, "\n-- snapback: {why}\nTHIS DUMP IS INCOMPLETE;\n");
                 let _ = stream.flush();
             }
-            To::File { path, .. } => drop(std::fs::remove_file(partial(path))),
-            To::Directory { path, made, .. } if *made => drop(std::fs::remove_dir_all(partial(path))),
-            To::Directory { .. } => {}
+            To::File { place, file } => {
+                if file.identity().is_ok_and(|file| place.has(&place.partial, file)) {
+                    let _ = place.holder.remove_file(Path::new(&place.partial));
+                }
+            }
+            To::Directory { place, directory, .. } => drop(place.holder.remove_held(&place.partial, directory)),
         }
     }
 }
@@ -195,52 +205,71 @@ impl Drop for Output<'_> {
     }
 }
 
-fn refuse_existing(path: &Path) -> Result<()> {
-    for path in [path, &partial(path)] {
-        if std::fs::symlink_metadata(path).is_ok() {
-            return Err(Error::usage(format!(
-                "{} is there already: nothing is overwritten",
-                path.display()
-            )));
-        }
+impl Part {
+    fn identity(&self) -> Result<(u64, u64)> {
+        let found = self.file.get_ref().metadata();
+        let found = found.map_err(|error| sys::Error::path("look at", &self.path, error))?;
+        Ok((found.dev(), found.ino()))
     }
-    Ok(())
+
+    /// Makes it durable.
+    fn flush(&mut self) -> Result<()> {
+        let flushed = self.file.flush();
+        flushed.map_err(|error| sys::Error::path("write", &self.path, error))?;
+        Ok(sync_file(self.file.get_ref(), &self.path)?)
+    }
 }
 
-fn partial(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".partial");
-    name.into()
+impl Place {
+    /// Holds the directory; refuses what is there already.
+    fn open(path: PathBuf) -> Result<Place> {
+        let (holder, name) = Beneath::open_holder(&path, false)?;
+        let mut partial = name.to_owned();
+        partial.push(".partial");
+        let place = Place {
+            holder,
+            name: name.to_owned(),
+            partial,
+            path,
+        };
+        for name in [&place.name, &place.partial] {
+            if place.holder.exists(Path::new(name))? {
+                return Err(Error::usage(format!(
+                    "{} is there already: nothing is overwritten",
+                    place.path.with_file_name(name).display()
+                )));
+            }
+        }
+        Ok(place)
+    }
+
+    /// What was made gets its name; never over something that came meanwhile, and it is seen to be what was made.
+    fn appear(&self, made: (u64, u64)) -> Result<()> {
+        crate::failpoint!("dump.appear");
+        self.holder.rename(Path::new(&self.partial), Path::new(&self.name))?;
+        crate::failpoint!("dump.appeared");
+        if !self.has(&self.name, made) {
+            return Err(Error::failed(format!(
+                "what is at {} is not the dump: somebody else exchanged it meanwhile; choose a place where only root can write",
+                self.path.display()
+            )));
+        }
+        Ok(self.holder.sync_names()?)
+    }
+
+    fn has(&self, name: &OsStr, made: (u64, u64)) -> bool {
+        let found = self.holder.look(Path::new(name));
+        found.is_ok_and(|found| found.is_some_and(|found| found.identity == made))
+    }
 }
 
 /// For its owner alone: a dump holds data.
-fn create(path: &Path) -> Result<BufWriter<File>> {
-    let file = File::options().write(true).create_new(true).mode(0o600).open(path);
-    let file = file.map_err(|error| sys::Error::path("make", path, error))?;
-    Ok(BufWriter::with_capacity(1 << 20, file))
-}
-
-fn durable(mut file: BufWriter<File>, path: &Path) -> Result<()> {
-    flush(&mut file, path)
-}
-
-fn flush(file: &mut BufWriter<File>, path: &Path) -> Result<()> {
-    let flushed = file.flush().and_then(|()| file.get_ref().sync_all());
-    Ok(flushed.map_err(|error| sys::Error::path("write", path, error))?)
-}
-
-fn sync_directory(path: &Path) -> Result<()> {
-    let synced = File::open(path).and_then(|directory| directory.sync_all());
-    Ok(synced.map_err(|error| sys::Error::path("sync", path, error))?)
-}
-
-/// Never over something that came meanwhile.
-fn appear(partial: &Path, path: &Path) -> Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    renameat_with(CWD, partial, CWD, path, RenameFlags::NOREPLACE)
-        .map_err(|error| sys::Error::path("give its name to", path, error))?;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    sync_directory(parent.unwrap_or(Path::new(".")))
+fn create(directory: &Beneath, name: &OsStr) -> Result<Part> {
+    let file = directory.create_file(Path::new(name), 0o600)?;
+    Ok(Part {
+        path: directory.path().join(name),
+        file: BufWriter::with_capacity(1 << 20, file),
+    })
 }
 
 /// A schema's file. What a file name cannot hold, or would mean something, is written as `%` and two digits.

@@ -15,7 +15,7 @@ use crate::database::mysql::connect::ConnectOptions;
 use crate::database::mysql::facts::dialect;
 use crate::database::mysql::scratch::{self, Place, Wishes};
 use crate::database::mysql::session::{Row, Session};
-use crate::database::{self, Flavour, ServerFacts};
+use crate::database::{Flavour, ServerFacts};
 use crate::drill::server_user;
 use crate::monitor::Monitor;
 use crate::record::Record;
@@ -175,15 +175,12 @@ impl Seed {
 
     fn apply(&self, session: &mut Session) -> Result<()> {
         for statement in &self.statements {
-            // What fails is told with the placeholder.
-            session.run(&self.whole(statement)).map_err(|error| match error {
-                database::Error::Statement { code, reason, .. } => database::Error::Statement {
-                    statement: statement.text.clone(),
-                    code,
-                    reason,
-                },
-                other => other,
-            })?;
+            let whole = self.whole(statement);
+            match whole == statement.text {
+                true => session.run(&whole)?,
+                // What fails is told with the placeholder.
+                false => session.run_secret(&whole, &statement.text)?,
+            }
         }
         Ok(())
     }

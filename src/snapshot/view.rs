@@ -25,6 +25,8 @@ const VARIABLE: &str = "SNAPBACK_MOUNT";
 /// It is in use alone, the directory is not empty, or something cannot be mounted: nothing is shown then.
 pub fn mount(config: &Config, id: Id, at: &Path) -> Result<()> {
     let used = usable(config, id)?;
+    // It is mounted, and unmounted, by its path.
+    crate::sys::trust::require(at)?;
     let at = at
         .canonicalize()
         .map_err(|error| crate::sys::Error::path("mount at", at, error))?;

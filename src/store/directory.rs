@@ -47,21 +47,28 @@ impl DirectoryStore {
                 source,
             }
         };
-        if root.exists() {
-            let mut inside = std::fs::read_dir(root).map_err(fail("read"))?;
-            if !root.join("config").exists() && inside.next().is_some() {
-                let source = io::Error::other("it is not empty, and what is in it is no repository");
-                return Err(fail("use")(source));
+        let absolute = std::path::absolute(root).map_err(fail("find"))?;
+        let beneath = match Beneath::open_way(&absolute, false) {
+            Ok(there) => there,
+            Err(error) if error.is(io::ErrorKind::NotFound) => {
+                make(&absolute).map_err(|error| fail("make")(error.into_io()))?
             }
-        } else {
-            let parent = root
-                .parent()
-                .filter(|parent| !parent.as_os_str().is_empty())
-                .unwrap_or(Path::new("."));
-            std::fs::create_dir_all(parent).map_err(fail("make"))?;
-            sys::fs::make_directory_durably(root, 0o700).map_err(|error| fail("make")(error.into_io()))?;
+            Err(error) => return Err(fail("open")(error.into_io())),
+        };
+        let names = beneath.names().map_err(|error| fail("read")(error.into_io()))?;
+        if !names.is_empty() && !names.iter().any(|name| name == "config") {
+            let source = io::Error::other("it is not empty, and what is in it is no repository");
+            return Err(fail("use")(source));
         }
-        DirectoryStore::open(root)
+        Ok(DirectoryStore::on(absolute, beneath))
+    }
+
+    fn on(root: PathBuf, beneath: Beneath) -> DirectoryStore {
+        DirectoryStore {
+            beneath: Arc::new(beneath),
+            root,
+            unsynced: Arc::default(),
+        }
     }
 
     /// Opens a directory as a store.
@@ -88,11 +95,8 @@ impl DirectoryStore {
         if !found.is_dir() {
             return Err(io(io::Error::from(io::ErrorKind::NotADirectory)));
         }
-        Ok(DirectoryStore {
-            beneath: Arc::new(Beneath::open(&absolute).map_err(|error| io(error.into_io()))?),
-            root: absolute,
-            unsynced: Arc::default(),
-        })
+        let beneath = Beneath::open(&absolute).map_err(|error| io(error.into_io()))?;
+        Ok(DirectoryStore::on(absolute, beneath))
     }
 
     /// The directory.
@@ -194,6 +198,14 @@ fn is_abandoned(directory: &Beneath, name: &Path) -> io::Result<bool> {
     let file = directory.open_plain(name).map_err(sys::Error::into_io)?;
     let old = file.metadata()?.modified()?.elapsed().is_ok_and(|age| age > YOUNG);
     Ok(old && file.try_lock().is_ok())
+}
+
+/// Makes the directory, and those above it that are missing. Somebody else may own one of them: no link of theirs is followed.
+fn make(root: &Path) -> sys::Result<Beneath> {
+    let (holder, name) = Beneath::open_holder(root, true)?;
+    holder.make_directory(Path::new(name), 0o700)?;
+    holder.sync_names()?;
+    holder.enter(Path::new(name))
 }
 
 impl Store for DirectoryStore {

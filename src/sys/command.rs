@@ -98,8 +98,9 @@ impl Program {
         }
     }
 
-    /// A program at a path that is known already, and was looked at.
-    pub fn at(path: impl Into<PathBuf>) -> Program {
+    /// A program at this path, without a look at who could change it: for tests.
+    #[cfg(test)]
+    pub(crate) fn at(path: impl Into<PathBuf>) -> Program {
         Program(path.into())
     }
 

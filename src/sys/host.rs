@@ -48,6 +48,23 @@ pub fn panic_words(payload: &(dyn std::any::Any + Send)) -> &str {
         .unwrap_or("no words")
 }
 
+thread_local! {
+    static PANICS_ARE_EXPECTED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Does something that panics at input which it does not like; `None`: it did. Nothing is said of it ([`panics_are_expected`]).
+pub fn without_panic<T>(act: impl FnOnce() -> T) -> Option<T> {
+    let before = PANICS_ARE_EXPECTED.replace(true);
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
+    PANICS_ARE_EXPECTED.set(before);
+    done.ok()
+}
+
+/// Whether this thread is in [`without_panic`]: a panic is no fault of ours then.
+pub fn panics_are_expected() -> bool {
+    PANICS_ARE_EXPECTED.get()
+}
+
 /// User and group of an account in `/etc/passwd`, by its name or number.
 pub fn account(name: &str) -> Option<(u32, u32)> {
     let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();

@@ -139,3 +139,75 @@ fn what_a_server_says_is_escaped() {
     assert!(said.contains("\\x1b[2J") && !said.contains('\x1b'), "{said}");
     assert!(!said.lines().any(|line| line.starts_with("error: all")), "{said}");
 }
+
+/// An account of MySQL 9.7 whose password is asked for (`caching_sha2_password`, not in the server's cache), over TCP: it goes only where
+/// the server is proved.
+#[test]
+fn mysql_over_tcp_gets_a_password_only_when_it_is_proved() {
+    use std::os::unix::fs::PermissionsExt;
+    let Some(scene) = Scene::new(Flavour::MySql, &[]) else {
+        return;
+    };
+    scene.server.exec(&format!(
+        "CREATE USER far@'%' IDENTIFIED WITH caching_sha2_password BY '{PASSWORD}'"
+    ));
+    scene.server.exec("GRANT ALL ON *.* TO far@'%' WITH GRANT OPTION");
+    let at = |name: &str| scene.dir.path().join(name);
+    for name in ["public_key.pem", "ca.pem"] {
+        std::fs::copy(scene.server.datadir.join(name), at(name)).unwrap();
+    }
+    for (name, body) in [
+        ("no-key.pem", "AAAA"),
+        ("empty.pem", ""),
+        ("cut.pem", "MIIBIjANBgkqhkiG9w0BAQEF"),
+    ] {
+        let text = format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n");
+        std::fs::write(at(name), text).unwrap();
+    }
+    let key = |name: &str| format!("ssl-mode=disabled\nserver-public-key-path={}", text(&at(name)));
+    let ask = |options: &str| {
+        // What it remembers of passwords goes.
+        scene.server.exec("FLUSH PRIVILEGES");
+        let file = at("far.cnf");
+        let port = scene.server.port;
+        let words = format!("[client]\nuser=far\npassword={PASSWORD}\nhost=127.0.0.1\nport={port}\n{options}\n");
+        std::fs::write(&file, words).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let tool = Tool::bare(
+            scene.dir.path(),
+            &format!("server: {{defaults_file: {}}}\n", text(&file)),
+        );
+        let output = tool.run(&["init", "--print-grants"]);
+        let said = both(&output);
+        assert!(!said.contains(PASSWORD), "{said}");
+        (output.status.code().unwrap_or(-1), said)
+    };
+    let (status, said) = ask("ssl-mode=disabled");
+    assert_eq!(status, 1, "{said}");
+    for word in [
+        "the password was not sent",
+        "socket",
+        "ssl-ca",
+        "server-public-key-path",
+    ] {
+        assert!(said.contains(word), "{said}");
+    }
+    for good in [
+        key("public_key.pem"),
+        // Its certificate is its own work, and the process is root's.
+        "ssl-mode=preferred".to_owned(),
+        "ssl-mode=required".to_owned(),
+        format!("ssl-mode=verify_ca\nssl-ca={}", text(&at("ca.pem"))),
+    ] {
+        let (status, said) = ask(&good);
+        assert_eq!(status, 0, "{good}: {said}");
+    }
+    for name in ["no-key.pem", "empty.pem", "cut.pem"] {
+        let (status, said) = ask(&key(name));
+        assert_eq!(status, 1, "{said}");
+        assert!(said.contains("is no RSA public key"), "{said}");
+        assert!(!said.contains("at fault") && !said.contains("panicked"), "{said}");
+        let errors = said.lines().filter(|line| line.starts_with("error")).count();
+        assert_eq!(errors, 1, "{said}");
+    }
+}

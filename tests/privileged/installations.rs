@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::common::{Lab, Tool, text};
+use crate::common::{Kind, Lab, Tool, text};
 
 fn names(report: &Value, key: &str) -> Vec<String> {
     let names = report[key].as_array().unwrap();
@@ -79,6 +79,21 @@ fn a_running_snapshot_of_another_installation_is_left_alone() {
     let report = one.json(&["cleanup", "--orphans"]);
     assert!(names(&report, "removed_orphans").is_empty(), "{report}");
     assert_eq!(lab.storage.snapshots().len(), 1, "{report}");
+    // Not only because the run at work holds its lock: it is seen to be another's.
+    let made = lab.storage.snapshots().remove(0);
+    let is_it = |name: &String| name.ends_with(&made);
+    let named = names(&report, "not_ours").into_iter().find(is_it);
+    assert!(
+        named.is_some() && !names(&report, "orphans").iter().any(is_it),
+        "{report}"
+    );
+    if lab.storage.kind == Kind::Btrfs {
+        // And the lock alone does, even when it is named.
+        let report = one.json(&["cleanup", "--snapshot", &named.unwrap()]);
+        assert!(names(&report, "removed_orphans").is_empty(), "{report}");
+        assert!(report.to_string().contains("another run is reading it"), "{report}");
+        assert_eq!(lab.storage.snapshots().len(), 1, "{report}");
+    }
     std::fs::write(&gate, "").unwrap();
     let output = running.wait_with_output().unwrap();
     assert!(matches!(output.status.code(), Some(0 | 5)), "{output:?}");

@@ -27,6 +27,8 @@ mod lines;
 mod lock_safety;
 mod lvm;
 mod measure;
+mod outputs;
+mod partition;
 mod point_in_time;
 mod points;
 mod replay;

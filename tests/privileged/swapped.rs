@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{Tool, both, text};
 
-const NOBODY: u32 = 65_534;
+pub const NOBODY: u32 = 65_534;
 
 /// Root's directory, somebody's home, and a backup whose tree belongs to that somebody.
 struct Scene {
@@ -240,13 +240,14 @@ fn racer() {
     }
 }
 
-fn race(scene: &Scene, seed: u64) -> Child {
+/// Starts the racer in somebody's home.
+pub fn race(home: &Path, outside: &Path, seed: u64) -> Child {
     Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "swapped::racer", "--ignored"])
-        .env("RACE_HOME", scene.home())
-        .env("RACE_OUTSIDE", scene.outside())
+        .env("RACE_HOME", home)
+        .env("RACE_OUTSIDE", outside)
         .env("RACE_SEED", seed.to_string())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -264,7 +265,7 @@ fn races_for_the_workspace_change_nothing_outside() {
     let (mut refused, mut done) = (0, 0);
     for round in 0..rounds {
         scene.new_home();
-        let mut racer = race(&scene, round);
+        let mut racer = race(&scene.home(), &scene.outside(), round);
         let output = scene.restore("").output().unwrap();
         let _ = racer.kill();
         let _ = racer.wait();

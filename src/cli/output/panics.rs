@@ -8,6 +8,9 @@ use crate::Error;
 /// From now on a panic is said as an error, escaped like everything else, and without a backtrace unless RUST_BACKTRACE asks for one.
 pub(in crate::cli) fn report_panics() {
     std::panic::set_hook(Box::new(|info| {
+        if crate::sys::host::panics_are_expected() {
+            return;
+        }
         error(&Error::failed(told(info)));
         let backtrace = std::backtrace::Backtrace::capture();
         if backtrace.status() == std::backtrace::BacktraceStatus::Captured {

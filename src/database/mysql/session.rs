@@ -77,6 +77,7 @@ pub struct Answer {
 /// A connection that is never replaced behind the caller's back.
 pub struct Session {
     wire: Wire,
+    options: ConnectOptions,
     id: u64,
     address: String,
     limit: Duration,
@@ -99,6 +100,7 @@ impl Session {
             .map_err(|fault| unreachable(options, code(&fault), reason(&fault, &options.address())))?;
         let mut session = Session {
             wire,
+            options: options.clone(),
             id: 0,
             address: options.address(),
             limit: limit.min(options.connect_timeout),
@@ -167,6 +169,30 @@ impl Session {
     /// [`Error::Statement`].
     pub fn run(&mut self, statement: &str) -> Result<()> {
         self.batch(statement).map(drop)
+    }
+
+    /// Runs a statement with a secret in it. It is sent only to a server that is proved, as the password of our own account is. Errors
+    /// show `shown`.
+    ///
+    /// # Errors
+    /// [`Error::Connect`]: nothing proves the server; nothing was sent. [`Error::Statement`].
+    pub fn run_secret(&mut self, statement: &str, shown: &str) -> Result<()> {
+        let proved = self.wire.prove_peer(&self.options);
+        proved.map_err(|why| {
+            let said = format!(
+                "a statement with a password would go to it, and nothing proves that it is the right server: {why}; it was not sent. Connect \
+                 over its socket, or with ssl-ca (ssl-mode=VERIFY_CA)"
+            );
+            unreachable(&self.options, 0, said)
+        })?;
+        self.run(statement).map_err(|error| match error {
+            Error::Statement { code, reason, .. } => Error::Statement {
+                statement: shown.to_owned(),
+                code,
+                reason,
+            },
+            other => other,
+        })
     }
 
     /// Runs a statement for its rows.

@@ -150,6 +150,15 @@ impl Wire {
         }
     }
 
+    /// Whether the server at the other end is proved to be the right one, so that a secret may be sent: as for the password itself.
+    /// `options`: those that it was opened with.
+    ///
+    /// # Errors
+    /// It is not, or nobody knows; in words.
+    pub fn prove_peer(&self, options: &ConnectOptions) -> Result<(), String> {
+        login::prove(self, options)
+    }
+
     /// Everything until the next call has to be over within `limit`.
     pub fn set_limit(&mut self, limit: Duration) {
         if let Ok(line) = self.channel.line_mut() {

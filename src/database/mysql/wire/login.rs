@@ -4,8 +4,6 @@
 //! `client_ed25519`. The long way of `caching_sha2_password` does: it is gone only over TLS whose certificate was
 //! verified, over TLS or a socket to a process that is proved ([`peer`]), or encrypted for a key that is configured.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use mysql_common::{crypto, scramble};
 
 use super::greeting::{Greeting, can, head, response};
@@ -13,6 +11,7 @@ use super::packet::Cursor;
 use super::{Channel, Fault, LONGEST_PACKET, Wire, peer, tls};
 use crate::database::mysql::connect::{ConnectOptions, Target, TlsMode};
 use crate::sys::fs::{TEXT_LIMIT, read_plain_linked};
+use crate::sys::host;
 
 const NATIVE: &str = "mysql_native_password";
 const SHA2: &str = "caching_sha2_password";
@@ -138,35 +137,53 @@ impl Exchange<'_> {
         }
         let tls = matches!(wire.channel, Channel::Tls(_));
         let socket = matches!(self.options.target, Target::Socket(_));
-        if tls && !socket && self.options.tls.mode >= TlsMode::VerifyCa {
-            return wire.send(&clear());
-        }
         if !tls && !socket {
             // The server would give its key, and so would anybody.
             let Some(path) = self.options.tls.server_public_key.as_deref() else {
                 return Err(unproved("there is no TLS on this connection", self.options));
             };
             let key = read_plain_linked(path, TEXT_LIMIT).map_err(|error| Fault::Unproved(error.to_string()))?;
-            return wire.send(&self.encrypted(&key)?);
+            let wrong = || {
+                Fault::Unproved(format!(
+                    "{} is no RSA public key (PEM), or too short for the password: name the server's own (server-public-key-path)",
+                    path.display()
+                ))
+            };
+            return wire.send(&self.encrypted(&key).ok_or_else(wrong)?);
         }
-        peer::prove(&self.options.target, wire.channel.line()?).map_err(|why| unproved(&why, self.options))?;
+        prove(wire, self.options).map_err(|why| unproved(&why, self.options))?;
         wire.send(&clear())
     }
 
-    fn encrypted(&self, key: &[u8]) -> Result<Vec<u8>, Fault> {
+    /// `None`: the key is none, or too short.
+    fn encrypted(&self, key: &[u8]) -> Option<Vec<u8>> {
         let mut bytes = self.password().as_bytes().to_vec();
         bytes.push(0);
         for (byte, mixed) in bytes.iter_mut().zip(self.nonce.iter().cycle()) {
             *byte ^= mixed;
         }
         let text = String::from_utf8_lossy(key);
-        let wrong = || Fault::nonsense("its RSA public key (PEM) is none, or too short for the password");
         if !text.contains("-----BEGIN PUBLIC KEY-----") {
-            return Err(wrong());
+            return None;
         }
         // The crate panics at a key that it cannot read.
-        catch_unwind(AssertUnwindSafe(|| crypto::encrypt(&bytes, key))).map_err(|_| wrong())
+        host::without_panic(|| crypto::encrypt(&bytes, key))
     }
+}
+
+/// Whether what is said over this connection reaches only the server that is meant: over TLS to another host, whose certificate was
+/// verified; else the process at the other end is looked at.
+///
+/// # Errors
+/// It may not; in words.
+pub fn prove(wire: &Wire, options: &ConnectOptions) -> Result<(), String> {
+    let tls = matches!(wire.channel, Channel::Tls(_));
+    let tcp = matches!(options.target, Target::Tcp(..));
+    if tls && tcp && options.tls.mode >= TlsMode::VerifyCa {
+        return Ok(());
+    }
+    let line = wire.channel.line().map_err(|error| error.to_string())?;
+    peer::prove(&options.target, line)
 }
 
 fn unsupported(plugin: &str) -> Fault {

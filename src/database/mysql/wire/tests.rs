@@ -381,3 +381,37 @@ fn a_stranger_at_a_socket_is_told_nothing() {
     assert!(error.contains("it runs as nobody"), "{error}");
     stranger.join().unwrap();
 }
+
+#[test]
+fn a_statement_with_a_secret_goes_only_to_a_proved_server() {
+    if !host::is_root() {
+        return;
+    }
+    let secret = "CHANGE MASTER TO MASTER_PASSWORD='Else1Pass'";
+    for (user, good) in [(0, true), (STRANGER, false)] {
+        let (seen, said) = mpsc::channel();
+        let fake = serve(user, move |talk| {
+            talk.greet("mysql_native_password");
+            talk.send(OK);
+            talk.receive();
+            talk.column();
+            talk.row(b"7");
+            talk.send(b"\xfe\0\0\x02\0");
+            let asked = talk.receive();
+            talk.send(OK);
+            seen.send(asked).unwrap();
+        });
+        let mut session = Session::open(&options(fake.port), Duration::from_secs(5)).unwrap();
+        let answer = session.run_secret(secret, "CHANGE MASTER TO MASTER_PASSWORD='<password>'");
+        drop(session);
+        let asked = said.recv().unwrap().unwrap_or_default();
+        fake.thread.join().unwrap();
+        let told = String::from_utf8_lossy(&asked).contains("Else1Pass");
+        assert_eq!((answer.is_ok(), told), (good, good), "{answer:?}");
+        if let Err(error) = answer {
+            let error = error.to_string();
+            assert!(error.contains("nobody") && error.contains("was not sent"), "{error}");
+            assert!(!error.contains("Else1Pass"), "{error}");
+        }
+    }
+}

@@ -1,14 +1,14 @@
 //! A directory of our own inside one that others may write to: made, seen to be ours, and from then on known by its descriptor.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use super::super::super::{Error, Result, host};
-use super::super::{Room, create_durably};
+use super::super::{Room, create_durably, replace_durably};
 use super::{Beneath, descriptor_path};
 
 /// What has a name, without following a link.
@@ -243,6 +243,25 @@ impl Beneath {
     pub fn room(&self) -> Result<Room> {
         let room = super::super::room(&descriptor_path(self.directory.as_fd()));
         room.map_err(|error| Error::path("ask for the free space of", &self.path, error.into_io()))
+    }
+
+    /// As [`replace_durably`](replace_durably()), in this directory: a link that has the name is replaced, not followed.
+    ///
+    /// # Errors
+    /// No room; not writable.
+    pub fn replace_durably(&self, name: &OsStr, bytes: &[u8], mode: u32) -> Result<()> {
+        let made = replace_durably(&self.entry(name), bytes, mode);
+        made.map_err(|error| Error::path("write", self.path.join(name), error.into_io()))
+    }
+
+    /// A path by which a program that we start finds the directory, whoever renames what is above it. It leads there as long as this
+    /// value lives.
+    pub fn path_for_programs(&self) -> PathBuf {
+        PathBuf::from(format!(
+            "/proc/{}/fd/{}",
+            std::process::id(),
+            self.directory.as_raw_fd()
+        ))
     }
 
     /// A path that leads to a name here, whoever renames what is above it.

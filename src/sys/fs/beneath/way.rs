@@ -3,7 +3,7 @@
 //! A link is followed only where nobody else could have laid it: in directories that only root, or the user that we run as, can
 //! change. Below a directory of somebody else links and `..` are refused, and each name is held before the next one is looked up.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
@@ -31,6 +31,24 @@ impl Beneath {
             way.step(name)?;
         }
         way.end()
+    }
+
+    /// The directory in which a path ends, as [`open_way`](Beneath::open_way), and the name that it ends with, which is not looked at.
+    ///
+    /// # Errors
+    /// As [`open_way`](Beneath::open_way); the path ends with no name (`/`, `..`).
+    pub fn open_holder(path: &Path, make: bool) -> Result<(Beneath, &OsStr)> {
+        match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) if parent.as_os_str().is_empty() => {
+                Ok((Beneath::open_way(Path::new("."), make)?, name))
+            }
+            (Some(parent), Some(name)) => Ok((Beneath::open_way(parent, make)?, name)),
+            _ => Err(Error::path(
+                "make",
+                path,
+                std::io::Error::other("the path ends with no name"),
+            )),
+        }
     }
 }
 
