@@ -11,6 +11,7 @@
 mod choose;
 mod groups;
 mod known;
+mod places;
 mod signs;
 
 use std::path::PathBuf;
@@ -26,7 +27,8 @@ use crate::sys;
 
 pub use choose::{Chosen, Unfit, Whose, choose, in_place, own};
 pub use groups::{Group, Member, groups, is_ahead};
-pub use known::{Installation, address, remember, remembered};
+pub use known::{Installation, address, remember, remember_roots, remembered, remembered_roots};
+pub use places::own_places;
 pub use signs::data_id;
 
 /// What a job is about.

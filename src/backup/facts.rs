@@ -119,6 +119,7 @@ pub(crate) fn with_job(config: &Config, record: Record) -> Result<Record> {
     if let Some(server) = config.server.as_ref().filter(|_| record.server.is_some()) {
         job::remember(&config.state_dir, &job::address(server), &job)?;
     }
+    job::remember_roots(&config.state_dir, record.roots.iter().map(|root| &root.path))?;
     Ok(Record {
         job: Some(job),
         ..record

@@ -423,6 +423,9 @@ pub(super) struct Restore {
     /// Only this original path (may be repeated)
     #[arg(long, value_name = "PATH")]
     pub include: Vec<PathBuf>,
+    /// In place: this tree of the backup may appear, although neither the configuration nor a backup that was taken here names it (may be repeated)
+    #[arg(long, value_name = "PATH", requires = "in_place")]
+    pub allow_path: Vec<PathBuf>,
     /// In place: move aside what is there. Into a server: replace it
     #[arg(long, conflicts_with_all = ["datadir", "target"])]
     pub force: bool,

@@ -21,6 +21,8 @@ pub(super) fn run(arguments: &Restore, context: &Context<'_>) -> Result<Exit> {
     let backup = context.choose(&repository, &arguments.id, &whose, arguments.failed.unfit())?;
     if arguments.destination.in_place {
         job::in_place(backup.manifest(), &whose)?;
+        let record = record_of(backup.manifest())?;
+        job::own_places(&config, &record, &arguments.include, &arguments.allow_path)?;
     }
     if let Some(socket) = &arguments.destination.into_server {
         return super::table::run(arguments, socket, &repository, &backup, config, context);

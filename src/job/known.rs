@@ -1,6 +1,6 @@
 //! What the state directory knows: this installation's id, and the job of each server that it backed up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,9 @@ struct Known {
     /// By the server's address.
     #[serde(default)]
     jobs: BTreeMap<String, Job>,
+    /// Trees that were backed up from here: where a restore in place may put something.
+    #[serde(default)]
+    roots: BTreeSet<PathBuf>,
 }
 
 impl Installation {
@@ -50,6 +53,7 @@ impl Installation {
             installation: Id::random(),
             place: sys::identity::birth(state_dir),
             jobs: BTreeMap::new(),
+            roots: BTreeSet::new(),
         };
         // Two runs may be the first at once: the one that comes second takes the other's.
         let copied = file(state_dir).exists();
@@ -97,6 +101,30 @@ pub fn remember(state_dir: &Path, address: &str, job: &Job) -> Result<()> {
 /// The file cannot be read.
 pub fn remembered(state_dir: &Path, address: &str) -> Result<Option<Job>> {
     Ok(read(state_dir)?.and_then(|mut known| known.jobs.remove(address)))
+}
+
+/// Keeps the trees that were backed up.
+///
+/// # Errors
+/// The file cannot be read or written.
+pub fn remember_roots<'p>(state_dir: &Path, roots: impl Iterator<Item = &'p PathBuf>) -> Result<()> {
+    let Some(mut known) = read(state_dir)? else {
+        return Ok(());
+    };
+    let before = known.roots.len();
+    known.roots.extend(roots.cloned());
+    if known.roots.len() == before {
+        return Ok(());
+    }
+    write(state_dir, &known)
+}
+
+/// The trees that were ever backed up with this state directory.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn remembered_roots(state_dir: &Path) -> Result<BTreeSet<PathBuf>> {
+    Ok(read(state_dir)?.map(|known| known.roots).unwrap_or_default())
 }
 
 fn file(state_dir: &Path) -> PathBuf {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::common::server::mysql_prefix;
 use crate::common::{Flavour, Lab, Server, Tool, both, text};
-use crate::setting::Scene;
+use crate::setting::{AS_ROOT, Scene};
 
 fn archive(tool: &Tool) -> Value {
     tool.json_with(&["binlog", "archive", "--once"], &[0, 5])
@@ -33,7 +33,7 @@ fn instances_with_one_server_id_share_no_archive() {
         server.exec("CREATE TABLE shop.log (b VARCHAR(20)) ENGINE=InnoDB");
         let directory = lab.path(&format!("{name}-tool"));
         std::fs::create_dir(&directory).unwrap();
-        let tool = Tool::new(&directory, &server, "");
+        let tool = Tool::new(&directory, &server, AS_ROOT);
         if name == "two" {
             // Both keep their backups and logs in one repository.
             let shared = text(&lab.path("one-tool/repository"));
@@ -69,7 +69,7 @@ fn instances_with_one_server_id_share_no_archive() {
 
 /// A log that somebody removed is a gap that is told; what comes behind it is archived.
 fn a_removed_log(flavour: Flavour) {
-    let Some(scene) = Scene::new(flavour, &[], true, "") else {
+    let Some(scene) = Scene::new(flavour, &[], true, AS_ROOT) else {
         return;
     };
     archive(&scene.tool);
@@ -104,7 +104,7 @@ fn mysql_a_removed_log_is_a_gap() {
 /// Behind a last event that a crash tore, the archive goes on; what is whole before it is there.
 #[test]
 fn a_torn_last_event_ends_no_archive() {
-    let Some(mut scene) = Scene::new(Flavour::MariaDb, &[], true, "") else {
+    let Some(mut scene) = Scene::new(Flavour::MariaDb, &[], true, AS_ROOT) else {
         return;
     };
     scene.tool.json_with(&["backup"], &[0, 5]);
@@ -137,7 +137,7 @@ fn a_torn_last_event_ends_no_archive() {
 /// After a rollback the server gives GTIDs again: which is meant, nobody can know.
 #[test]
 fn a_gtid_of_two_lines_of_history_is_refused_and_a_line_can_be_said() {
-    let Some(mut scene) = Scene::new(Flavour::MariaDb, &[], true, "") else {
+    let Some(mut scene) = Scene::new(Flavour::MariaDb, &[], true, AS_ROOT) else {
         return;
     };
     let create = |scene: &Scene, table: &str| {
@@ -185,7 +185,7 @@ fn a_gtid_of_two_lines_of_history_is_refused_and_a_line_can_be_said() {
 /// What a filter leaves out of the log is missing in every point in time: that is refused, and said.
 fn a_filtered_log(flavour: Flavour) {
     let options = [("binlog-ignore-db", "hidden")];
-    let Some(scene) = Scene::new(flavour, &options, true, "") else {
+    let Some(scene) = Scene::new(flavour, &options, true, AS_ROOT) else {
         return;
     };
     let backup = scene.tool.json_with(&["backup"], &[5]);
@@ -219,7 +219,7 @@ fn mysql_a_filtered_log_is_not_the_whole_history() {
 
 /// Events that the applier makes are what they were on their server.
 fn events(flavour: Flavour) {
-    let Some(scene) = Scene::new(flavour, &[], true, "") else {
+    let Some(scene) = Scene::new(flavour, &[], true, AS_ROOT) else {
         return;
     };
     scene

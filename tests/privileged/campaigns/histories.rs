@@ -9,7 +9,7 @@ use mysql::prelude::Queryable;
 use super::Random;
 use crate::common::server::mysql_prefix;
 use crate::common::{Flavour, Server, both, rounds, text};
-use crate::setting::Scene;
+use crate::setting::{AS_ROOT, Scene};
 
 /// What was true right behind a change.
 struct Truth {
@@ -38,7 +38,7 @@ impl Campaign {
             Flavour::MariaDb => &[][..],
             Flavour::MySql => &gtid,
         };
-        let scene = Scene::new(flavour, options, true, "")?;
+        let scene = Scene::new(flavour, options, true, AS_ROOT)?;
         scene
             .server
             .exec("CREATE TABLE ledger.points (a BIGINT PRIMARY KEY) ENGINE=InnoDB");
