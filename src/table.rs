@@ -91,7 +91,7 @@ pub fn restore(
     };
     let target = ConnectOptions::new(&server)?;
     // Before minutes of work.
-    refuse_existing(&mut Session::patient(&target, PATIENCE)?, request)?;
+    ready(&target, request)?;
     let boot = Boot {
         repository,
         backup,
@@ -107,8 +107,8 @@ pub fn restore(
         // For root alone: it may have the password of the live server's account.
         let file = write_client_file(booted.space, "target.cnf", &target, None)?;
         let client = find_tool(Tool::Client, None, booted.binary)?;
-        // As long ago as the restore took, somebody may have made it.
-        refuse_existing(&mut Session::patient(&target, PATIENCE)?, request)?;
+        // As long ago as the restore took, somebody may have made it, or listen in the server's place.
+        ready(&target, request)?;
         monitor.phase("load");
         monitor.begin(Work {
             name: "loading",
@@ -158,6 +158,13 @@ fn is_renamed(what: &What) -> bool {
         What::Table { from, to } => from != to,
         What::Schema { from, to } => from != to,
     }
+}
+
+/// The server is the right one (the client that loads the rows would tell its password to any that asks), and has nothing of that name.
+fn ready(target: &ConnectOptions, request: &Request) -> Result<()> {
+    let mut session = Session::patient(target, PATIENCE)?;
+    session.prove_peer("the rows, and by the client the account's password,")?;
+    refuse_existing(&mut session, request)
 }
 
 fn refuse_existing(session: &mut Session, request: &Request) -> Result<()> {

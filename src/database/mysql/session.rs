@@ -171,20 +171,27 @@ impl Session {
         self.batch(statement).map(drop)
     }
 
+    /// Makes sure that a server is proved, as for the password of our own account, before `what` goes to it.
+    ///
+    /// # Errors
+    /// [`Error::Connect`]: nothing proves the server.
+    pub fn prove_peer(&self, what: &str) -> Result<()> {
+        self.wire.prove_peer(&self.options).map_err(|why| {
+            let said = format!(
+                "{what} would go to it, and nothing proves that it is the right server: {why}; it was not sent. Connect over its socket, or \
+                 with ssl-ca (ssl-mode=VERIFY_CA)"
+            );
+            unreachable(&self.options, 0, said)
+        })
+    }
+
     /// Runs a statement with a secret in it. It is sent only to a server that is proved, as the password of our own account is. Errors
     /// show `shown`.
     ///
     /// # Errors
     /// [`Error::Connect`]: nothing proves the server; nothing was sent. [`Error::Statement`].
     pub fn run_secret(&mut self, statement: &str, shown: &str) -> Result<()> {
-        let proved = self.wire.prove_peer(&self.options);
-        proved.map_err(|why| {
-            let said = format!(
-                "a statement with a password would go to it, and nothing proves that it is the right server: {why}; it was not sent. Connect \
-                 over its socket, or with ssl-ca (ssl-mode=VERIFY_CA)"
-            );
-            unreachable(&self.options, 0, said)
-        })?;
+        self.prove_peer("a statement with a password")?;
         self.run(statement).map_err(|error| match error {
             Error::Statement { code, reason, .. } => Error::Statement {
                 statement: shown.to_owned(),
