@@ -109,6 +109,7 @@ fn restore_with(
         keep_uuid: false,
         new_uuid: false,
         keep_going,
+        special: true,
         unfinished: None,
     };
     let report = restore(repository, which, &request, &Silent, &Cancel::new())?;

@@ -67,3 +67,29 @@ fn lay(trap: &str, at: &Path) {
         _ => std::fs::File::create(at).unwrap().set_len(40 << 30).unwrap(),
     }
 }
+
+/// The server's user makes one of them itself; the others are what somebody put into the repository.
+#[test]
+fn no_right_that_lies_in_the_datadir_comes_back() {
+    for flavour in [Flavour::MariaDb, Flavour::MySql] {
+        let Some(scene) = Scene::new(flavour, &[], true, "") else {
+            return;
+        };
+        let datadir = &scene.server.datadir;
+        std::fs::create_dir(datadir.join("rights")).unwrap();
+        std::fs::copy("/bin/true", datadir.join("rights/program")).unwrap();
+        run("chmod", &["6755", &text(&datadir.join("rights/program"))]);
+        run("mknod", &[&text(&datadir.join("rights/memory")), "c", "1", "1"]);
+        scene.tool.json(&["backup"]);
+        let to = scene.home().join("restored");
+        let output = scene.tool.run(&["restore", "latest", "--datadir", &text(&to)]);
+        let said = both(&output);
+        assert_eq!(output.status.code(), Some(5), "{said}");
+        for words in ["1 devices", "1 set-user-ID", "rights/memory", "rights/program"] {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+        let program = to.join("rights/program").metadata().unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::mode(&program) & 0o7777, 0o755);
+        assert!(to.join("rights/memory").symlink_metadata().is_err());
+    }
+}
