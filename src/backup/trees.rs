@@ -123,6 +123,7 @@ pub(crate) fn readable(
             },
             live: tree.record.source == RootSource::Live,
             datadir: tree.record.role == RootRole::Datadir,
+            database: tree.record.role != RootRole::Files,
             skip: skips(tree, planned, config, paths, places),
         })
         .collect()

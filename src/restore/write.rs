@@ -223,7 +223,16 @@ impl<'s> Names<'s> {
         }
         file.set_len(content.size)
             .map_err(|error| wrong(&place.original, error))?;
-        for job in Job::all(beneath, place, file, content, metadata) {
+        let holes: u64 = (0..content.sections.len())
+            .filter(|index| content.is_hole(*index))
+            .map(|index| content.section_bytes(index))
+            .sum();
+        self.shared.monitor.advance(holes, 0);
+        let relative = place.relative.clone();
+        let Some(jobs) = Job::all(beneath, place, file, content, metadata.clone()) else {
+            return dress(beneath, &relative, &metadata, true, self.shared.notes);
+        };
+        for job in jobs {
             self.sender.send(job).map_err(|_| Error::Interrupted(0))?;
         }
         Ok(())

@@ -54,6 +54,7 @@ pub fn back_up_reading_back(
             read_from: dir.into(),
             live: false,
             datadir: false,
+            database: false,
             skip: Vec::new(),
         },
     );
