@@ -1,8 +1,10 @@
-//! What gives rights comes back only where it is asked for.
+//! What gives rights comes back only where it is asked for, and a mount opens nothing that was closed.
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+use std::process::Command;
 
+use crate::mount::Mounted;
 use crate::scene::{Scene, said};
 
 fn attribute(path: &Path, name: &str) -> Option<Vec<u8>> {
@@ -58,4 +60,35 @@ fn devices_set_user_id_and_capabilities_of_files_come_back_only_when_asked_for()
     scene.assert_whole(&scene.path("asked"));
     let refused = scene.run(&["restore", "latest", "--datadir", &scene.text("none"), "--special"]);
     assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+}
+
+#[test]
+fn a_mount_for_all_keeps_out_whom_a_directory_above_the_tree_keeps_out() {
+    let Some(mut scene) = Scene::new() else { return };
+    let secret = scene.path("second/inside/secret");
+    std::fs::write(&secret, "topsecret").unwrap();
+    let set_mode = |path: &Path, mode| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(path, mode).unwrap();
+    };
+    for open in [&secret, &scene.path("second/inside"), &scene.path("")] {
+        set_mode(open, if *open == secret { 0o644 } else { 0o755 });
+    }
+    let seen_by_nobody = |scene: &Scene| {
+        let Some(mut mounted) = Mounted::new(scene, &["--allow-other"]) else {
+            return None;
+        };
+        let at = mounted.at.join("h1/latest").join(secret.strip_prefix("/").unwrap());
+        let mut nobody = Command::new("setpriv");
+        nobody.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "cat"]);
+        let output = nobody.arg(at).output().unwrap();
+        assert_eq!(mounted.end(rustix::process::Signal::INT), Some(0));
+        Some(output.stdout == b"topsecret")
+    };
+    for (mode, seen) in [(0o755, true), (0o700, false)] {
+        set_mode(&scene.path("second"), mode);
+        scene.back_up();
+        let Some(answer) = seen_by_nobody(&scene) else { return };
+        assert_eq!(answer, seen, "{mode:o}");
+    }
 }
