@@ -75,9 +75,7 @@ fn a_mount_for_all_keeps_out_whom_a_directory_above_the_tree_keeps_out() {
         set_mode(open, if *open == secret { 0o644 } else { 0o755 });
     }
     let seen_by_nobody = |scene: &Scene| {
-        let Some(mut mounted) = Mounted::new(scene, &["--allow-other"]) else {
-            return None;
-        };
+        let mut mounted = Mounted::new(scene, &["--allow-other"])?;
         let at = mounted.at.join("h1/latest").join(secret.strip_prefix("/").unwrap());
         let mut nobody = Command::new("setpriv");
         nobody.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "cat"]);
