@@ -156,6 +156,26 @@ pub enum RootRole {
     Files,
 }
 
+/// A directory above a tree: who passes through it is who reaches the tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Above {
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+impl Above {
+    /// One of which nothing is known: root alone passes.
+    pub const CLOSED: Above = Above {
+        mode: 0o700,
+        uid: 0,
+        gid: 0,
+    };
+}
+
 /// One tree of the backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootRecord {
@@ -165,6 +185,17 @@ pub struct RootRecord {
     pub role: RootRole,
     /// Where it was read from.
     pub source: RootSource,
+    /// The directories above it, `/` first, as they were when the snapshot was planned; records of older versions have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub above: Vec<Above>,
+}
+
+impl RootRecord {
+    /// The directory above it at this path; closed where nothing is known.
+    pub fn above(&self, path: &std::path::Path) -> Above {
+        let number = path.components().count().saturating_sub(1);
+        self.above.get(number).copied().unwrap_or(Above::CLOSED)
+    }
 }
 
 /// What the copy did.

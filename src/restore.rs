@@ -59,6 +59,9 @@ pub struct Request {
     pub new_uuid: bool,
     /// Go on over damage: everything that is intact is restored, and what is not is told in [`Report::lost`].
     pub keep_going: bool,
+    /// Devices, set-user-ID and set-group-ID bits and privileged attributes come back in trees of `files:`. Whoever can write the
+    /// repository chooses them. A database's tree never gets any.
+    pub special: bool,
     /// What the trees carry in a file [`unfinished::UNFINISHED`] from before they appear: they are not yet what is wanted.
     pub unfinished: Option<String>,
 }
@@ -74,6 +77,7 @@ impl Request {
             keep_uuid: false,
             new_uuid: false,
             keep_going: false,
+            special: false,
             unfinished: None,
         }
     }

@@ -118,6 +118,7 @@ fn a_root_that_is_no_plain_path_is_refused() {
             keep_uuid: false,
             new_uuid: false,
             keep_going: false,
+            special: false,
             unfinished: None,
         };
         let answer = snapback::restore::restore(

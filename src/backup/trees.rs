@@ -1,5 +1,6 @@
 //! Which trees a backup consists of: the datadir, the server's other paths, the configured files; each on its volume or live.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::examine::{Examined, places};
@@ -7,7 +8,7 @@ use crate::config::Config;
 use crate::copy::Tree;
 use crate::database::{PathRole, WrittenPath};
 use crate::detect::Layout;
-use crate::record::{RootRecord, RootRole, RootSource};
+use crate::record::{Above, RootRecord, RootRole, RootSource};
 
 /// A tree before its snapshot exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,7 @@ pub(crate) fn plan(config: &Config, layout: &Layout, paths: &[WrittenPath]) -> V
             RootRole::Database
         };
         let record = RootRecord {
+            above: above(&placed.path),
             path: placed.path.clone(),
             role,
             source: RootSource::Snapshot,
@@ -74,6 +76,7 @@ pub(crate) fn plan(config: &Config, layout: &Layout, paths: &[WrittenPath]) -> V
             (Some(_), false) => RootSource::Snapshot,
         };
         let record = RootRecord {
+            above: above(&file.path),
             path: file.path.clone(),
             role: RootRole::Files,
             source,
@@ -90,6 +93,7 @@ pub(crate) fn plan(config: &Config, layout: &Layout, paths: &[WrittenPath]) -> V
 
 fn live(path: &Path, role: RootRole) -> PlannedTree {
     let record = RootRecord {
+        above: above(path),
         path: path.to_owned(),
         role,
         source: RootSource::Live,
@@ -99,6 +103,28 @@ fn live(path: &Path, role: RootRole) -> PlannedTree {
         volume: None,
         relative: PathBuf::new(),
         skip: Vec::new(),
+    }
+}
+
+/// The directories above a path, `/` first. One with an ACL counts as closed: its mode alone does not say whom it keeps out.
+fn above(path: &Path) -> Vec<Above> {
+    let mut all: Vec<Above> = path.ancestors().skip(1).map(one_above).collect();
+    all.reverse();
+    all
+}
+
+fn one_above(directory: &Path) -> Above {
+    let found = std::fs::symlink_metadata(directory).ok().filter(|found| found.is_dir());
+    let has_acl = crate::sys::fs::link_xattrs(directory).map_or(true, |xattrs| {
+        xattrs.iter().any(|(name, _)| name == b"system.posix_acl_access")
+    });
+    match found {
+        Some(found) if !has_acl => Above {
+            mode: found.mode() & 0o7777,
+            uid: found.uid(),
+            gid: found.gid(),
+        },
+        _ => Above::CLOSED,
     }
 }
 
@@ -123,6 +149,7 @@ pub(crate) fn readable(
             },
             live: tree.record.source == RootSource::Live,
             datadir: tree.record.role == RootRole::Datadir,
+            database: tree.record.role != RootRole::Files,
             skip: skips(tree, planned, config, paths, places),
         })
         .collect()
@@ -178,6 +205,7 @@ mod tests {
         };
         PlannedTree {
             record: RootRecord {
+                above: Vec::new(),
                 path: path.into(),
                 role,
                 source,

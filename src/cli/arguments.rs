@@ -437,6 +437,9 @@ pub(super) struct Restore {
     /// Go on over damage: restore all that is intact, list the rest, end with status 4
     #[arg(long)]
     pub keep_going: bool,
+    /// In trees of `files:`: restore devices, set-user-ID bits and privileged attributes, which whoever can write the repository chooses
+    #[arg(long, conflicts_with_all = ["datadir", "into_server"])]
+    pub special: bool,
     /// Threads [default: as many as processors, at most 8]
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,

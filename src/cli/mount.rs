@@ -18,7 +18,7 @@ pub(super) struct Mount {
     /// Only backups of this host
     #[arg(long, value_name = "NAME")]
     pub host: Option<String>,
-    /// Let other users look as well, as far as the files' modes and ACLs let them
+    /// Let other users look as well, as far as the modes and ACLs of the files and of the directories above the trees let them
     #[arg(long)]
     pub allow_other: bool,
 }

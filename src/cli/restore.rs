@@ -35,6 +35,7 @@ pub(super) fn run(arguments: &Restore, context: &Context<'_>) -> Result<Exit> {
         keep_uuid: arguments.keep_uuid,
         new_uuid: arguments.replica.replica_of.is_some(),
         keep_going: arguments.keep_going,
+        special: arguments.special,
         unfinished: None,
     };
     let wanted = arguments.replica.wanted()?;

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use crossbeam_channel::Receiver;
 
+use super::live::Live;
 use super::notes::Notes;
-use super::walk::{Item, Reply, vanished};
+use super::walk::{Item, Reply, too_large_finding, vanished};
 use super::{Error, Result, Tree};
 use crate::finding::Finding;
 use crate::monitor::Monitor;
@@ -44,7 +45,7 @@ pub(super) fn collect(
         table.push(&entry)?;
         collected.figures.files += 1;
         if let EntryKind::File(content) = &entry.kind {
-            collected.figures.bytes_total += content.size;
+            collected.figures.bytes_total = collected.figures.bytes_total.saturating_add(content.size);
         }
         monitor.advance(0, 1);
     }
@@ -73,8 +74,13 @@ fn complete(
     };
     entry.kind = EntryKind::File(content);
     let path = original(trees, &entry);
-    let Some(copied) = copied else {
-        notes.find(vanished(&path));
+    let missing = match &copied {
+        Live::Copied(_) => None,
+        Live::Vanished => Some(vanished(&path)),
+        Live::TooLarge(reason) => Some(too_large_finding(&path, reason)),
+    };
+    let (Live::Copied(copied), None) = (copied, &missing) else {
+        missing.into_iter().for_each(|finding| notes.find(finding));
         collected.gone.insert((entry.root, entry.path));
         return Ok(None);
     };
@@ -96,13 +102,24 @@ fn complete(
 fn fill(content: &mut Content, replies: &Receiver<Reply>) -> Result<()> {
     let count = content.size.div_ceil(crate::repository::SECTION_BYTES) as usize;
     let mut sections: Vec<Option<SectionRef>> = vec![None; count];
-    for _ in 0..count {
-        // A worker that failed has dropped its end; why, is told elsewhere.
-        let Ok(Reply::Section { index, section, sparse }) = replies.recv() else {
-            return Err(Error::Interrupted(0));
-        };
-        content.sparse |= sparse;
-        sections[index] = Some(section);
+    let mut left = count;
+    while left > 0 {
+        match replies.recv() {
+            Ok(Reply::Section { index, section, sparse }) => {
+                content.sparse |= sparse;
+                sections[index] = Some(section);
+                left -= 1;
+            }
+            Ok(Reply::Holes { from, to }) => {
+                content.sparse = true;
+                for (index, section) in sections.iter_mut().enumerate().take(to).skip(from) {
+                    *section = Some(SectionRef::hole(content.section_chunks(index)));
+                }
+                left = left.saturating_sub(to - from);
+            }
+            // A worker that failed has dropped its end; why, is told elsewhere.
+            _ => return Err(Error::Interrupted(0)),
+        }
     }
     content.sections = sections.into_iter().flatten().collect();
     Ok(())

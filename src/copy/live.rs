@@ -4,10 +4,11 @@ use std::fs::Metadata as Found;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use super::section::{Reading, Source};
+use super::section::{Reading, Source, next_section};
+use super::size::too_large;
 use super::walk::{FileJob, is_gone};
 use super::{Error, Result};
-use crate::repository::{Content, SECTION_BYTES, Worker};
+use crate::repository::{Content, SECTION_BYTES, SectionRef, Worker};
 use crate::sys::fs::ReadBuffer;
 
 /// The pause before a file that changed is tried again.
@@ -19,6 +20,15 @@ pub(super) struct Copied {
     pub mtime_ns: i128,
     /// It changed during the last attempt as well.
     pub torn: bool,
+}
+
+/// How the copy of a live file ended.
+pub(super) enum Live {
+    Copied(Copied),
+    /// It is gone, or is no regular file any more.
+    Vanished,
+    /// It grew, since it was seen, to more than a backup holds.
+    TooLarge(String),
 }
 
 /// What tells that a file was written meanwhile.
@@ -33,14 +43,14 @@ fn state(found: &Found) -> (u64, u64, i64, i64, i64, i64) {
     )
 }
 
-/// Copies a live file, again if it changed meanwhile. `None`: it vanished, or is no regular file any more.
+/// Copies a live file, again if it changed meanwhile.
 pub(super) fn copy(
     job: &FileJob,
     attempts: u32,
     worker: &mut Worker<'_>,
     reading: &Reading<'_>,
     buffer: &mut ReadBuffer,
-) -> Result<Option<Copied>> {
+) -> Result<Live> {
     let wrong = |error: std::io::Error| Error::Read {
         path: job.original.clone(),
         offset: 0,
@@ -53,17 +63,32 @@ pub(super) fn copy(
             .and_then(|file| Ok((file.metadata()?, file)));
         let (before, file) = match opened {
             Ok((before, file)) if before.is_file() => (before, file),
-            Ok(_) => return Ok(None),
-            Err(error) if is_gone(&error) => return Ok(None),
+            Ok(_) => return Ok(Live::Vanished),
+            Err(error) if is_gone(&error) => return Ok(Live::Vanished),
             Err(error) => return Err(wrong(error)),
         };
+        if let Some(reason) = too_large(before.len(), before.blocks()) {
+            return Ok(Live::TooLarge(reason));
+        }
         let mut content = Content {
             size: 0,
             class: job.class,
             sparse: false,
             sections: Vec::new(),
         };
-        for index in 0..before.len().div_ceil(SECTION_BYTES) as usize {
+        let holes = before.blocks() * 512 < before.len();
+        let count = before.len().div_ceil(SECTION_BYTES) as usize;
+        let mut index = 0;
+        while index < count {
+            let data = match holes {
+                true => next_section(&file, index, count).map_err(wrong)?,
+                false => index,
+            };
+            if data > index {
+                push_holes(&mut content, before.len(), data);
+                index = data;
+                continue;
+            }
             let parent = job
                 .parent
                 .as_ref()
@@ -73,7 +98,7 @@ pub(super) fn copy(
                 file: &file,
                 original: &job.original,
                 size: before.len(),
-                holes: before.blocks() * 512 < before.len(),
+                holes,
                 direct: false,
             };
             let ended = reading.section(&source, index, job.class, buffer, &mut builder)?;
@@ -85,6 +110,7 @@ pub(super) fn copy(
             if ended.bytes < SECTION_BYTES {
                 break;
             }
+            index += 1;
         }
         let after = match job.place.look(&job.relative) {
             Ok(after) => state(&after),
@@ -94,7 +120,7 @@ pub(super) fn copy(
         let torn = after != state(&before);
         if !torn || attempt >= attempts.max(1) {
             let mtime_ns = i128::from(before.mtime()) * 1_000_000_000 + i128::from(before.mtime_nsec());
-            return Ok(Some(Copied {
+            return Ok(Live::Copied(Copied {
                 content,
                 mtime_ns,
                 torn,
@@ -102,5 +128,15 @@ pub(super) fn copy(
         }
         reading.stop.sleep(PAUSE)?;
     }
-    Ok(None)
+    Ok(Live::Vanished)
+}
+
+/// Holes up to section `upto` (without) of a file of `size` bytes.
+fn push_holes(content: &mut Content, size: u64, upto: usize) {
+    content.sparse = true;
+    let written = std::mem::replace(&mut content.size, size);
+    for index in content.sections.len()..upto {
+        content.sections.push(SectionRef::hole(content.section_chunks(index)));
+    }
+    content.size = size.min(upto as u64 * SECTION_BYTES).max(written);
 }

@@ -13,6 +13,7 @@ pub(crate) mod notes;
 mod parent;
 mod place;
 mod section;
+mod size;
 pub(crate) mod stop;
 mod throttle;
 mod walk;
@@ -38,6 +39,8 @@ pub struct Tree {
     pub live: bool,
     /// Whether the rules for a server's datadir apply (sockets, pid files, temporary spaces are left out).
     pub datadir: bool,
+    /// Whether it is the server's: what cannot be copied of it ends the copy. Of other trees it is left out with a warning.
+    pub database: bool,
     /// Original absolute paths of subtrees not to copy from here (left out, or copied as a tree of their own), with the reason;
     /// an empty reason means that it is not worth listing.
     pub skip: Vec<(PathBuf, String)>,

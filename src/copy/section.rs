@@ -59,6 +59,15 @@ pub(super) struct Ended {
     pub bytes: u64,
 }
 
+/// The first section at or after `index`, of `count`, that has data; `count` when the rest of the file is a hole.
+///
+/// # Errors
+/// The file cannot be asked.
+pub(super) fn next_section(file: &File, index: usize, count: usize) -> io::Result<usize> {
+    let begins = system::next_data_begins(file, index as u64 * SECTION_BYTES)?;
+    Ok(begins.map_or(count, |at| ((at / SECTION_BYTES) as usize).clamp(index, count)))
+}
+
 impl Reading<'_> {
     /// Reads the section at `index`. Ends early, and says so, where the file does.
     pub fn section(

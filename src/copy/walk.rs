@@ -13,6 +13,8 @@ use crossbeam_channel::{Receiver, Sender};
 use super::notes::Notes;
 use super::parent::Parent;
 use super::place::Place;
+use super::section::next_section;
+use super::size::too_large;
 use super::stop::Stop;
 use super::{CopyOptions, Error, Result, Tree, leave_out};
 use crate::finding::Finding;
@@ -35,8 +37,10 @@ pub(super) enum Reply {
         section: SectionRef,
         sparse: bool,
     },
-    /// A whole live file; `None`: it vanished.
-    Live(Option<super::live::Copied>),
+    /// Sections `from` to `to` (without) of a file in a snapshot are holes.
+    Holes { from: usize, to: usize },
+    /// A whole live file.
+    Live(super::live::Live),
 }
 
 /// A file to be read.
@@ -129,6 +133,11 @@ impl Walk<'_, '_> {
             self.send(Item::Entry(entry))?;
             return self.descend(root, (tree, place), &original, &path);
         }
+        if kind.is_file()
+            && let Some(reason) = too_large(found.len(), found.blocks())
+        {
+            return self.refuse(tree, original, &reason);
+        }
         if found.nlink() > 1 {
             if let Some(first) = self.links.get(&(root, found.dev(), found.ino())) {
                 entry.kind = EntryKind::HardLink(first.clone());
@@ -192,7 +201,8 @@ impl Walk<'_, '_> {
         if count == 0 {
             return self.send(Item::Entry(entry));
         }
-        let (reply, replies) = crossbeam_channel::bounded(count);
+        // One answer for each section at most, and none is kept room for: the size is somebody else's word.
+        let (reply, replies) = crossbeam_channel::unbounded();
         let may_have_holes = found.blocks() * 512 < size;
         let file = FileJob {
             place: place.clone(),
@@ -208,14 +218,50 @@ impl Walk<'_, '_> {
         let file = Arc::new(file);
         // The item first: whoever waits for it then knows that its jobs come.
         self.send(Item::File { entry, replies })?;
-        for section in 0..count {
+        let holes = match may_have_holes && !tree.live {
+            true => Some(open_seen(&file)?),
+            false => None,
+        };
+        let mut section = 0;
+        while section < count {
+            self.stop.check()?;
+            let data = match &holes {
+                Some(opened) => next_section(opened, section, count)
+                    .map_err(|error| unreadable(&file, section, error.to_string()))?,
+                None => section,
+            };
+            // A hole is one step, however long it is.
+            if data > section {
+                let hole = Reply::Holes {
+                    from: section,
+                    to: data,
+                };
+                reply.send(hole).map_err(|_| Error::Interrupted(0))?;
+                section = data;
+                continue;
+            }
             let job = Job {
                 file: Arc::clone(&file),
                 section,
                 reply: reply.clone(),
             };
             self.jobs.send(job).map_err(|_| Error::Interrupted(0))?;
+            section += 1;
         }
+        Ok(())
+    }
+
+    /// A file that no backup holds.
+    fn refuse(&self, tree: &Tree, original: PathBuf, reason: &str) -> Result<()> {
+        if tree.database {
+            return Err(Error::Read {
+                path: original,
+                offset: 0,
+                reason: format!("{reason}: remove the file; no server writes such a one"),
+            });
+        }
+        self.notes.find(too_large_finding(&original, reason));
+        self.notes.leave_out(original, "too large");
         Ok(())
     }
 
@@ -235,6 +281,31 @@ impl Walk<'_, '_> {
     fn send(&self, item: Item) -> Result<()> {
         self.items.send(item).map_err(|_| Error::Interrupted(0))
     }
+}
+
+/// A file of a snapshot, for its holes; it has to be what the walk saw.
+fn open_seen(file: &FileJob) -> Result<std::fs::File> {
+    let opened = file.place.open(&file.relative);
+    let opened = opened.and_then(|opened| Ok((opened.metadata()?, opened)));
+    let (found, opened) = opened.map_err(|error| unreadable(file, 0, error.to_string()))?;
+    if found.ino() != file.inode || found.len() != file.size {
+        return Err(unreadable(file, 0, "the snapshot is changing under us".to_owned()));
+    }
+    Ok(opened)
+}
+
+fn unreadable(file: &FileJob, section: usize, reason: String) -> Error {
+    Error::Read {
+        path: file.original.clone(),
+        offset: section as u64 * crate::repository::SECTION_BYTES,
+        reason,
+    }
+}
+
+/// A file beside the database was left out since no backup holds it.
+pub(super) fn too_large_finding(original: &Path, reason: &str) -> Finding {
+    Finding::warning("too-large", format!("{} is left out: {reason}", original.display()))
+        .remedy("remove it, or `exclude` it")
 }
 
 /// Whether the thing that had a name in a live tree has it no more: nothing has it, or a file has a directory's name, or (not the kernel's

@@ -173,6 +173,7 @@ fn backups() -> MemoryStore {
             read_from: dir.path().into(),
             live: false,
             datadir: false,
+            database: false,
             skip: Vec::new(),
         };
         let options = CopyOptions {

@@ -59,6 +59,7 @@ mod tests {
                 path: PathBuf::from(path),
                 role: RootRole::Datadir,
                 source: RootSource::Snapshot,
+                above: Vec::new(),
             });
             let mut record: Record = serde_json::from_value(serde_json::json!({
                 "tool": "x", "consistency": "crash", "exact": false, "volumes": [], "roots": [], "phases": [],

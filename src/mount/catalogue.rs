@@ -1,14 +1,17 @@
 //! The backups that a mount shows. New ones appear while it is mounted; what was there keeps its number.
 
 use std::collections::{BTreeSet, HashSet};
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
 use super::node::MOST_BACKUPS;
 use crate::job::{Job, Kind, Likeness, Member, is_ahead};
-use crate::record::RootRecord;
+use crate::record::{Above, RootRecord};
 use crate::repository::{Backup, Manifest, Repository, Result};
 
 /// The repository is looked at again after so long, when somebody lists backups.
@@ -29,6 +32,8 @@ pub(super) struct Shown {
     pub name: String,
     /// Its roots' original paths without the leading slash, in the record's order.
     pub roots: Vec<Vec<u8>>,
+    /// The same roots, for the directories above them.
+    pub records: Arc<[RootRecord]>,
     /// Its manifest is still there.
     pub there: bool,
 }
@@ -49,6 +54,27 @@ pub(super) struct Catalogue {
     shown: Vec<Shown>,
     seen: HashSet<String>,
     looked: Instant,
+}
+
+impl Shown {
+    /// The directory at a path (without a leading slash) above its roots. What is shown at it, everybody passes.
+    pub fn above(&self, path: &[u8]) -> Above {
+        let prefix = [path, b"/"].concat();
+        let under = |root: &&[u8]| path.is_empty() || root.starts_with(&prefix);
+        let original = Path::new("/").join(OsStr::from_bytes(path));
+        let roots = self.roots.iter().map(Vec::as_slice).zip(self.records.iter());
+        let found = roots
+            .filter(|(root, _)| under(root))
+            .map(|(_, record)| record.above(&original))
+            .next();
+        match found {
+            Some(above) if !path.is_empty() => above,
+            _ => Above {
+                mode: 0o555,
+                ..Above::CLOSED
+            },
+        }
+    }
 }
 
 impl Catalogue {
@@ -176,6 +202,7 @@ impl Catalogue {
                 .iter()
                 .map(|root| without_slashes(root.path.as_os_str().as_bytes()))
                 .collect(),
+            records: roots.into(),
             there: true,
         });
     }
@@ -191,4 +218,47 @@ fn without_slashes(path: &[u8]) -> Vec<u8> {
         .filter(|part| !part.is_empty())
         .collect();
     parts.join(&b'/')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{RootRole, RootSource};
+
+    #[test]
+    fn a_directory_above_a_tree_is_as_it_was_and_closed_where_nobody_knows() {
+        let record = |path: &str, above: Vec<Above>| RootRecord {
+            path: path.into(),
+            role: RootRole::Files,
+            source: RootSource::Live,
+            above,
+        };
+        let open = |uid| Above {
+            mode: 0o755,
+            uid,
+            gid: 0,
+        };
+        let records = [
+            record("/old/app", Vec::new()),
+            record("/srv/priv/app", vec![open(0), open(7), Above::CLOSED]),
+        ];
+        let roots = records.iter();
+        let shown = Shown {
+            key: String::new(),
+            time: jiff::Timestamp::UNIX_EPOCH,
+            host: String::new(),
+            job: Job::unknown(""),
+            sequence: 0,
+            name: String::new(),
+            roots: roots
+                .map(|root| without_slashes(root.path.as_os_str().as_bytes()))
+                .collect(),
+            records: records.into(),
+            there: true,
+        };
+        assert_eq!(shown.above(b"").mode, 0o555);
+        assert_eq!(shown.above(b"srv"), open(7));
+        assert_eq!(shown.above(b"srv/priv"), Above::CLOSED);
+        assert_eq!(shown.above(b"old"), Above::CLOSED);
+    }
 }

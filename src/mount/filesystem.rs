@@ -18,6 +18,7 @@ use fuser::{
 use super::content::Reads;
 use super::node::Node;
 use super::tree::{Table, Trees};
+use crate::record::Above;
 use crate::repository::{Content, Entry, EntryKind, Result};
 
 /// Entries never change; lists of backups do.
@@ -145,6 +146,17 @@ impl BackupFs {
             Node::Latest(host, link) => self.trees.latest(host, link).unwrap_or_default().len() as u64,
             _ => 0,
         };
+        // Whom a directory above a tree keeps out, it keeps out here.
+        let above = match node {
+            Node::Above(backup, path) if self.allow_other => {
+                let shown = self.trees.shown(*backup);
+                shown.map_or(Above::CLOSED, |shown| shown.above(path))
+            }
+            _ => Above {
+                mode: 0o555,
+                ..Above::CLOSED
+            },
+        };
         FileAttr {
             ino,
             size: target,
@@ -156,12 +168,12 @@ impl BackupFs {
             kind: if link { FileType::Symlink } else { FileType::Directory },
             perm: match (link, self.allow_other) {
                 (true, _) => 0o777,
-                (false, true) => 0o555,
+                (false, true) => (above.mode & 0o555) as u16,
                 (false, false) => 0o500,
             },
             nlink: 1,
-            uid: 0,
-            gid: 0,
+            uid: above.uid,
+            gid: above.gid,
             rdev: 0,
             blksize: 4096,
             flags: 0,

@@ -12,6 +12,8 @@ const LONGEST_PATH: usize = 4096;
 /// The largest extended attribute value (XATTR_SIZE_MAX), in bytes.
 /// Sections of a file at most: 256 TiB. What is not a hole fits a slot only up to a quarter of that.
 const MOST_SECTIONS: u64 = 1 << 22;
+/// The largest file that a backup holds, in bytes.
+pub const LARGEST_FILE: u64 = MOST_SECTIONS * SECTION_BYTES;
 const LARGEST_XATTR: usize = 64 << 10;
 
 /// The fixed chunk size of a file, in the format's three classes.
@@ -83,6 +85,11 @@ impl Content {
     /// How many chunks section `index` must have.
     pub fn section_chunks(&self, index: usize) -> usize {
         (self.section_bytes(index) as usize).div_ceil(self.class.bytes())
+    }
+
+    /// Whether nothing was ever written in section `index`. Costs nothing, however long the section is.
+    pub fn is_hole(&self, index: usize) -> bool {
+        self.sections.get(index) == Some(&SectionRef::hole(self.section_chunks(index)))
     }
 }
 

@@ -35,7 +35,7 @@ mod writer;
 pub use binlogs::{Join, Link, Segment, SegmentNote};
 pub use damaged::{Loss, LostObject};
 pub use drills::Drill;
-pub use entry::{ChunkClass, Content, Entry, EntryKind, Metadata, table_order};
+pub use entry::{ChunkClass, Content, Entry, EntryKind, LARGEST_FILE, Metadata, table_order};
 pub use hold::Hold;
 pub use keys::is_valid_host;
 pub use lookup::{Lookup, Place};

@@ -65,6 +65,17 @@ struct Run {
     slot: u32,
 }
 
+impl SectionRef {
+    /// A section of so many chunks in which nothing was ever written: its only encoding.
+    pub fn hole(chunks: usize) -> SectionRef {
+        let mut encoder = Encoder::default();
+        encoder.varint(chunks as u64);
+        encoder.varint(0);
+        encoder.varint((chunks as u64) << 2 | HOLE);
+        SectionRef::Inline(encoder.bytes)
+    }
+}
+
 impl Section {
     /// The section's only encoding: chunk count; packs in the order of their first use; runs; hashes of the data pieces.
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -255,6 +266,17 @@ mod tests {
             pieces: vec![Piece::Zero; 4096],
         };
         assert!(zeros.encode().len() < 8);
+    }
+
+    #[test]
+    fn a_section_of_holes_is_written_without_its_pieces() {
+        for chunks in [1, 31, 32, 1024, MOST_CHUNKS] {
+            let pieces = vec![Piece::Hole; chunks];
+            assert_eq!(
+                SectionRef::hole(chunks),
+                SectionRef::Inline(Section { pieces }.encode())
+            );
+        }
     }
 
     #[test]

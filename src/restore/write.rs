@@ -21,8 +21,10 @@ use crate::sys::fs::{Beneath, Special};
 use crate::sys::signal::Cancel;
 pub(super) use fill::dress;
 use fill::{Job, Shared, fill, wrong};
+use rights::Rights;
 
 mod fill;
+mod rights;
 
 /// Writes everything that was chosen. Nothing is durable yet.
 pub(super) fn write(plan: &Plan<'_>, notes: &Notes<'_>, monitor: &dyn Monitor, cancel: &Cancel) -> Result<()> {
@@ -48,8 +50,10 @@ pub(super) fn write(plan: &Plan<'_>, notes: &Notes<'_>, monitor: &dyn Monitor, c
             borrowed: HashMap::new(),
             stand_ins: HashMap::new(),
             directories: Vec::new(),
+            rights: Rights::new(plan.request.special),
         };
         stop.guard(|| names.make());
+        names.rights.tell(notes);
         // The sender goes with `names`: the workers end when no more jobs can come.
         names.directories
     });
@@ -84,6 +88,8 @@ struct Names<'s> {
     stand_ins: HashMap<(u32, Vec<u8>, usize), PathBuf>,
     /// In order of making; their metadata is set at the end, the last first.
     directories: Vec<(usize, PathBuf, Metadata)>,
+    /// What may come back with rights that it gives.
+    rights: Rights,
 }
 
 impl<'s> Names<'s> {
@@ -129,7 +135,9 @@ impl<'s> Names<'s> {
                 original: original(piece, rest),
             };
             self.make_way(&place, rest)?;
-            self.entry(entry, place)?;
+            if let Some(entry) = self.rights.take(entry, piece, &place.original) {
+                self.entry(entry, place)?;
+            }
             self.shared.monitor.advance(0, 1);
         }
         Ok(())
@@ -171,6 +179,7 @@ impl<'s> Names<'s> {
         Ok(())
     }
 
+    /// Restores an entry that [`Rights::take`] has let through.
     fn entry(&mut self, entry: Entry, place: Place) -> Result<()> {
         let beneath = self.plan.spaces[place.space].beneath();
         if entry.torn {
@@ -214,13 +223,26 @@ impl<'s> Names<'s> {
         }
         file.set_len(content.size)
             .map_err(|error| wrong(&place.original, error))?;
-        for job in Job::all(beneath, place, file, content, metadata) {
+        let holes: u64 = (0..content.sections.len())
+            .filter(|index| content.is_hole(*index))
+            .map(|index| content.section_bytes(index))
+            .sum();
+        self.shared.monitor.advance(holes, 0);
+        let relative = place.relative.clone();
+        let Some(jobs) = Job::all(beneath, place, file, content, metadata.clone()) else {
+            return dress(beneath, &relative, &metadata, true, self.shared.notes);
+        };
+        for job in jobs {
             self.sender.send(job).map_err(|_| Error::Interrupted(0))?;
         }
         Ok(())
     }
 
     fn hard_link(&mut self, root: u32, first: Vec<u8>, metadata: Metadata, place: Place) -> Result<()> {
+        if self.rights.has_left_out(root, &first) {
+            self.rights.leave_out_name(&place.original);
+            return Ok(());
+        }
         let space = &self.plan.spaces[place.space];
         let stand_in = (root, first.clone(), place.space);
         let near = match self.stand_ins.get(&stand_in) {

@@ -19,11 +19,12 @@ use super::place::{Place, Use};
 /// Names the view to the command that runs in it.
 const VARIABLE: &str = "SNAPBACK_MOUNT";
 
-/// Shows a set at an empty directory until somebody unmounts it (`umount -R DIR`).
+/// Shows a set at an empty directory until somebody unmounts it (`umount -R DIR`): to root, or with `allow_other` also to those whom the
+/// directories above the trees let through.
 ///
 /// # Errors
 /// It is in use alone, the directory is not empty, or something cannot be mounted: nothing is shown then.
-pub fn mount(config: &Config, id: Id, at: &Path) -> Result<()> {
+pub fn mount(config: &Config, id: Id, at: &Path, allow_other: bool) -> Result<()> {
     let used = usable(config, id)?;
     // It is mounted, and unmounted, by its path.
     crate::sys::trust::require(at)?;
@@ -41,7 +42,7 @@ pub fn mount(config: &Config, id: Id, at: &Path) -> Result<()> {
             at.display()
         )));
     }
-    show(&used.held, &volume::providers(config), &at).map(drop)
+    show(&used.held, &volume::providers(config), &at, allow_other).map(drop)
 }
 
 /// Runs a command with a set mounted in a private place, which is its working directory and in `$SNAPBACK_MOUNT`. The mounts go with the command, or with us.
@@ -71,7 +72,8 @@ pub(super) fn inside<T: Send>(
         let in_private = scope.spawn(|| {
             view::private_mounts()?;
             let providers = volume::providers(config);
-            let view = show(&used.held, &providers, at)?;
+            // What the command gives up rights for is its own affair: it sees what the original paths show.
+            let view = show(&used.held, &providers, at, true)?;
             let result = work(&used.held, at);
             let ended = view.end().map_err(Error::from);
             match (result, ended) {
@@ -99,11 +101,11 @@ pub(super) fn usable(config: &Config, id: Id) -> Result<held::Use> {
 }
 
 /// Shows all trees. What providers mount for it is out of sight afterwards: the trees keep it alive.
-fn show(held: &Held, providers: &[Box<dyn Provider>], at: &Path) -> Result<View> {
+fn show(held: &Held, providers: &[Box<dyn Provider>], at: &Path, for_all: bool) -> Result<View> {
     let mut tops: Vec<PathBuf> = Vec::new();
     let mut mounted: Vec<Place> = Vec::new();
     let result = readable(held, providers, &mut tops, &mut mounted).and_then(|()| {
-        let view = View::begin(at)?;
+        let view = View::begin(at, for_all)?;
         match shown(held, &tops, &view) {
             Ok(()) => Ok(view),
             Err(cause) => Err(cause.and_rollback(view.end().map_err(Error::from))),
@@ -151,7 +153,11 @@ fn shown(held: &Held, tops: &[PathBuf], view: &View) -> Result<()> {
             true => top.clone(),
             false => top.join(&tree.relative),
         };
-        view.show(&from, &tree.root.path)?;
+        let above = |path: &Path| {
+            let above = tree.root.above(path);
+            (above.mode, above.uid, above.gid)
+        };
+        view.show(&from, &tree.root.path, &above)?;
     }
     Ok(view.seal()?)
 }

@@ -32,7 +32,7 @@ pub use give::give_tree;
 pub use local::{remote, require_local};
 pub use locks::locked_by;
 pub use plain::{TEXT_LIMIT, open_plain, open_plain_linked, read_all, read_plain, read_plain_linked};
-pub use ranges::{forget_cached, next_data, read_up_to, start_writing};
+pub use ranges::{forget_cached, next_data, next_data_begins, read_up_to, start_writing};
 
 /// Opens a directory for use as an anchor (close-on-exec).
 ///

@@ -1,8 +1,9 @@
 //! A view of trees under one directory, by bind mounts, for this process alone or for all; and a command that runs in it.
 #![allow(unsafe_code)]
 
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -34,17 +35,25 @@ pub fn private_mounts() -> Result<()> {
 #[derive(Debug)]
 pub struct View {
     at: PathBuf,
+    /// Users besides root come in, as far as the directories above the trees let them.
+    for_all: bool,
 }
+
+/// Mode, owner and group of a directory.
+pub type Rights = (u32, u32, u32);
 
 impl View {
     /// Begins an empty view at a directory, which it covers. It has only names: at most a mebibyte.
     ///
     /// # Errors
     /// Nothing can be mounted there.
-    pub fn begin(at: &Path) -> Result<View> {
-        rustix::mount::mount("snapback", at, "tmpfs", quiet(), Some(c"mode=0755,size=1m"))
+    pub fn begin(at: &Path, for_all: bool) -> Result<View> {
+        rustix::mount::mount("snapback", at, "tmpfs", quiet(), Some(options(for_all)))
             .map_err(|error| Error::path("mount a view at", at, error))?;
-        Ok(View { at: at.to_owned() })
+        Ok(View {
+            at: at.to_owned(),
+            for_all,
+        })
     }
 
     /// Where `original` (absolute) is shown.
@@ -52,21 +61,19 @@ impl View {
         self.at.join(original.strip_prefix("/").unwrap_or(original))
     }
 
-    /// Shows a directory or a file, read-only, where `original` is below the view. `Ok(false)` when a tree that is shown already has nothing at that place.
+    /// Shows a directory or a file, read-only, where `original` is below the view. The directories above it are made as `above` says for their
+    /// original paths: whoever these keep out does not come to the tree here either. `Ok(false)` when a tree that is shown already has nothing at that place.
     ///
     /// # Errors
     /// It cannot be mounted.
-    pub fn show(&self, from: &Path, original: &Path) -> Result<bool> {
+    pub fn show(&self, from: &Path, original: &Path, above: &dyn Fn(&Path) -> Rights) -> Result<bool> {
         let place = self.place_of(original);
         let is_directory = from.is_dir();
         if !place.exists() {
-            let made = match (is_directory, place.parent()) {
-                (true, _) => std::fs::create_dir_all(&place),
-                (false, Some(parent)) => {
-                    std::fs::create_dir_all(parent).and_then(|()| std::fs::File::create(&place).map(drop))
-                }
-                (false, None) => return Ok(false),
-            };
+            let made = self.make_way(original, above).and_then(|()| match is_directory {
+                true => std::fs::create_dir(&place),
+                false => std::fs::File::create(&place).map(drop),
+            });
             match made {
                 Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => return Ok(false),
                 made => made.map_err(|error| Error::path("show a tree at", &place, error))?,
@@ -79,12 +86,30 @@ impl View {
         Ok(true)
     }
 
+    /// Makes the directories above a tree that are missing.
+    fn make_way(&self, original: &Path, above: &dyn Fn(&Path) -> Rights) -> io::Result<()> {
+        let mut way: Vec<&Path> = original.ancestors().skip(1).collect();
+        // `/` is the view itself.
+        way.pop();
+        for directory in way.into_iter().rev() {
+            let place = self.place_of(directory);
+            if place.exists() {
+                continue;
+            }
+            let (mode, uid, gid) = above(directory);
+            std::fs::DirBuilder::new().mode(0o700).create(&place)?;
+            std::os::unix::fs::chown(&place, Some(uid), Some(gid))?;
+            std::fs::set_permissions(&place, std::fs::Permissions::from_mode(mode & 0o7777))?;
+        }
+        Ok(())
+    }
+
     /// All is shown: the names above the trees cannot be changed any more either.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn seal(&self) -> Result<()> {
-        rustix::mount::mount_remount(&self.at, MountFlags::RDONLY | quiet(), "mode=0755,size=1m")
+        rustix::mount::mount_remount(&self.at, MountFlags::RDONLY | quiet(), options(self.for_all))
             .map_err(|error| Error::path("make read-only", &self.at, error))
     }
 
@@ -95,6 +120,14 @@ impl View {
     pub fn end(self) -> Result<()> {
         rustix::mount::unmount(&self.at, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
             .map_err(|error| Error::path("unmount", &self.at, error))
+    }
+}
+
+/// Who comes into a view, and its size.
+fn options(for_all: bool) -> &'static CStr {
+    match for_all {
+        true => c"mode=0755,size=1m",
+        false => c"mode=0700,size=1m",
     }
 }
 

@@ -201,3 +201,37 @@ fn nothing_is_written_or_removed_through_a_link_in_the_repository() {
     assert!(all.contains("symbolic link"), "{all}");
     assert_eq!(std::fs::read_dir(outside.join("new")).unwrap().count(), 0);
 }
+
+/// In memory: such files need a filesystem that allows them.
+#[test]
+fn huge_holes_beside_the_database_are_left_out_and_said() {
+    let dir = tempfile::Builder::new()
+        .prefix("snapback-test-")
+        .tempdir_in("/dev/shm")
+        .unwrap();
+    let cli = Cli::new("server: none\n");
+    let config = std::fs::read_to_string(cli.path("snapback.yaml")).unwrap();
+    let files = format!("files: [{}]", dir.path().display());
+    let lines = config.lines().filter(|line| !line.starts_with("files:"));
+    let config: Vec<&str> = lines.chain([files.as_str()]).collect();
+    std::fs::write(cli.path("snapback.yaml"), config.join("\n")).unwrap();
+    cli.ok(&["init"]);
+    for (name, size) in [("giant", i64::MAX as u64), ("large", 255 << 40), ("fair", 15 << 40)] {
+        let file = std::fs::File::create(dir.path().join(name)).unwrap();
+        if file.set_len(size).is_err() {
+            file.set_len(1 << 60).unwrap();
+        }
+    }
+    std::fs::hard_link(dir.path().join("giant"), dir.path().join("giant-too")).unwrap();
+    let output = run(&cli, &["backup"]);
+    let said = said_of(&output);
+    assert_eq!(output.status.code(), Some(5), "{said}");
+    for name in ["giant", "giant-too", "large"] {
+        let words = format!("{} is left out", dir.path().join(name).display());
+        assert!(said.contains(&words), "{words}: {said}");
+    }
+    let output = run(&cli, &["restore", "latest", "--target", &cli.text("out")]);
+    assert_eq!(output.status.code(), Some(0), "{}", said_of(&output));
+    let fair = cli.path("out").join(dir.path().strip_prefix("/").unwrap()).join("fair");
+    assert_eq!(fair.metadata().unwrap().len(), 15 << 40);
+}

@@ -54,6 +54,7 @@ pub fn back_up_reading_back(
             read_from: dir.into(),
             live: false,
             datadir: false,
+            database: false,
             skip: Vec::new(),
         },
     );
@@ -109,6 +110,7 @@ fn restore_with(
         keep_uuid: false,
         new_uuid: false,
         keep_going,
+        special: true,
         unfinished: None,
     };
     let report = restore(repository, which, &request, &Silent, &Cancel::new())?;

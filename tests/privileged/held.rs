@@ -1,5 +1,6 @@
 //! Held sets: taken under load, kept over deaths, read, copied later, removed.
 
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -97,9 +98,23 @@ fn held_set_taken_under_load_is_exact_when_copied_later_and_when_booted_from_its
     let written = std::fs::write(seen.join("mine"), "x").unwrap_err();
     assert_eq!(written.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     assert!(std::fs::write(at.join("mine"), "x").is_err());
+    // For root alone.
+    assert_eq!(at.metadata().unwrap().permissions().mode() & 0o777, 0o700);
     assert!(!mounts(&scene, &held).is_empty());
     let said = refused(&scene, &["snapshot", "delete", "latest"]);
     assert!(said.contains("mounted") || said.contains("busy"), "{said}");
+    crate::common::run("umount", &["-R", &text(&at)]);
+    // For others, and what is above the tree keeps out whom it kept out.
+    scene
+        .tool
+        .ok(&["snapshot", "mount", "latest", &text(&at), "--allow-other"]);
+    assert_eq!(at.metadata().unwrap().permissions().mode() & 0o777, 0o755);
+    let mut above = PathBuf::new();
+    for name in Path::new(&datadir).parent().unwrap() {
+        above.push(name);
+        let mode = |path: PathBuf| path.metadata().unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode(at.join(&above)), mode(Path::new("/").join(&above)), "{above:?}");
+    }
     crate::common::run("umount", &["-R", &text(&at)]);
     assert!(sets(&scene)[0]["deleting"].is_null());
 

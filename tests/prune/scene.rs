@@ -97,6 +97,7 @@ impl Scene {
             read_from: self.tree(),
             live: false,
             datadir: false,
+            database: false,
             skip: Vec::new(),
         };
         let quiet = CopyOptions {

@@ -96,6 +96,7 @@ fn the_golden_repository_is_listed_verified_and_restored() {
         let output = snapback()
             .args(["restore", id, "--target"])
             .arg(dir.path().join(id))
+            .arg("--special")
             .output()
             .unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", said(&output));

@@ -12,5 +12,6 @@ mod export;
 mod golden;
 mod mount;
 mod python;
+mod rights;
 mod scene;
 mod tree;

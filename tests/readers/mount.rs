@@ -23,7 +23,7 @@ fn is_mounted(at: &std::path::Path) -> bool {
 }
 
 impl Mounted {
-    fn new(scene: &Scene, more: &[&str]) -> Option<Mounted> {
+    pub fn new(scene: &Scene, more: &[&str]) -> Option<Mounted> {
         Mounted::with(scene.command(), scene.path(""), more)
     }
 

@@ -52,7 +52,7 @@ fn the_independent_reader_restores_what_snapback_restores() {
     }
 
     ok(&["restore", "latest", &scene.text("by-python")]);
-    scene.ok(&["restore", "latest", "--target", &scene.text("by-snapback")]);
+    scene.ok(&["restore", "latest", "--target", &scene.text("by-snapback"), "--special"]);
     scene.assert_whole(&scene.path("by-snapback"));
     scene.assert_whole(&scene.path("by-python"));
     // The older backup lacks one file.
@@ -99,7 +99,7 @@ fn a_pruned_repository_is_read_by_both() {
     let packs = tree::listing(&scene.path("repository/packs"));
     assert!(format!("{packs:?}").contains(".1-"), "nothing was copied: {packs:?}");
     scene.ok(&["verify", "--all", "--level", "data"]);
-    scene.ok(&["restore", "latest", "--target", &scene.text("by-snapback")]);
+    scene.ok(&["restore", "latest", "--target", &scene.text("by-snapback"), "--special"]);
     scene.assert_whole(&scene.path("by-snapback"));
     for args in [vec!["verify"], vec!["restore", "latest", &scene.text("by-python")]] {
         let Some(output) = reader(&scene.path("repository"), &args) else {

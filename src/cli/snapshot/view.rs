@@ -22,6 +22,9 @@ pub(super) struct Mount {
     /// An empty directory
     #[arg(value_parser = local_path(), value_name = "DIR")]
     pub directory: PathBuf,
+    /// Let other users look as well, as far as the files' modes and those of the directories above the trees let them
+    #[arg(long)]
+    pub allow_other: bool,
 }
 
 #[derive(Debug, Args)]
@@ -49,7 +52,7 @@ pub(super) struct Backup {
 
 pub(super) fn mount(arguments: &Mount, context: &Context<'_>) -> Result<Exit> {
     let (config, id) = list::chosen(context, &arguments.set)?;
-    snapshot::mount(&config, id, &arguments.directory)?;
+    snapshot::mount(&config, id, &arguments.directory, arguments.allow_other)?;
     let at = arguments.directory.display();
     if context.global.json {
         output::json(&json!({"id": id, "at": arguments.directory}))?;

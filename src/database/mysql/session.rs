@@ -128,8 +128,9 @@ impl Session {
     /// As [`open`](Session::open).
     pub fn patient(options: &ConnectOptions, limit: Duration) -> Result<Session> {
         let mut session = Session::open(options, limit)?;
-        // A list of locks may be long; MySQL cuts it at 1024 bytes by default.
-        session.run("SET SESSION wait_timeout = 86400, group_concat_max_len = 1048576, autocommit = 1")?;
+        // A list of locks may be long; MySQL cuts it at 1024 bytes by default. A list of tablespaces must not be cut by a limit that is for
+        // people (sql_select_limit, "safe updates").
+        session.run("SET SESSION wait_timeout = 86400, group_concat_max_len = 1048576, sql_select_limit = 18446744073709551615, autocommit = 1")?;
         Ok(session)
     }
 

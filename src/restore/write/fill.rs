@@ -47,15 +47,19 @@ pub(super) struct Job<'s> {
 }
 
 impl<'s> Job<'s> {
-    /// A new file's sections; there is at least one.
+    /// A new file's sections that are no holes; `None` when there is none: the file is whole as it is.
     pub fn all(
         beneath: &'s Beneath,
         place: Place,
         file: File,
         content: Content,
         metadata: Metadata,
-    ) -> impl Iterator<Item = Job<'s>> {
-        let sections = content.sections.len();
+    ) -> Option<impl Iterator<Item = Job<'s>>> {
+        let all = 0..content.sections.len();
+        let sections = all.clone().filter(|index| !content.is_hole(*index)).count();
+        if sections == 0 {
+            return None;
+        }
         let filling = Arc::new(Filling {
             beneath,
             place,
@@ -66,10 +70,14 @@ impl<'s> Job<'s> {
             lost: Mutex::default(),
             some: AtomicBool::new(false),
         });
-        (0..sections).map(move |section| Job {
+        let filled = all.filter({
+            let filling = Arc::clone(&filling);
+            move |index| !filling.content.is_hole(*index)
+        });
+        Some(filled.map(move |section| Job {
             filling: Arc::clone(&filling),
             section,
-        })
+        }))
     }
 }
 

@@ -369,7 +369,7 @@ impl Scratch {
 
 fn session(options: &ConnectOptions, limit: Duration) -> Result<Session> {
     let mut session = Session::open(options, limit)?;
-    session.run("SET SESSION sql_log_bin = 0, wait_timeout = 86400")?;
+    session.run("SET SESSION sql_log_bin = 0, wait_timeout = 86400, sql_select_limit = 18446744073709551615")?;
     Ok(session)
 }
 
