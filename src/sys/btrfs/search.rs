@@ -9,7 +9,7 @@ use linux_raw_sys::{btrfs as raw, ioctl as request};
 
 use super::super::ioctl::call;
 use super::super::signal::Cancel;
-use super::zeroed;
+use super::{Uuid, zeroed};
 
 /// How many removed subvolumes there are whose room was not given back yet.
 ///
@@ -28,6 +28,26 @@ pub fn removals_pending(descriptor: impl AsFd) -> io::Result<usize> {
         true
     })?;
     Ok(pending)
+}
+
+/// Whether the filesystem has a subvolume of this UUID, wherever it lies: what is removed is not in this tree any more.
+///
+/// # Errors
+/// Not a Btrfs, or not permitted.
+pub fn is_subvolume(descriptor: impl AsFd, uuid: Uuid) -> io::Result<bool> {
+    let [object, offset] = [0, 8].map(|at| number(&uuid.0, at).unwrap_or_default());
+    let key = Key {
+        object,
+        kind: raw::BTRFS_UUID_KEY_SUBVOL,
+        offset,
+    };
+    let mut found = false;
+    let tree = raw::BTRFS_UUID_TREE_OBJECTID.into();
+    each(descriptor.as_fd(), tree, key..=key, 0, |_, _| {
+        found = true;
+        false
+    })?;
+    Ok(found)
 }
 
 /// Bytes that the extents of a subvolume take which no other subvolume refers to, as its quota group counts them; `None` where none are counted, or not by
