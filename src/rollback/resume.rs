@@ -81,3 +81,22 @@ pub fn resume_all(config: &Config, dry_run: bool, monitor: &dyn Monitor) -> Resu
     }
     Ok(resumed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::finding::Severity;
+
+    #[test]
+    fn an_unfinished_rollback_is_warned_of() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(unfinished_findings(dir.path()).unwrap().is_empty());
+        let id = Id::random();
+        let records = dir.path().join("rollback");
+        std::fs::create_dir(&records).unwrap();
+        std::fs::write(records.join(format!("{id}.json")), "").unwrap();
+        let found = unfinished_findings(dir.path()).unwrap();
+        assert_eq!((found.len(), found[0].severity), (1, Severity::Warning));
+        assert!(found[0].message.contains(&id.short()), "{found:?}");
+    }
+}

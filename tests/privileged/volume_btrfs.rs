@@ -516,7 +516,7 @@ fn a_lost_snapshot_is_noticed() {
     lab.btrfs(&["property", "set", &snapshot.name, "ro", "true"]);
     lab.run("mount", &["-o", "remount,ro", &lab.text("")]);
     assert!(
-        matches!(provider.health(&snapshot).unwrap(), Health::Lost(_)),
+        matches!(provider.health(&snapshot).unwrap(), Health::OutOfReach(_)),
         "filesystem read-only"
     );
     lab.run("mount", &["-o", "remount,rw", &lab.text("")]);
