@@ -12,7 +12,7 @@ use std::time::Duration;
 mod search;
 mod snapshot;
 
-pub use search::{exclusive_by_quota, is_subvolume, removals_pending, written_since};
+pub use search::{exclusive_by_quota, is_subvolume, is_subvolume_name, removals_pending, written_since};
 pub use snapshot::{SnapshotCall, clone_writable};
 
 use linux_raw_sys::{btrfs as raw, ioctl as request};

@@ -1,9 +1,11 @@
 //! What the filesystem's trees say, item by item (`BTRFS_IOC_TREE_SEARCH`, which needs CAP_SYS_ADMIN). The keys and items are those of linux/btrfs_tree.h.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use linux_raw_sys::{btrfs as raw, ioctl as request};
 
@@ -46,6 +48,26 @@ pub fn is_subvolume(descriptor: impl AsFd, uuid: Uuid) -> io::Result<bool> {
     each(descriptor.as_fd(), tree, key..=key, 0, |_, _| {
         found = true;
         false
+    })?;
+    Ok(found)
+}
+
+/// Whether the filesystem has a subvolume of this name, in whichever directory.
+///
+/// # Errors
+/// Not a Btrfs, or not permitted.
+pub fn is_subvolume_name(descriptor: impl AsFd, name: &OsStr) -> io::Result<bool> {
+    let kind = raw::BTRFS_ROOT_BACKREF_KEY;
+    let key = |object, offset| Key { object, kind, offset };
+    let first = key(raw::BTRFS_FIRST_FREE_OBJECTID.into(), 0);
+    let last = key(i64::from(raw::BTRFS_LAST_FREE_OBJECTID).cast_unsigned(), u64::MAX);
+    let mut found = false;
+    let tree = raw::BTRFS_ROOT_TREE_OBJECTID.into();
+    each(descriptor.as_fd(), tree, first..=last, 0, |key, item| {
+        // The name is what follows the structure.
+        let own = item.get(size_of::<raw::btrfs_root_ref>()..);
+        found = key.kind == kind && own == Some(name.as_bytes());
+        !found
     })?;
     Ok(found)
 }

@@ -135,47 +135,25 @@ pub fn given_back(snapshot: &Snapshot, limit: Duration) -> Result<bool> {
 pub fn remove(snapshot: &Snapshot) -> Result<bool> {
     let fail = |reason: &str| Error::failed("remove the snapshot", &snapshot.name, reason);
     let place = place_of(snapshot).ok_or_else(|| fail("that is no path of a snapshot"))?;
-    // One that was made is known by its own UUID, and gone only when the filesystem says so.
-    if seen::own_uuid(snapshot).is_some() {
-        return match seen::find(snapshot)? {
-            Seen::Gone => Ok(false),
-            Seen::Hidden(reason) => Err(fail(&reason)),
-            Seen::At(path) => {
-                let place = path.parent().ok_or_else(|| fail("that is no path of a snapshot"))?;
-                let here = Snapshot {
-                    name: path.display().to_string(),
-                    ..snapshot.clone()
-                };
-                remove_from(sys::fs::open_directory(place)?.as_fd(), &here)
-            }
-        };
-    }
-    if let Ok(directory) = sys::fs::open_directory(place)
+    if seen::own_uuid(snapshot).is_none()
+        && let Ok(directory) = sys::fs::open_directory(place)
         && on_filesystem(&directory, &snapshot.volume.filesystem)
     {
         return remove_from(directory.as_fd(), snapshot);
     }
-    // The place is gone, or something else is mounted there: the filesystem itself must be looked at.
-    let mounts = Mounts::read().map_err(|error| fail(&error.to_string()))?;
-    if root_of(&mounts, &snapshot.volume.filesystem).is_none() {
-        return Err(fail(
-            "its filesystem is not mounted: mount it, then run `snapback cleanup` again",
-        ));
+    // Gone only when the filesystem says so.
+    match seen::find(snapshot)? {
+        Seen::Gone => Ok(false),
+        Seen::Hidden(reason) => Err(fail(&reason)),
+        Seen::At(path) => {
+            let place = path.parent().ok_or_else(|| fail("that is no path of a snapshot"))?;
+            let here = Snapshot {
+                name: path.display().to_string(),
+                ..snapshot.clone()
+            };
+            remove_from(sys::fs::open_directory(place)?.as_fd(), &here)
+        }
     }
-    let same_name = |one: &Snapshot| Path::new(&one.name).file_name() == Path::new(&snapshot.name).file_name();
-    let own = list(&mounts)?;
-    let Some(elsewhere) = own
-        .iter()
-        .find(|one| same_name(one) && one.volume.filesystem == snapshot.volume.filesystem)
-    else {
-        return Ok(false);
-    };
-    let moved = Snapshot {
-        name: elsewhere.name.clone(),
-        ..snapshot.clone()
-    };
-    let place = place_of(&moved).ok_or_else(|| fail("that is no path of a snapshot"))?;
-    remove_from(sys::fs::open_directory(place)?.as_fd(), &moved)
 }
 
 fn on_filesystem(directory: &OwnedFd, filesystem: &str) -> bool {

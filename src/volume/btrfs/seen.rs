@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::super::{Error, Result, Snapshot, mark};
 use super::{at, locate, own};
 use crate::detect::Mounts;
-use crate::sys::btrfs::{Uuid, is_subvolume};
+use crate::sys::btrfs::{Uuid, is_subvolume, is_subvolume_name};
 
 /// Where a snapshot is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +57,9 @@ pub fn find(snapshot: &Snapshot) -> Result<Seen> {
         Some(uuid) => {
             is_subvolume(&root.directory, uuid).map_err(at("look for a subvolume by its UUID on", &root.path))?
         }
-        None => false,
+        // Planned only, and perhaps made: its name has its run.
+        None => is_subvolume_name(&root.directory, path.file_name().unwrap_or_default())
+            .map_err(at("look for a subvolume by its name on", &root.path))?,
     };
     Ok(match known {
         true => Seen::Hidden(format!(
