@@ -53,7 +53,7 @@ pub enum Error {
         message: String,
     },
     /// A clean-up step failed after another failure; the cause comes first (style rule 2).
-    #[error("{cause}\nthen the clean-up failed as well: {rollback}\n`snapback cleanup` finishes it")]
+    #[error("{}\nthen the clean-up failed as well: {rollback}\n`snapback cleanup` finishes it", .cause.begun())]
     Rollback {
         /// What went wrong first.
         #[source]
@@ -120,6 +120,16 @@ impl Error {
                 cause: Box::new(self),
                 rollback: Box::new(rollback),
             },
+        }
+    }
+}
+
+impl Error {
+    /// What to say of it where something of the clean-up failed afterwards: not that all was removed.
+    pub fn begun(&self) -> String {
+        match self {
+            Error::Interrupted(signal) => format!("ended by signal {signal}"),
+            other => other.to_string(),
         }
     }
 }

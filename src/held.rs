@@ -124,12 +124,33 @@ impl Held {
     }
 }
 
+/// The code of a snapshot that is gone or invalid.
+pub const LOST: &str = "held-lost";
+/// The code of one that may be whole, and cannot be reached.
+pub const UNREACHABLE: &str = "held-unreachable";
+
+/// The snapshots of a set that are out of reach, and why: they may be whole. Changes nothing.
+pub fn out_of_reach<'h>(held: &'h Held, config: &Config) -> Vec<(&'h Snapshot, String)> {
+    let providers = looking(config);
+    let found = held
+        .snapshots()
+        .filter_map(|snapshot| match trouble(snapshot, &providers) {
+            Some((UNREACHABLE, reason)) => Some((snapshot, reason)),
+            _ => None,
+        });
+    found.collect()
+}
+
+/// Providers that extend nothing.
+fn looking(config: &Config) -> Vec<Box<dyn Provider>> {
+    let mut config = config.clone();
+    config.lvm.cow_limit = None;
+    volume::providers(&config)
+}
+
 /// A warning for each snapshot of the sets that is gone, or cannot be trusted any more, or soon may not be. Changes nothing.
 pub fn findings(sets: &[Held], config: &Config) -> Vec<Finding> {
-    let mut config = config.clone();
-    // Without it nothing is extended.
-    config.lvm.cow_limit = None;
-    let providers = volume::providers(&config);
+    let providers = looking(config);
     let mut findings = Vec::new();
     for held in sets.iter().filter(|held| !held.deleting) {
         for snapshot in held.snapshots() {
@@ -137,24 +158,30 @@ pub fn findings(sets: &[Held], config: &Config) -> Vec<Finding> {
                 continue;
             };
             let id = held.id.short();
-            let said = format!("held set {id}: {reason}");
-            findings.push(Finding::warning(code, said).remedy(format!("`snapback snapshot delete {id}` forgets it")));
+            let finding = Finding::warning(code, format!("held set {id}: {reason}"));
+            findings.push(match code {
+                LOST => finding.remedy(format!("`snapback snapshot delete {id}` forgets it")),
+                _ => finding,
+            });
         }
     }
     findings
 }
 
 fn trouble(snapshot: &Snapshot, providers: &[Box<dyn Provider>]) -> Option<(&'static str, String)> {
-    let lost = |reason: String| Some(("held-lost", reason));
+    let unreachable = |reason: String| Some((UNREACHABLE, reason));
     let Some(provider) = volume::of_kind(providers, snapshot.volume.provider) else {
-        return lost(format!("no provider is built in for {}", snapshot.name));
+        return unreachable(format!("no provider is built in for {}", snapshot.name));
     };
     match provider.health(snapshot) {
         Ok(Health::Good) => None,
         Ok(Health::Warned(reason) | Health::Straining(reason) | Health::Full(reason)) => {
             Some(("held-strained", reason))
         }
-        Ok(Health::Lost(reason)) => lost(format!("its snapshot is lost: {reason}")),
-        Err(error) => lost(format!("its snapshot cannot be looked at: {error}")),
+        Ok(Health::Lost(reason)) => Some((LOST, format!("its snapshot is lost: {reason}"))),
+        Ok(Health::OutOfReach(reason)) => {
+            unreachable(format!("its snapshot is out of reach, and may be whole: {reason}"))
+        }
+        Err(error) => unreachable(format!("its snapshot cannot be looked at, and may be whole: {error}")),
     }
 }

@@ -207,6 +207,20 @@ impl Plan {
         })
     }
 
+    /// The programs that the replay will start.
+    fn require_programs(&self, config: &Config) -> Result<()> {
+        let Some(facts) = &self.record.server else {
+            return Err(Error::usage("the backup holds no database"));
+        };
+        let facts = &self.facts_then(facts);
+        let binary = scratch::find(config.scratch.mysqld.as_deref(), facts).map_err(Error::from)?;
+        if self.changes > 0 && (self.workers <= 1 || !applier::can(facts)) {
+            programs::find(&binary, programs::Kind::Printer)?;
+            programs::find(&binary, programs::Kind::Client)?;
+        }
+        Ok(())
+    }
+
     /// The server as the replay needs it: as it was when the logs were written.
     fn facts_then(&self, facts: &ServerFacts) -> ServerFacts {
         let mut facts = facts.clone();
@@ -280,8 +294,10 @@ pub fn restore_and_replay(
     cancel: &Cancel,
 ) -> Result<(restore::Report, Report)> {
     within(config, 0, |space| {
+        // Before hours of work: is there an account, and the server's program, and would it start on it?
+        server_user::for_copies(config)?;
         let plan = plan(space.at())?;
-        // Before hours of work: would a private server start on it?
+        plan.require_programs(config)?;
         if let Some(owner) = restore::needs(&plan.backup, &request, cancel)?.owner {
             server_user::for_restored(config, datadir, owner)?;
         }

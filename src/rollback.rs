@@ -12,7 +12,7 @@ mod resume;
 mod steps;
 
 pub use plan::{Plan, PlannedVolume};
-pub use resume::{Resumed, resume_all, unfinished};
+pub use resume::{Resumed, resume_all, unfinished, unfinished_findings};
 
 use serde::Serialize;
 
@@ -175,12 +175,7 @@ fn finish_or_undo(
     match forward(config, request, steps, run) {
         Ok(server) => Ok(server),
         // From here on only what is finished is whole: the record stays, cleanup goes on.
-        Err(error) if steps.is_past_return() => Err(Error::Rollback {
-            cause: Box::new(Error::failed(
-                "the volumes go back to the held set, but not all is done".to_owned(),
-            )),
-            rollback: Box::new(error),
-        }),
+        Err(error) if steps.is_past_return() => Err(steps.left_to_do(error)),
         Err(error) => Err(error.and_rollback(steps.undo())),
     }
 }
@@ -195,6 +190,7 @@ fn forward(config: &Config, request: &Request, steps: &mut Steps<'_>, run: &mut 
     crate::failpoint!("rollback.unmounted");
     run.phase("exchange", |_| steps.exchange())?;
     run.closing_phase("mount", |_| steps.settle())?;
+    steps.data_is_back();
     let server = run.closing_phase("start", |_| steps.start(config))?;
     steps.finish()?;
     Ok(server)

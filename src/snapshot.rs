@@ -12,7 +12,7 @@ mod watch;
 
 pub use copy::backup;
 pub use create::{Request, create};
-pub use delete::{Removed, delete, expire, finish_deletions};
+pub use delete::{Removed, delete, expire, finish_deletions, forget};
 pub use diff::{Change, Diff, Way, What, diff};
 pub use place::remove_left_places;
 pub use view::{exec, mount};

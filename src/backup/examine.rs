@@ -81,6 +81,9 @@ pub(crate) fn examine(config: &Config, cancel: &Cancel) -> Result<Examined> {
 /// The same for a backup, which may be asked for checksums.
 pub(crate) fn of_backup(config: &Config, cancel: &Cancel) -> Result<Examined> {
     let mut examined = examine(config, cancel)?;
+    examined
+        .findings
+        .extend(crate::rollback::unfinished_findings(&config.state_dir)?);
     if config.checksums != Checksums::None && examined.quiesce.consistency != Consistency::Clean {
         let found = super::clean::findings(config, examined.database.as_deref(), &examined, "checksums");
         examined.findings.extend(found);

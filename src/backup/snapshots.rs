@@ -193,7 +193,7 @@ impl<'p> Taken<'p> {
                         "{reason}: the snapshot is given up, so that production can go on"
                     ));
                 }
-                Ok(Health::Lost(reason)) => return lost(reason),
+                Ok(Health::Lost(reason) | Health::OutOfReach(reason)) => return lost(reason),
                 Err(error) => return lost(error.to_string()),
             }
         }

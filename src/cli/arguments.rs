@@ -22,6 +22,7 @@ Exit status:
   3      the server was busy and was left alone
   4      what is stored is damaged or did not verify
   5      done, with warnings that a person must read (--strict makes it 1)
+  6      the answer to a question was not `yes`; nothing was done
   128+n  ended by signal n, after cleaning up
 
 Examples:

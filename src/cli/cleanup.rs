@@ -34,7 +34,11 @@ fn print(report: &Report, dry_run: bool) {
     for one in &report.rollbacks {
         let would = if dry_run { "would be " } else { "" };
         output::line(match &one.error {
-            Some(error) => format!("rollback {}: {} {error}", one.rollback.short(), output::red(one.result)),
+            Some(error) => format!(
+                "rollback {}: {}: {error}",
+                one.rollback.short(),
+                output::red(one.result)
+            ),
             None => format!("rollback {}: {would}{}", one.rollback.short(), one.result),
         });
     }

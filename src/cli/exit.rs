@@ -14,6 +14,8 @@ pub(super) enum Exit {
     Busy,
     Damaged,
     Warnings,
+    /// The answer to a question was no: nothing was done.
+    Declined,
     Signal(i32),
     /// That of a command that ran for us.
     Status(u8),
@@ -54,6 +56,7 @@ impl From<Exit> for ExitCode {
             Exit::Busy => 3,
             Exit::Damaged => 4,
             Exit::Warnings => 5,
+            Exit::Declined => 6,
             Exit::Status(status) => status,
             Exit::Signal(signal) => 128u8.saturating_add(u8::try_from(signal).unwrap_or(0)),
         })

@@ -150,7 +150,10 @@ fn told(error: &Error) -> String {
         }
         Error::Rollback { cause, rollback } => format!(
             "{}{br}then the clean-up failed as well: {}{br}`snapback cleanup` finishes it",
-            told(cause),
+            match &**cause {
+                interrupted @ Error::Interrupted(_) => interrupted.begun(),
+                other => told(other),
+            },
             told(rollback)
         ),
         other => other.to_string(),
@@ -257,6 +260,13 @@ mod tests {
             shown(&told(&failed), Breaks::Barred),
             "one\n    | two\nthen the clean-up failed as well: three\n`snapback cleanup` finishes it"
         );
+        let ended = Error::Interrupted(15).and_rollback(Err(Error::failed("three")));
+        for said in [told(&ended), ended.to_string()] {
+            assert!(
+                said.starts_with("ended by signal 15") && !said.contains("everything"),
+                "{said}"
+            );
+        }
         let text = shown(&super::finding(&finding), Breaks::Escaped);
         assert_eq!(text, "\x1b[1;31mblocker:\x1b[0m a\\nerror: b\n    -> type\\x1b[2J c");
     }

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::output;
+use crate::Result;
 use crate::finding::{Finding, Severity};
 use crate::monitor::{Monitor, Work};
+use crate::sys::signal::Cancel;
+use crate::sys::terminal;
 use crate::units::Bytes;
-use crate::{Error, Result};
 
 /// A log gets a line about long work this often.
 const LINE: Duration = Duration::from_secs(10);
@@ -58,15 +60,16 @@ impl Progress {
     /// Asks on the terminal, with no bar drawn over the question until the answer is there; only `yes` is one.
     ///
     /// # Errors
-    /// Nothing can be read.
-    pub fn confirm(&self, question: &str) -> Result<bool> {
+    /// Nothing can be read, or the run is asked to end.
+    pub fn confirm(&self, question: &str, cancel: &Cancel) -> Result<bool> {
         self.state().clear();
         output::ask(format_args!("{question} Type `yes`: "));
-        let mut answer = String::new();
-        std::io::stdin()
-            .read_line(&mut answer)
-            .map_err(|error| Error::failed(format!("cannot read the answer: {error}")))?;
-        Ok(answer.trim() == "yes")
+        let answer = terminal::read_line(cancel);
+        if answer.is_err() {
+            // Behind the question.
+            output::say("");
+        }
+        Ok(answer?.trim() == "yes")
     }
 
     fn line(state: &State) -> String {

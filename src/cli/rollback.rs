@@ -15,7 +15,9 @@ that comes back is used up. All volumes of the set or none: what a killed rollba
 Examples:
   snapback snapshot rollback latest --dry-run
   snapback snapshot rollback before-upgrade --stop-server
-  snapback snapshot rollback 3f2a --stop-server --yes";
+  snapback snapshot rollback 3f2a --stop-server --yes
+
+Exit status 6 when the answer to its question was not `yes`: nothing was done.";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Rollback {
@@ -56,7 +58,7 @@ pub(super) fn run(arguments: &Rollback, context: &Context<'_>) -> Result<Exit> {
         if !context.global.json {
             show(plan);
         }
-        Ok(arguments.yes || context.progress.confirm("Roll back?")?)
+        Ok(arguments.yes || context.progress.confirm("Roll back?", context.cancel)?)
     };
     let outcome = rollback(&config, &request, &context.progress, context.cancel, &confirm)?;
     if context.global.json {
@@ -71,6 +73,9 @@ pub(super) fn run(arguments: &Rollback, context: &Context<'_>) -> Result<Exit> {
         return Ok(if blocked { Exit::Failed } else { Exit::Done });
     } else {
         tell(&outcome);
+    }
+    if !outcome.done && !arguments.dry_run {
+        return Ok(Exit::Declined);
     }
     Ok(Exit::after(&outcome.findings))
 }

@@ -45,7 +45,7 @@ enum Command {
     Show(list::Show),
     /// Remove a held set with all of its snapshots
     #[command(after_help = "Examples:\n  snapback snapshot delete 3f2a\n  snapback snapshot delete before-upgrade")]
-    Delete(One),
+    Delete(remove::Delete),
     /// Remove the held sets whose time is over (`snapback cleanup` does so too)
     #[command(after_help = "Examples:\n  snapback snapshot expire --dry-run\n  snapback snapshot expire")]
     Expire(remove::Expire),
@@ -95,7 +95,7 @@ pub(super) fn run(arguments: &Snapshot, context: &Context<'_>) -> Result<Exit> {
         Command::Create(arguments) => create::run(arguments, context),
         Command::List(arguments) => list::run(arguments, context),
         Command::Show(arguments) => list::show(arguments, context),
-        Command::Delete(one) => remove::delete(one, context),
+        Command::Delete(arguments) => remove::delete(arguments, context),
         Command::Expire(arguments) => remove::expire(arguments, context),
         Command::Mount(arguments) => view::mount(arguments, context),
         Command::Exec(arguments) => view::exec(arguments, context),

@@ -22,16 +22,21 @@ pub(crate) fn for_copies(config: &Config) -> Result<Option<Account>> {
         return Ok(None);
     }
     let account = match &config.scratch.user {
-        Some(name) => host::account(name),
+        Some(name) => named(name),
         None => host::account(USUAL).or_else(|| host::account(ELSE)),
     };
     let name = config.scratch.user.as_deref().unwrap_or(USUAL);
     let unknown = || {
         Error::usage(format!(
-            "a private server cannot run as `{name}`: this host has no such account in /etc/passwd; name one as `scratch.user`"
+            "a private server cannot run as `{name}`: this host has no such account in /etc/passwd; name one as `scratch.user`, or give numbers (`UID` or `UID:GID`)"
         ))
     };
     account.map(Some).ok_or_else(unknown)
+}
+
+/// An account, or numbers without one: data may belong to a user of a container, or of a host that is lost.
+fn named(user: &str) -> Option<Account> {
+    host::account(user).or_else(|| host::numbered(user))
 }
 
 /// For restored data that stay: the account for copies, which must be the owner of their datadir: the backup chose that one.
@@ -70,7 +75,7 @@ pub(crate) fn for_clones(config: &Config, live: Option<Account>, owner: Account)
     if !host::is_root() {
         return Ok(None);
     }
-    let named = config.scratch.user.as_deref().and_then(host::account);
+    let named = config.scratch.user.as_deref().and_then(named);
     let usual = named.or_else(|| host::account(USUAL));
     let owns = |account: &Account| account.0 == owner.0;
     if let Some(account) = live.filter(owns).or_else(|| usual.filter(owns)) {
@@ -102,6 +107,15 @@ mod tests {
         assert_eq!(for_copies(&config(Some("root"))).unwrap(), root);
         let unknown = for_copies(&config(Some("no-such-account"))).unwrap_err().to_string();
         assert!(unknown.contains("scratch.user"), "{unknown}");
+
+        assert_eq!(
+            for_copies(&config(Some("3999999997"))).unwrap(),
+            Some((3_999_999_997, 3_999_999_997))
+        );
+        assert_eq!(
+            for_copies(&config(Some("3999999997:5"))).unwrap(),
+            Some((3_999_999_997, 5))
+        );
 
         let at = Path::new("/restored");
         assert_eq!(for_restored(&config(None), at, usual).unwrap(), Some(usual));

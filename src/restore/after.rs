@@ -26,9 +26,9 @@ pub(super) fn next_steps(
     let Some(datadir) = placed.iter().find(|placed| placed.original == server.datadir) else {
         return steps;
     };
-    if let Some((uid, _)) = owner.filter(|(uid, _)| !host::is_root() && *uid != host::user_id()) {
-        let user = host::user_name(uid);
-        steps.push(format!("as root: chown -R {user}: {}", datadir.at.display()));
+    if let Some(owner) = owner.filter(|(uid, _)| !host::is_root() && *uid != host::user_id()) {
+        let owner = host::owner_name(owner);
+        steps.push(format!("as root: chown -R {owner} {}", datadir.at.display()));
     }
     steps.extend(placed.iter().filter_map(|placed| in_the_way(record, placed)));
     let mut database = placed.iter().filter(|placed| !is_beside(record, placed));

@@ -95,9 +95,14 @@ fn command(
             quoted(&format!("{script}exec \"$@\""))
         ));
     }
+    let owner = owner.filter(|_| host::is_root() || !mounts.is_empty());
+    // Servers take no number without an account.
+    if let Some((uid, gid)) = owner.filter(|(uid, _)| !host::has_account(*uid)) {
+        words.push(format!("setpriv --reuid={uid} --regid={gid} --clear-groups"));
+    }
     words.push(format!("{program} --no-defaults"));
     let mut add = |name: &str, value: &str| words.push(quoted(&format!("--{name}={value}")));
-    if let Some((uid, _)) = owner.filter(|_| host::is_root() || !mounts.is_empty()) {
+    if let Some((uid, _)) = owner.filter(|(uid, _)| host::has_account(*uid)) {
         add("user", &host::user_name(uid));
     }
     for (name, value) in path_options(copy)? {

@@ -98,6 +98,11 @@ pub fn plan(config: &Config, request: &Request, set: &Held, run: Id) -> Result<(
                 findings.push(Finding::blocker("held-lost", said));
                 continue;
             }
+            Health::OutOfReach(reason) => {
+                let said = format!("a snapshot of the set is out of reach: {reason}");
+                findings.push(Finding::blocker("held-unreachable", said));
+                continue;
+            }
             Health::Full(reason) => {
                 let said = format!("{reason}, and a rollback writes to it");
                 findings.push(Finding::blocker("pool-full", said).remedy("give it more room first"));
@@ -146,7 +151,7 @@ pub fn plan(config: &Config, request: &Request, set: &Held, run: Id) -> Result<(
         uses_up,
         position: set.record.position.clone(),
         volumes: swaps.iter().map(|(_, swap)| planned(swap)).collect(),
-        transactions: since(set),
+        transactions: since(set, &mut findings),
         newer: newer.map(|other| other.id).collect(),
         others,
         server,
@@ -338,13 +343,14 @@ fn is_furniture(path: &Path, places: &[PathBuf]) -> bool {
 }
 
 /// Transactions since the set, counted in the live server's binary log.
-fn since(set: &Held) -> Option<u64> {
+fn since(set: &Held, findings: &mut Vec<Finding>) -> Option<u64> {
     let (index, directory) = binary_log(set)?;
     let (server, position) = (set.record.server.as_ref()?, set.record.position.as_ref()?);
     match binlog::since(server.flavour, &index, &directory, position) {
         Ok(count) => count,
         Err(error) => {
-            tracing::warn!(%error, "cannot count the transactions since");
+            let said = format!("the transactions since the set cannot be counted: {error}");
+            findings.push(Finding::warning("binary-log", said));
             None
         }
     }

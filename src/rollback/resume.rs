@@ -9,6 +9,7 @@ use super::steps::Steps;
 use crate::Result;
 use crate::backup::run;
 use crate::config::Config;
+use crate::finding::Finding;
 use crate::monitor::Monitor;
 use crate::units::Id;
 
@@ -29,6 +30,18 @@ pub struct Resumed {
 /// The state directory cannot be read.
 pub fn unfinished(state_dir: &Path) -> Result<Vec<Id>> {
     record::list(state_dir)
+}
+
+/// A warning for each rollback that was begun and not finished: what is live may be half of it.
+///
+/// # Errors
+/// The state directory cannot be read.
+pub fn unfinished_findings(state_dir: &Path) -> Result<Vec<Finding>> {
+    let warn = |id: Id| {
+        let said = format!("rollback {} was begun and is not finished", id.short());
+        Finding::warning("rollback-unfinished", said).remedy("`snapback cleanup` finishes or undoes it")
+    };
+    Ok(unfinished(state_dir)?.into_iter().map(warn).collect())
 }
 
 /// Finishes or undoes every one of them. With `dry_run` it only says so.
@@ -67,4 +80,23 @@ pub fn resume_all(config: &Config, dry_run: bool, monitor: &dyn Monitor) -> Resu
         });
     }
     Ok(resumed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::finding::Severity;
+
+    #[test]
+    fn an_unfinished_rollback_is_warned_of() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(unfinished_findings(dir.path()).unwrap().is_empty());
+        let id = Id::random();
+        let records = dir.path().join("rollback");
+        std::fs::create_dir(&records).unwrap();
+        std::fs::write(records.join(format!("{id}.json")), "").unwrap();
+        let found = unfinished_findings(dir.path()).unwrap();
+        assert_eq!((found.len(), found[0].severity), (1, Severity::Warning));
+        assert!(found[0].message.contains(&id.short()), "{found:?}");
+    }
 }

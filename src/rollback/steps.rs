@@ -29,6 +29,8 @@ pub struct Steps<'c> {
     monitor: &'c dyn Monitor,
     /// Servers (process numbers) on the volumes when the server was told to stop: one that has given up its locks may not have ended.
     ending: Vec<i32>,
+    /// Whether every volume is back and mounted, and what was live is kept.
+    back: bool,
     /// What a person must read.
     pub findings: Vec<Finding>,
 }
@@ -46,6 +48,7 @@ impl<'c> Steps<'c> {
             record,
             monitor,
             ending: Vec::new(),
+            back: false,
             findings: Vec::new(),
         }
     }
@@ -65,6 +68,29 @@ impl<'c> Steps<'c> {
     /// Whether there is no way back any more.
     pub fn is_past_return(&self) -> bool {
         past_return(self.record.phase)
+    }
+
+    /// What follows is the server's start only.
+    pub fn data_is_back(&mut self) {
+        self.back = true;
+    }
+
+    /// What is done and what is not, after a failure from which only forward is a way.
+    pub fn left_to_do(&self, cause: Error) -> Error {
+        let set = self.record.set.id.short();
+        let kept = self.record.swaps.iter().any(|swap| swap.keep);
+        let kept = match kept {
+            true => format!(", and what was live before is held set {}", self.record.id.short()),
+            false => String::new(),
+        };
+        Error::failed(match self.back {
+            true => format!(
+                "the data is back as held set {set} has it{kept}; only the server is not up: {cause}. Start it, and `snapback cleanup` ends the rollback"
+            ),
+            false => format!(
+                "the volumes go back to held set {set}, and not all is done yet: {cause}. Do not start the server; `snapback cleanup` finishes the rollback"
+            ),
+        })
     }
 
     /// Copies of the held snapshots, beside what is live.

@@ -25,15 +25,31 @@ pub struct Removed {
 /// Removes one set: all of its snapshots, then its record.
 ///
 /// # Errors
-/// Somebody uses it: it is as it was. Or one of its snapshots cannot be removed after another one was: the record stays until all are gone.
+/// Somebody uses it, or one of its snapshots is out of reach and may be whole: it is as it was. Or one of its snapshots cannot be removed after another one was: the record stays until all are gone.
 pub fn delete(config: &Config, id: Id) -> Result<()> {
-    delete_with(config, &volume::providers(config), id)
+    delete_with(config, &volume::providers(config), id, false).map(drop)
 }
 
-fn delete_with(config: &Config, providers: &[Box<dyn Provider>], id: Id) -> Result<()> {
+/// Removes what can be reached of a set, then its record. Returns the snapshots that are out of reach, and stay.
+///
+/// # Errors
+/// As [`delete`].
+pub fn forget(config: &Config, id: Id) -> Result<Vec<String>> {
+    delete_with(config, &volume::providers(config), id, true)
+}
+
+fn delete_with(config: &Config, providers: &[Box<dyn Provider>], id: Id, forced: bool) -> Result<Vec<String>> {
     let used = held::take_for(&config.state_dir, id, true)?;
     let held = &used.held;
-    if let Some(at) = mounted_at(held)? {
+    let stay = held::out_of_reach(held, config);
+    if let Some((_, reason)) = stay.first().filter(|_| !forced) {
+        return Err(Error::failed(format!(
+            "held set {0}: {reason}. Nothing was removed. Where it never comes back: `snapback snapshot delete --force {0}` forgets the record",
+            id.short()
+        )));
+    }
+    let stay: Vec<String> = stay.into_iter().map(|(snapshot, _)| snapshot.name.clone()).collect();
+    if let Some(at) = mounted_at(held, providers)? {
         return Err(Error::failed(format!(
             "held set {} is mounted at {at}: `umount -R` it first",
             id.short()
@@ -46,7 +62,8 @@ fn delete_with(config: &Config, providers: &[Box<dyn Provider>], id: Id) -> Resu
         };
         held::replace(&config.state_dir, &doomed)?;
     }
-    for (number, snapshot) in held.snapshots().enumerate() {
+    let there = held.snapshots().filter(|snapshot| !stay.contains(&snapshot.name));
+    for (number, snapshot) in there.enumerate() {
         let removed = provider_of(providers, &snapshot.volume).and_then(|provider| Ok(provider.remove(snapshot)?));
         if let Err(cause) = removed {
             // All of it is still there: it can be used as before.
@@ -64,17 +81,22 @@ fn delete_with(config: &Config, providers: &[Box<dyn Provider>], id: Id) -> Resu
         volume::remove_place(place)?;
     }
     held::remove(&config.state_dir, id)?;
-    Ok(())
+    Ok(stay)
 }
 
 /// Where a Btrfs snapshot of the set is mounted by itself; the kernel keeps the others from being removed while they are.
-fn mounted_at(held: &Held) -> Result<Option<String>> {
+fn mounted_at(held: &Held, providers: &[Box<dyn Provider>]) -> Result<Option<String>> {
     let mounts = Mounts::read()?;
     for snapshot in held
         .snapshots()
         .filter(|one| one.volume.provider == ProviderKind::Btrfs)
     {
-        let path = std::path::Path::new(&snapshot.name);
+        // What is gone or out of reach is removed by nobody.
+        let Ok(seen) = provider_of(providers, &snapshot.volume).and_then(|provider| Ok(provider.seen(snapshot)?))
+        else {
+            continue;
+        };
+        let path = std::path::Path::new(&seen.name);
         let Some((device, within)) = mounts
             .holding(path)
             .and_then(|mount| Some((mount.device, mount.within(path)?)))
@@ -118,7 +140,7 @@ fn remove_all(
         let done = if dry_run {
             Ok(())
         } else {
-            delete_with(config, &providers, held.id)
+            delete_with(config, &providers, held.id, false).map(drop)
         };
         match done {
             Ok(()) => removed.push(Removed {

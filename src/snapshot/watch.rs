@@ -47,7 +47,12 @@ pub fn watch(config: &Config) -> Result<Watched> {
 
 fn look(config: &Config, mut set: Status, watched: &mut Watched) {
     let policy = &config.held;
-    let is_lost = |set: &Status| set.findings.iter().any(|finding| finding.code == "held-lost");
+    let is_lost = |set: &Status| {
+        let codes = [held::LOST, held::UNREACHABLE];
+        set.findings
+            .iter()
+            .any(|finding| codes.contains(&finding.code.as_str()))
+    };
     let full = |set: &Status| set.fill.filter(|fill| *fill >= policy.at);
     if is_lost(&set) {
         watched.findings.append(&mut set.findings);

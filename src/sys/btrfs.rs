@@ -12,7 +12,7 @@ use std::time::Duration;
 mod search;
 mod snapshot;
 
-pub use search::{exclusive_by_quota, removals_pending, written_since};
+pub use search::{exclusive_by_quota, is_subvolume, is_subvolume_name, removals_pending, written_since};
 pub use snapshot::{SnapshotCall, clone_writable};
 
 use linux_raw_sys::{btrfs as raw, ioctl as request};
@@ -36,6 +36,19 @@ impl std::fmt::Display for Uuid {
             write!(f, "{byte:02x}")?;
         }
         Ok(())
+    }
+}
+
+impl std::str::FromStr for Uuid {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Uuid, ()> {
+        let digits: String = text.chars().filter(|digit| *digit != '-').collect();
+        if digits.len() != 32 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(());
+        }
+        let number = u128::from_str_radix(&digits, 16).map_err(drop)?;
+        Ok(Uuid(number.to_be_bytes()))
     }
 }
 
@@ -303,6 +316,8 @@ mod tests {
     #[test]
     fn a_uuid_prints_as_everywhere() {
         let uuid = Uuid([0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde, 0xf0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(uuid.to_string().parse(), Ok(uuid));
+        assert!("of:12345678".parse::<Uuid>().is_err() && "".parse::<Uuid>().is_err());
         assert_eq!(uuid.to_string(), "12345678-9abc-def0-0102-030405060708");
     }
 

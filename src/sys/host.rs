@@ -65,6 +65,26 @@ pub fn panics_are_expected() -> bool {
     PANICS_ARE_EXPECTED.get()
 }
 
+/// A user and its group as `chown` takes them: the name and a colon where there is an account, else both numbers.
+pub fn owner_name((uid, gid): (u32, u32)) -> String {
+    match has_account(uid) {
+        true => format!("{}:", user_name(uid)),
+        false => format!("{uid}:{gid}"),
+    }
+}
+
+/// Whether `/etc/passwd` has an account of this number.
+pub fn has_account(uid: u32) -> bool {
+    user_name(uid) != uid.to_string() || account(&uid.to_string()).is_some()
+}
+
+/// User and group by numbers alone, `UID` or `UID:GID`: no account is needed to run a program as them. The group of a number alone is the same one.
+pub fn numbered(text: &str) -> Option<(u32, u32)> {
+    let (uid, gid) = text.split_once(':').unwrap_or((text, text));
+    let number = |text: &str| text.parse().ok().filter(|number| *number != u32::MAX);
+    Some((number(uid)?, number(gid)?))
+}
+
 /// User and group of an account in `/etc/passwd`, by its name or number.
 pub fn account(name: &str) -> Option<(u32, u32)> {
     let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
@@ -189,5 +209,17 @@ mod tests {
     fn users_have_names_or_numbers() {
         assert_eq!(super::user_name(0), "root");
         assert_eq!(super::user_name(u32::MAX - 7), "4294967288");
+        assert!(super::has_account(0) && !super::has_account(u32::MAX - 7));
+        assert_eq!(super::owner_name((0, 0)), "root:");
+        assert_eq!(super::owner_name((u32::MAX - 7, 5)), "4294967288:5");
+    }
+
+    #[test]
+    fn numbers_alone_are_a_user_and_a_group() {
+        assert_eq!(super::numbered("12345"), Some((12345, 12345)));
+        assert_eq!(super::numbered("12345:7"), Some((12345, 7)));
+        for wrong in ["mysql", "", "1:", ":1", "1:2:3", "-1", "4294967295", "1:4294967295"] {
+            assert_eq!(super::numbered(wrong), None, "{wrong}");
+        }
     }
 }

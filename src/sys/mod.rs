@@ -21,6 +21,7 @@ pub mod priority;
 pub mod process;
 pub mod servers;
 pub mod signal;
+pub mod terminal;
 pub mod trust;
 pub mod user;
 pub mod view;

@@ -8,6 +8,7 @@ mod own;
 mod place;
 mod prepared;
 mod rollback;
+mod seen;
 mod space;
 mod survey;
 mod written;
@@ -125,9 +126,10 @@ impl Provider for Btrfs {
     }
 
     fn mount(&self, snapshot: &Snapshot, _at: &Path) -> Result<PathBuf> {
-        let locked = own::lock(snapshot)?;
+        let here = seen::here(snapshot)?;
+        let locked = own::lock(&here)?;
         self.in_use().insert(snapshot.name.clone(), locked);
-        Ok(PathBuf::from(&snapshot.name))
+        Ok(PathBuf::from(here.name))
     }
 
     fn unmount(&self, snapshot: &Snapshot, _at: &Path) -> Result<()> {
@@ -140,11 +142,11 @@ impl Provider for Btrfs {
     }
 
     fn plan_clone(&self, snapshot: &Snapshot) -> Result<Option<Snapshot>> {
-        mark::clone_of(snapshot, &snapshot.name).map(Some)
+        mark::clone_of(snapshot, &seen::here(snapshot)?.name).map(Some)
     }
 
     fn clone_writable(&self, snapshot: &Snapshot, planned: &Snapshot, _at: &Path) -> Result<PathBuf> {
-        own::make_clone(snapshot, planned)?;
+        own::make_clone(&seen::here(snapshot)?, planned)?;
         crate::failpoint!("volume.cloned");
         let locked = own::lock(planned)?;
         self.in_use().insert(planned.name.clone(), locked);
@@ -156,24 +158,28 @@ impl Provider for Btrfs {
     }
 
     fn space(&self, snapshot: &Snapshot) -> Result<Space> {
-        space::space(snapshot)
+        space::space(&seen::here(snapshot)?)
     }
 
     fn measure(&self, snapshot: &Snapshot, cancel: &Cancel) -> Result<Option<u64>> {
-        space::measure(snapshot, cancel)
+        space::measure(&seen::here(snapshot)?, cancel)
     }
 
     fn written_since(&self, snapshot: &Snapshot, live: &Path, cancel: &Cancel) -> Result<Option<BTreeMap<u64, u64>>> {
-        written::since(snapshot, live, cancel)
+        written::since(&seen::here(snapshot)?, live, cancel)
     }
 
     fn given_back(&self, snapshot: &Snapshot, limit: Duration) -> Result<bool> {
-        own::given_back(snapshot, limit)
+        own::given_back(&seen::here(snapshot)?, limit)
     }
 
     fn remove(&self, snapshot: &Snapshot) -> Result<bool> {
         self.in_use().remove(&snapshot.name);
         own::remove(snapshot)
+    }
+
+    fn seen(&self, snapshot: &Snapshot) -> Result<Snapshot> {
+        seen::here(snapshot)
     }
 
     fn go_back(&self) -> Option<&dyn super::rollback::GoBack> {

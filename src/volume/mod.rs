@@ -148,6 +148,8 @@ pub enum Health {
     Straining(String),
     /// It is intact, but the room that it shares with production is all but full: production matters more than a copy of it. Holds the reason.
     Full(String),
+    /// It is not seen, or its storage answers badly, and it may well be whole: nothing may be removed or forgotten for that. Holds the reason, with what to do.
+    OutOfReach(String),
     /// It is gone or invalid: what was read from it cannot be trusted. Holds the reason.
     Lost(String),
 }
@@ -180,6 +182,14 @@ pub trait Provider: Send + Sync {
     /// # Errors
     /// The volume cannot be examined.
     fn survey(&self, volume: &Volume, paths: &[PathBuf]) -> Result<Survey>;
+
+    /// The snapshot under the name by which it is seen now.
+    ///
+    /// # Errors
+    /// It is gone, or out of reach.
+    fn seen(&self, snapshot: &Snapshot) -> Result<Snapshot> {
+        Ok(snapshot.clone())
+    }
 
     /// Whether this provider can snapshot all these volumes at one instant by itself. True for a single one.
     fn one_instant(&self, volumes: &[Volume]) -> bool;

@@ -543,3 +543,41 @@ fn a_stopped_server_gives_a_clean_set_and_a_killed_one_is_told() {
     }
     scene.assert_nothing_left();
 }
+
+#[test]
+fn a_set_whose_storage_is_not_mounted_is_out_of_reach_and_not_deleted() {
+    let Some(mut scene) = scene("") else { return };
+    create(&scene, &["--label", "keep"]);
+    scene.server.stop();
+    let (at, device) = (
+        text(scene.lab.storage.mount_point()),
+        scene.lab.storage.device().to_owned(),
+    );
+    run("umount", &[&at]);
+    let listed = both(&scene.tool.run(&["snapshot", "list"]));
+    assert!(
+        listed.contains("out of reach") && listed.contains("is not mounted"),
+        "{listed}"
+    );
+    assert!(
+        !listed.contains("lost") && !listed.contains("snapshot delete"),
+        "{listed}"
+    );
+    let said = refused(&scene, &["snapshot", "delete", "keep"]);
+    assert!(
+        said.contains("Nothing was removed") && said.contains("--force"),
+        "{said}"
+    );
+    assert!(sets(&scene)[0]["deleting"].is_null());
+    let said = both(&scene.tool.run(&["snapshot", "rollback", "keep", "--dry-run"]));
+    assert!(said.contains("out of reach"), "{said}");
+
+    run("mount", &[&device, &at]);
+    assert!(sets(&scene)[0]["findings"].as_array().unwrap().is_empty());
+    run("umount", &[&at]);
+    let forgotten = scene.tool.json(&["snapshot", "delete", "keep", "--force"]);
+    run("mount", &[&device, &at]);
+    let stay = forgotten["stay"][0].as_str().unwrap();
+    assert!(Path::new(stay).exists() && sets(&scene).is_empty(), "{forgotten}");
+    run("btrfs", &["subvolume", "delete", stay]);
+}

@@ -182,13 +182,58 @@ fn the_question_of_a_rollback_is_not_wiped() {
     );
     assert!(screen.contains("what is lost to the server"), "{screen:?}");
     std::io::Write::write_all(asked.stdin.as_mut().unwrap(), b"y\n").unwrap();
-    assert!(asked.wait().unwrap().success());
+    assert_eq!(asked.wait().unwrap().code(), Some(6), "`no` has a status of its own");
     assert!(
         seen().contains("the answer was not `yes`: nothing was done"),
         "{:?}",
         seen()
     );
+    // A wish to end is not waited for, and nothing was begun.
+    let screen = scene.scene.lab.path("ended");
+    let mut ended = std::process::Command::new("script")
+        .args(["-qefc", &command, &text(&screen)])
+        .env("TERM", "xterm")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let seen = || String::from_utf8_lossy(&std::fs::read(&screen).unwrap_or_default()).into_owned();
+    crate::common::wait_for("the question", || seen().contains(question));
+    std::io::Write::write_all(ended.stdin.as_mut().unwrap(), b"\x03").unwrap();
+    assert_eq!(ended.wait().unwrap().code(), Some(130), "{}", seen());
+    assert!(!seen().contains("snapback cleanup"), "{}", seen());
     assert!(scene.server().try_connect().is_ok(), "the server was stopped");
+}
+
+#[test]
+fn a_server_that_does_not_come_up_leaves_the_data_back_and_says_so() {
+    let Some(lab) = Rehearsal::new(false) else { return };
+    let (_, before) = lab.hold("set");
+    lab.destroy();
+    let refuse = lab.scene.lab.path("refuse");
+    std::fs::write(&refuse, "").unwrap();
+    let output = lab
+        .tool()
+        .run(&["snapshot", "rollback", "set", "--yes", "--stop-server"]);
+    let said = both(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("the data is back") && said.contains("`snapback cleanup` ends"),
+        "{said}"
+    );
+    assert!(!said.contains("clean-up failed"), "{said}");
+    std::fs::remove_file(&refuse).unwrap();
+    run(&text(&lab.scene.lab.path("service-start")), &[]);
+    crate::common::wait_for("the server", || lab.runs());
+    assert_eq!((lab.sums(), lab.unfinished()), (before, 1));
+    for command in ["check", "backup"] {
+        let said = both(&lab.tool().run(&[command]));
+        assert!(said.contains("was begun and is not finished"), "{command}: {said}");
+    }
+    lab.tool().ok(&["cleanup"]);
+    assert_eq!(lab.unfinished(), 0);
+    assert!(!both(&lab.tool().run(&["check"])).contains("is not finished"));
+    lab.stop_server();
 }
 
 #[test]

@@ -516,7 +516,7 @@ fn a_lost_snapshot_is_noticed() {
     lab.btrfs(&["property", "set", &snapshot.name, "ro", "true"]);
     lab.run("mount", &["-o", "remount,ro", &lab.text("")]);
     assert!(
-        matches!(provider.health(&snapshot).unwrap(), Health::Lost(_)),
+        matches!(provider.health(&snapshot).unwrap(), Health::OutOfReach(_)),
         "filesystem read-only"
     );
     lab.run("mount", &["-o", "remount,rw", &lab.text("")]);
@@ -582,4 +582,55 @@ fn a_database_over_two_subvolumes_is_refused_and_web_files_are_not() {
     assert_eq!(trees, [Path::new("mysql"), Path::new("elsewhere")]);
     lab.subvolume("data/mysql/db2");
     assert_eq!(blockers(&lay_out(&[datadir], &[])), ["several-volumes"]);
+}
+
+#[test]
+fn a_snapshot_that_is_out_of_sight_is_not_lost_and_is_found_by_another_mount() {
+    let mut lab = lab!();
+    lab.subvolume("db");
+    lab.subvolume("other");
+    lab.write("db/file", "x");
+    let provider = Btrfs::default();
+    let snapshot = take(&provider, &lab.path("db"), &[]);
+    assert_eq!(provider.health(&snapshot).unwrap(), Health::Good);
+    let planned = Snapshot {
+        identity: Some("of:00000000-0000-0000-0000-000000000000".to_owned()),
+        ..snapshot.clone()
+    };
+    let out_of_reach = |word: &str| {
+        match provider.health(&snapshot).unwrap() {
+            Health::OutOfReach(reason) => assert!(reason.contains(word), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+        let refused = provider.remove(&snapshot).unwrap_err().to_string();
+        assert!(refused.contains(word), "{refused}");
+        assert!(provider.space(&snapshot).is_err() && provider.mount(&snapshot, Path::new("/")).is_err());
+        // As a journal has it whose run died before it knew the UUID.
+        let refused = provider.remove(&planned).unwrap_err().to_string();
+        assert!(refused.contains(word), "{refused}");
+    };
+
+    // The same subvolume by itself, at another place.
+    lab.unmount();
+    let elsewhere = lab.mount_subvolume("db", "/alt");
+    assert_eq!(provider.health(&snapshot).unwrap(), Health::Good);
+    let shown = provider.mount(&snapshot, Path::new("/")).unwrap();
+    assert!(shown.starts_with(&elsewhere), "{}", shown.display());
+    assert_eq!(std::fs::read_to_string(shown.join("file")).unwrap(), "x");
+    provider.unmount(&snapshot, Path::new("/")).unwrap();
+    provider.space(&snapshot).unwrap();
+
+    // Another part of the filesystem; then nothing of it.
+    lab.unmount();
+    lab.mount_subvolume("other", "/other");
+    out_of_reach("no mount shows it");
+    lab.unmount();
+    out_of_reach("is not mounted");
+
+    lab.mount_subvolume("db", "/again");
+    assert!(provider.remove(&snapshot).unwrap());
+    assert!(matches!(provider.health(&snapshot).unwrap(), Health::Lost(_)));
+    for gone in [&snapshot, &planned] {
+        assert!(!provider.remove(gone).unwrap(), "the filesystem says that it is gone");
+    }
 }

@@ -87,10 +87,12 @@ impl Space {
 
 fn row(set: &Status) -> Vec<String> {
     let held = &set.held;
-    let lost = set.findings.iter().any(|finding| finding.code == "held-lost");
+    let is = |code| set.findings.iter().any(|finding| finding.code == code);
+    let (lost, unreachable) = (is(held::LOST), is(held::UNREACHABLE));
     let notes = [
         (held.deleting, "half deleted"),
         (lost, "lost"),
+        (unreachable, "out of reach"),
         (held.expired(jiff::Timestamp::now()), "expired"),
     ];
     let notes: Vec<&str> = notes.iter().filter(|(is, _)| *is).map(|(_, note)| *note).collect();

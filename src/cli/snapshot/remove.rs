@@ -15,11 +15,29 @@ pub(super) struct Expire {
     pub dry_run: bool,
 }
 
-pub(super) fn delete(one: &One, context: &Context<'_>) -> Result<Exit> {
-    let (config, id) = list::chosen(context, &one.set)?;
-    snapshot::delete(&config, id)?;
+#[derive(Debug, Args)]
+pub(super) struct Delete {
+    #[command(flatten)]
+    one: One,
+    /// Forget the record also where a snapshot is out of reach (its storage is not mounted, active or imported): that one stays
+    #[arg(long)]
+    force: bool,
+}
+
+pub(super) fn delete(arguments: &Delete, context: &Context<'_>) -> Result<Exit> {
+    let (config, id) = list::chosen(context, &arguments.one.set)?;
+    let stay = match arguments.force {
+        true => snapshot::forget(&config, id)?,
+        false => snapshot::delete(&config, id).map(|()| Vec::new())?,
+    };
     if context.global.json {
-        output::json(&json!({"id": id, "deleted": true}))?;
+        output::json(&json!({"id": id, "deleted": true, "stay": stay}))?;
+    } else if !stay.is_empty() {
+        output::line(format_args!(
+            "held set {} is forgotten; out of reach, and not removed: {}. `snapback cleanup --orphans` removes that when its storage is back",
+            id.short(),
+            stay.join(", ")
+        ));
     } else {
         output::line(format_args!("held set {} is gone", id.short()));
     }

@@ -1,15 +1,17 @@
 //! What the filesystem's trees say, item by item (`BTRFS_IOC_TREE_SEARCH`, which needs CAP_SYS_ADMIN). The keys and items are those of linux/btrfs_tree.h.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use linux_raw_sys::{btrfs as raw, ioctl as request};
 
 use super::super::ioctl::call;
 use super::super::signal::Cancel;
-use super::zeroed;
+use super::{Uuid, zeroed};
 
 /// How many removed subvolumes there are whose room was not given back yet.
 ///
@@ -28,6 +30,46 @@ pub fn removals_pending(descriptor: impl AsFd) -> io::Result<usize> {
         true
     })?;
     Ok(pending)
+}
+
+/// Whether the filesystem has a subvolume of this UUID, wherever it lies: what is removed is not in this tree any more.
+///
+/// # Errors
+/// Not a Btrfs, or not permitted.
+pub fn is_subvolume(descriptor: impl AsFd, uuid: Uuid) -> io::Result<bool> {
+    let [object, offset] = [0, 8].map(|at| number(&uuid.0, at).unwrap_or_default());
+    let key = Key {
+        object,
+        kind: raw::BTRFS_UUID_KEY_SUBVOL,
+        offset,
+    };
+    let mut found = false;
+    let tree = raw::BTRFS_UUID_TREE_OBJECTID.into();
+    each(descriptor.as_fd(), tree, key..=key, 0, |_, _| {
+        found = true;
+        false
+    })?;
+    Ok(found)
+}
+
+/// Whether the filesystem has a subvolume of this name, in whichever directory.
+///
+/// # Errors
+/// Not a Btrfs, or not permitted.
+pub fn is_subvolume_name(descriptor: impl AsFd, name: &OsStr) -> io::Result<bool> {
+    let kind = raw::BTRFS_ROOT_BACKREF_KEY;
+    let key = |object, offset| Key { object, kind, offset };
+    let first = key(raw::BTRFS_FIRST_FREE_OBJECTID.into(), 0);
+    let last = key(i64::from(raw::BTRFS_LAST_FREE_OBJECTID).cast_unsigned(), u64::MAX);
+    let mut found = false;
+    let tree = raw::BTRFS_ROOT_TREE_OBJECTID.into();
+    each(descriptor.as_fd(), tree, first..=last, 0, |key, item| {
+        // The name is what follows the structure.
+        let own = item.get(size_of::<raw::btrfs_root_ref>()..);
+        found = key.kind == kind && own == Some(name.as_bytes());
+        !found
+    })?;
+    Ok(found)
 }
 
 /// Bytes that the extents of a subvolume take which no other subvolume refers to, as its quota group counts them; `None` where none are counted, or not by

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::super::mark::{self, CLONE_OF};
 use super::super::{Error, Health, ProviderKind, Result, Snapshot, Volume};
+use super::seen::{self, Seen};
 use super::{OF, at, locate, place_of, volume_id};
 use crate::detect::Mounts;
 use crate::sys;
@@ -87,16 +88,21 @@ fn foreign(snapshot: &Snapshot, found: &Subvolume) -> Option<String> {
 
 /// Whether a snapshot is still there, the same, and readable.
 pub fn health(snapshot: &Snapshot) -> Result<Health> {
-    let path = Path::new(&snapshot.name);
-    let Some((_, _, subvolume)) = locate::top_at(path)? else {
-        return Ok(Health::Lost(format!("{} is gone", snapshot.name)));
+    let gone = || Ok(Health::Lost(format!("{} is gone", snapshot.name)));
+    let path = match seen::find(snapshot)? {
+        Seen::At(path) => path,
+        Seen::Hidden(reason) => return Ok(Health::OutOfReach(format!("{}: {reason}", snapshot.name))),
+        Seen::Gone => return gone(),
+    };
+    let Some((_, _, subvolume)) = locate::top_at(&path)? else {
+        return gone();
     };
     if let Some(reason) = foreign(snapshot, &subvolume) {
         return Ok(Health::Lost(format!("{}: {reason}", snapshot.name)));
     }
-    if sys::fs::room(path)?.read_only {
+    if sys::fs::room(&path)?.read_only {
         let source = &snapshot.volume.source;
-        return Ok(Health::Lost(format!(
+        return Ok(Health::OutOfReach(format!(
             "the filesystem of {source} turned read-only, as it does after an error"
         )));
     }
@@ -129,36 +135,25 @@ pub fn given_back(snapshot: &Snapshot, limit: Duration) -> Result<bool> {
 pub fn remove(snapshot: &Snapshot) -> Result<bool> {
     let fail = |reason: &str| Error::failed("remove the snapshot", &snapshot.name, reason);
     let place = place_of(snapshot).ok_or_else(|| fail("that is no path of a snapshot"))?;
-    if let Ok(directory) = sys::fs::open_directory(place)
+    if seen::own_uuid(snapshot).is_none()
+        && let Ok(directory) = sys::fs::open_directory(place)
         && on_filesystem(&directory, &snapshot.volume.filesystem)
     {
         return remove_from(directory.as_fd(), snapshot);
     }
-    // The place is gone, or something else is mounted there: the filesystem itself must be looked at.
-    let mounts = Mounts::read().map_err(|error| fail(&error.to_string()))?;
-    let mut mounted = false;
-    for root in filesystem_roots(&mounts) {
-        mounted |= on_filesystem(&root.directory, &snapshot.volume.filesystem);
+    // Gone only when the filesystem says so.
+    match seen::find(snapshot)? {
+        Seen::Gone => Ok(false),
+        Seen::Hidden(reason) => Err(fail(&reason)),
+        Seen::At(path) => {
+            let place = path.parent().ok_or_else(|| fail("that is no path of a snapshot"))?;
+            let here = Snapshot {
+                name: path.display().to_string(),
+                ..snapshot.clone()
+            };
+            remove_from(sys::fs::open_directory(place)?.as_fd(), &here)
+        }
     }
-    if !mounted {
-        return Err(fail(
-            "its filesystem is not mounted: mount it, then run `snapback cleanup` again",
-        ));
-    }
-    let same_name = |one: &Snapshot| Path::new(&one.name).file_name() == Path::new(&snapshot.name).file_name();
-    let own = list(&mounts)?;
-    let Some(elsewhere) = own
-        .iter()
-        .find(|one| same_name(one) && one.volume.filesystem == snapshot.volume.filesystem)
-    else {
-        return Ok(false);
-    };
-    let moved = Snapshot {
-        name: elsewhere.name.clone(),
-        ..snapshot.clone()
-    };
-    let place = place_of(&moved).ok_or_else(|| fail("that is no path of a snapshot"))?;
-    remove_from(sys::fs::open_directory(place)?.as_fd(), &moved)
 }
 
 fn on_filesystem(directory: &OwnedFd, filesystem: &str) -> bool {
@@ -202,9 +197,18 @@ pub fn remove_from(directory: BorrowedFd<'_>, snapshot: &Snapshot) -> Result<boo
 }
 
 /// The top of what a mount shows of a filesystem.
-struct Root {
-    path: PathBuf,
-    directory: OwnedFd,
+pub struct Root {
+    /// The mount point.
+    pub path: PathBuf,
+    /// It, opened.
+    pub directory: OwnedFd,
+}
+
+/// A mount of the filesystem with this UUID.
+pub fn root_of(mounts: &Mounts, filesystem: &str) -> Option<Root> {
+    filesystem_roots(mounts)
+        .into_iter()
+        .find(|root| on_filesystem(&root.directory, filesystem))
 }
 
 /// Every mount point of a Btrfs that can be opened.

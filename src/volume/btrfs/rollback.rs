@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::super::rollback::{GoBack, Own, Stand, Swap, read_mounts, remounts};
 use super::super::{Error, Result, Snapshot, Volume, mark};
-use super::{Btrfs, at, locate, place_of};
+use super::{Btrfs, at, locate, place_of, seen};
 use crate::detect::Mounts;
 use crate::sys;
 use crate::sys::btrfs::{
@@ -29,6 +29,14 @@ impl GoBack for Btrfs {
     fn plan(&self, run: Id, held: &Snapshot, mounts: &Mounts) -> Result<Swap> {
         let fail = |reason: String| Error::failed("roll back", &held.volume.source, reason);
         let top = &held.volume.top;
+        let here = seen::here(held)?;
+        if here.name != held.name {
+            return Err(fail(format!(
+                "its snapshot is seen at {} now: mount the volume at {} again, as it was when the set was taken",
+                here.name,
+                top.display()
+            )));
+        }
         let (directory, filesystem, live) =
             locate::top_at(top)?.ok_or_else(|| fail(format!("{} is not the top of a subvolume", top.display())))?;
         if filesystem.to_string() != held.volume.filesystem {

@@ -49,13 +49,23 @@ pub fn mount(snapshot: &Snapshot, at: &Path) -> Result<()> {
 /// `grows` says whether a pool (by name) that is now so full fills.
 pub fn health(snapshot: &Snapshot, limit: Option<CowSize>, grows: &dyn Fn(&str, f64) -> bool) -> Result<Health> {
     let Some(lv) = report::one(&snapshot.name)? else {
-        return Ok(Health::Lost(format!("{} is gone", snapshot.name)));
+        return Ok(match hidden(snapshot)? {
+            Some(reason) => Health::OutOfReach(format!("{}: {reason}", snapshot.name)),
+            None => Health::Lost(format!("{} is gone", snapshot.name)),
+        });
     };
     if let Some(reason) = foreign(snapshot, &lv) {
         return Ok(Health::Lost(format!("{}: {reason}", snapshot.name)));
     }
     if lv.kind == "thin" {
         return pool_health(&lv, grows);
+    }
+    // How full it is, and whether it overflowed, only an active one says.
+    if !lv.is_active() {
+        return Ok(Health::Warned(format!(
+            "{} is not active: `vgchange --activate y {}`",
+            snapshot.name, lv.vg
+        )));
     }
     let mut full = lv.data_percent().unwrap_or(0.0);
     if let Some(limit) = limit.filter(|_| (EXTEND..100.0).contains(&full) && !lv.is_invalid()) {
@@ -80,6 +90,26 @@ pub fn health(snapshot: &Snapshot, limit: Option<CowSize>, grows: &dyn Fn(&str, 
     } else {
         Health::Good
     })
+}
+
+/// Why one that its group does not have under its name may be there all the same, if so.
+fn hidden(snapshot: &Snapshot) -> Result<Option<String>> {
+    let vg = snapshot.name.split_once('/').map_or("", |(vg, _)| vg);
+    if !report::is_group(vg)? {
+        return Ok(Some(format!(
+            "the volume group {vg} is not seen on this host: attach its disks (`pvscan --cache` looks for them), or `vgrename` it back"
+        )));
+    }
+    let uuid = snapshot.identity.as_deref().filter(|one| !one.contains(':'));
+    let Some(uuid) = uuid else { return Ok(None) };
+    let renamed = report::selected(vg, &format!("lv_uuid={uuid}"))?;
+    Ok(renamed.map(|lv| {
+        let own = snapshot.name.rsplit('/').next().unwrap_or_default();
+        format!(
+            "it was renamed: `lvrename {vg} {} {own}` gives it its name again",
+            lv.name
+        )
+    }))
 }
 
 /// What a snapshot costs: a thick one has a room of its own, a thin one shares its pool.
@@ -216,7 +246,10 @@ pub fn wake(device: (u32, u32), name: &str) -> Result<bool> {
 pub fn remove(snapshot: &Snapshot) -> Result<bool> {
     wake_origin(snapshot)?;
     let Some(lv) = report::one(&snapshot.name)? else {
-        return Ok(false);
+        return match hidden(snapshot)? {
+            Some(reason) => Err(Error::failed("remove the snapshot", &snapshot.name, reason)),
+            None => Ok(false),
+        };
     };
     if let Some(reason) = foreign(snapshot, &lv) {
         return Err(Error::failed(

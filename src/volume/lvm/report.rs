@@ -155,6 +155,15 @@ pub fn selected(vg: &str, selection: &str) -> Result<Option<Lv>> {
     }
 }
 
+/// Whether there is a volume group of this name.
+pub fn is_group(vg: &str) -> Result<bool> {
+    match list(&[vg]) {
+        Ok(_) => Ok(true),
+        Err(Error::Sys(crate::sys::Error::Program { stderr, .. })) if no_group(&stderr, vg) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Whether LVM says that there is no such volume group (`Volume group "vg0" not found`).
 fn no_group(said: &str, vg: &str) -> bool {
     said.contains(&format!("Volume group \"{vg}\" not found"))

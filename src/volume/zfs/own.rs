@@ -44,7 +44,10 @@ pub fn identified_and_held(snapshot: &Snapshot) -> Result<Snapshot> {
 
 pub fn health(snapshot: &Snapshot) -> Result<Health> {
     let Some(found) = report::one(&snapshot.name)? else {
-        return Ok(Health::Lost(format!("{} is gone", snapshot.name)));
+        return Ok(match hidden(snapshot)? {
+            Some(reason) => Health::OutOfReach(format!("{}: {reason}", snapshot.name)),
+            None => Health::Lost(format!("{} is gone", snapshot.name)),
+        });
     };
     if let Some(reason) = foreign(snapshot, &found) {
         return Ok(Health::Lost(format!("{}: {reason}", snapshot.name)));
@@ -58,8 +61,19 @@ pub fn health(snapshot: &Snapshot) -> Result<Health> {
         "ONLINE" => Health::Good,
         // A copy without its bandwidth limit would only slow the resilver.
         "DEGRADED" => Health::Warned(format!("pool {pool} is degraded")),
-        _ => Health::Lost(format!("pool {pool} is {state}")),
+        _ => Health::OutOfReach(format!("pool {pool} is {state}")),
     })
+}
+
+/// Why one that `zfs` does not know may be there all the same, if so: its pool is not imported.
+fn hidden(snapshot: &Snapshot) -> Result<Option<String>> {
+    let pool = pool_of(&snapshot.name);
+    let pools = Command::new(&Program::find("zpool")?)
+        .args(["list", "-H", "-o", "name"])
+        .run()?;
+    let pools = String::from_utf8_lossy(&pools);
+    let imported = pools.lines().any(|one| one.trim() == pool);
+    Ok((!imported).then(|| format!("pool {pool} is not imported: `zpool import {pool}`")))
 }
 
 /// What a snapshot costs: what it alone refers to, and how full its pool is.
@@ -99,7 +113,10 @@ pub fn given_back(snapshot: &Snapshot, limit: Duration) -> Result<bool> {
 /// Removes a snapshot of ours; `Ok(false)` when it is gone.
 pub fn remove(snapshot: &Snapshot) -> Result<bool> {
     let Some(found) = report::one(&snapshot.name)? else {
-        return Ok(false);
+        return match hidden(snapshot)? {
+            Some(reason) => Err(Error::failed("remove the snapshot", &snapshot.name, reason)),
+            None => Ok(false),
+        };
     };
     if let Some(reason) = foreign(snapshot, &found) {
         return Err(Error::failed(
