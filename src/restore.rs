@@ -61,6 +61,8 @@ pub struct Request {
     pub keep_going: bool,
     /// What the trees carry in a file [`unfinished::UNFINISHED`] from before they appear: they are not yet what is wanted.
     pub unfinished: Option<String>,
+    /// What stops the server, for the message where it runs on what is restored in place.
+    pub stop_with: Option<String>,
 }
 
 impl Request {
@@ -75,6 +77,7 @@ impl Request {
             new_uuid: false,
             keep_going: false,
             unfinished: None,
+            stop_with: None,
         }
     }
 }
@@ -359,9 +362,11 @@ fn refuse_running(record: &Record, pieces: &[Piece], request: &Request) -> Resul
     };
     for directory in directories {
         if let Some(how) = running::server_on(directory) {
+            let with = request.stop_with.as_ref().map(|command| format!(" (`{command}`)"));
             return Err(Error::failed(format!(
-                "a server is running on {} ({how}): stop it first",
-                directory.display()
+                "a server is running on {} ({how}): stop it first{}",
+                directory.display(),
+                with.unwrap_or_default()
             )));
         }
     }

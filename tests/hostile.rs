@@ -119,6 +119,7 @@ fn a_root_that_is_no_plain_path_is_refused() {
             new_uuid: false,
             keep_going: false,
             unfinished: None,
+            stop_with: None,
         };
         let answer = snapback::restore::restore(
             &repository,

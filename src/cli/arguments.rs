@@ -12,7 +12,7 @@ use super::checksums::ChecksumArguments;
 use super::words::{
     ConsistencyArgument, FeatureArgument, FlavourArgument, LevelArgument, OnBusyArgument, StrategyArgument,
 };
-use super::{absolute, local_path};
+use super::{absolute, local_path, original_path};
 
 const STATUSES: &str = "\
 Exit status:
@@ -421,7 +421,7 @@ pub(super) struct Restore {
     #[command(flatten)]
     pub destination: DestinationArguments,
     /// Only this original path (may be repeated)
-    #[arg(long, value_name = "PATH")]
+    #[arg(value_parser = original_path(), long, value_name = "PATH")]
     pub include: Vec<PathBuf>,
     /// In place: move aside what is there. Into a server: replace it
     #[arg(long, conflicts_with_all = ["datadir", "target"])]

@@ -34,6 +34,7 @@ pub(super) fn run(arguments: &Restore, context: &Context<'_>) -> Result<Exit> {
         new_uuid: arguments.replica.replica_of.is_some(),
         keep_going: arguments.keep_going,
         unfinished: None,
+        stop_with: config.service.stopping().filter(|_| arguments.destination.in_place),
     };
     let wanted = arguments.replica.wanted()?;
     let record = record_of(backup.manifest())?;

@@ -196,12 +196,17 @@ fn look(at: &Path, above: bool) -> Result<(Option<PathBuf>, Option<Distrust>)> {
     };
     if uid != 0 && uid != host::user_id() {
         let owner = host::user_name(uid);
+        // It may be somebody's home: whoever lives there is not to be locked out.
+        let remedy = match found.is_dir() && (above || uid >= FIRST_OF_PEOPLE) {
+            true => format!(
+                "use a file or directory elsewhere, below directories of root's such as /etc/snapback, not below {}",
+                at.display()
+            ),
+            false => format!("chown root {}", at.display()),
+        };
         return Ok((
             target,
-            distrust(
-                format!("belongs to {owner}, who can change it"),
-                format!("chown root {}", at.display()),
-            ),
+            distrust(format!("belongs to {owner}, who can change it"), remedy),
         ));
     }
     if target.is_some() {
@@ -223,8 +228,8 @@ fn look(at: &Path, above: bool) -> Result<(Option<PathBuf>, Option<Distrust>)> {
     Ok((None, None))
 }
 
-/// Groups below this are the system's (login.defs(5), SYS_GID_MAX).
-const FIRST_GROUP_OF_PEOPLE: u32 = 1000;
+/// Groups and users below this are the system's (login.defs(5), SYS_GID_MAX, SYS_UID_MAX).
+const FIRST_OF_PEOPLE: u32 = 1000;
 
 /// Whether a directory's group is nobody's: Debian made /usr/local, and directories in it, root:staff with mode 2775, and hosts keep that through upgrades. A
 /// system group that has no member and lets nobody in adds nobody to those who can write there. With an ACL the group's bits say something else.
@@ -257,7 +262,7 @@ fn is_empty_group(groups: &str, shadow: &str, users: &str, gid: u32) -> bool {
         let number = |at: usize| user.get(at).and_then(|field| field.parse::<u32>().ok());
         number(3) == Some(gid) && number(2) != Some(0)
     };
-    gid < FIRST_GROUP_OF_PEOPLE && !of_gid.is_empty() && of_gid.iter().all(empty) && !users.lines().map(fields).any(own)
+    gid < FIRST_OF_PEOPLE && !of_gid.is_empty() && of_gid.iter().all(empty) && !users.lines().map(fields).any(own)
 }
 
 #[cfg(test)]
@@ -306,6 +311,13 @@ mod tests {
             chown(&file, Some(0), None).unwrap();
             std::os::unix::fs::lchown(top.join("link"), Some(12_345), None).unwrap();
             assert_eq!(at_fault(&top.join("link/f")), Some(top.join("link")));
+            chown(&inner, Some(12_345), None).unwrap();
+            let remedies = check(&file).unwrap().unwrap_err().remedies();
+            assert!(
+                !remedies.contains("chown") && remedies.contains("/etc/snapback"),
+                "{remedies}"
+            );
+            chown(&inner, Some(0), None).unwrap();
             chown(&inner, None, Some(12_345)).unwrap();
             mode(&inner, 0o775);
             assert_eq!(at_fault(&file), Some(inner.clone()));

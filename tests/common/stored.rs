@@ -110,6 +110,7 @@ fn restore_with(
         new_uuid: false,
         keep_going,
         unfinished: None,
+        stop_with: None,
     };
     let report = restore(repository, which, &request, &Silent, &Cancel::new())?;
     Ok((target.join(dir.strip_prefix("/").unwrap()), report))
