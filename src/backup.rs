@@ -52,6 +52,7 @@ pub struct Outcome {
 /// There is no backup then: the lock is gone, what the run made is removed (or named, for `cleanup`).
 pub fn backup(config: &Config, request: &Request, monitor: &dyn Monitor, cancel: &Cancel) -> Result<Outcome> {
     let repository = open_repository(config)?;
+    require_writable(&repository)?;
     let mut run = Run::begin(config, monitor, cancel)?;
     let result = run
         .phase("detect", |_| examine::of_backup(config, cancel))
@@ -85,6 +86,18 @@ pub fn open_repository(config: &Config) -> Result<Repository> {
     open_directory(&config.repository)
 }
 
+/// Before anything is locked or made: whether the repository takes a backup.
+///
+/// # Errors
+/// It cannot be written: it is mounted read-only, or others' alone to write.
+pub(crate) fn require_writable(repository: &Repository) -> Result<()> {
+    repository.try_writing().map_err(|error| {
+        Error::failed(format!(
+            "the repository cannot be written, so no backup is begun: {error}. Is it mounted read-only (`findmnt -T DIR`), as after an error of its disk?"
+        ))
+    })
+}
+
 /// Opens the repository in a directory.
 ///
 /// # Errors
@@ -93,7 +106,7 @@ pub fn open_directory(directory: &Path) -> Result<Repository> {
     let store = match DirectoryStore::open(directory) {
         Err(crate::store::Error::Absent { .. }) => {
             return Err(Error::usage(format!(
-                "there is no repository in {}: `snapback init` makes one",
+                "there is no directory {}: is the repository's disk mounted? For a new repository `snapback init` makes it",
                 directory.display()
             )));
         }
@@ -197,5 +210,35 @@ pub(crate) fn interrupted(error: Error) -> Error {
             Error::Interrupted(signal)
         }
         _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::Silent;
+
+    #[test]
+    fn a_repository_that_cannot_be_written_is_found_before_anything_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (at, state) = (dir.path().join("r"), dir.path().join("state"));
+        Repository::create(Arc::new(DirectoryStore::create(&at).unwrap())).unwrap();
+        let repository = open_directory(&at).unwrap();
+        require_writable(&repository).unwrap();
+        assert_eq!(repository.store().list("packs/").unwrap(), [""; 0], "nothing is left");
+        // Where objects belong is a file: nobody can write there, root included.
+        std::fs::remove_dir_all(at.join("packs")).unwrap();
+        std::fs::write(at.join("packs"), "").unwrap();
+        let config = Config {
+            repository: at,
+            state_dir: state.clone(),
+            server: None,
+            ..Config::default()
+        };
+        let said = backup(&config, &Request::default(), &Silent, &Cancel::new())
+            .unwrap_err()
+            .to_string();
+        assert!(said.contains("cannot be written") && said.contains("findmnt"), "{said}");
+        assert!(!state.exists(), "no run was begun");
     }
 }

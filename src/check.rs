@@ -1,5 +1,6 @@
 //! What a backup would do: the server, its paths, their volumes, the lock, and whatever stands in the way. Touches nothing.
 
+mod beside;
 mod room;
 
 use std::path::PathBuf;
@@ -7,7 +8,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::Result;
-use crate::backup::{examine, open_repository, trees};
+use crate::backup::{examine, open_repository, require_writable, trees};
 use crate::config::Config;
 use crate::database::{Consistency, PathRole, ServerFacts, Strategy, WrittenPath};
 use crate::detect::Layout;
@@ -76,6 +77,9 @@ pub fn check(config: &Config, cancel: &Cancel) -> Result<Plan> {
     if let Some(database) = &mut examined.database {
         examined.findings.extend(database.missing_for_commands()?);
     }
+    examined.findings.extend(config.missing_programs());
+    let facts = examined.database.as_ref().map(|database| database.facts());
+    examined.findings.extend(beside::findings(config, facts));
     let repository = repository_state(config, &mut examined.findings);
     let kept = held::list(&config.state_dir)?;
     examined.findings.extend(kept.findings);
@@ -104,17 +108,27 @@ pub fn check(config: &Config, cancel: &Cancel) -> Result<Plan> {
 }
 
 fn repository_state(config: &Config, findings: &mut Vec<Finding>) -> RepositoryState {
-    let listed = open_repository(config).and_then(|repository| Ok(repository.list()?));
+    let opened = open_repository(config);
+    let listed = opened
+        .as_ref()
+        .map_err(ToString::to_string)
+        .and_then(|repository| repository.list().map_err(|error| error.to_string()));
     let (usable, backups) = match listed {
         Ok(listed) => (true, listed.iter().filter(|one| one.manifest.is_ok()).count()),
         Err(error) => {
-            findings.push(
-                Finding::blocker("repository", error.to_string())
-                    .remedy("`snapback init` makes a repository; it never overwrites one"),
-            );
+            findings
+                .push(Finding::blocker("repository", error).remedy(
+                    "mount it, or name another one; `snapback init` makes a new one, and never overwrites one",
+                ));
             (false, 0)
         }
     };
+    if let Some(error) = opened.iter().find_map(|repository| require_writable(repository).err()) {
+        findings.push(
+            Finding::blocker("repository-read-only", error.to_string())
+                .remedy("mount it writable, or name another one"),
+        );
+    }
     RepositoryState {
         path: config.repository.clone(),
         usable,

@@ -51,6 +51,15 @@ pub fn choose(repository: &Repository, whose: &Whose, how: Pick) -> Result<Id> {
     pick::pick(&backups, &drilled, whose, how)
 }
 
+/// A drill that came to a verdict.
+#[derive(Debug)]
+pub struct Drilled {
+    /// The verdict, as it is kept.
+    pub drill: Drill,
+    /// Why it is not kept: the repository cannot be written. It was found all the same.
+    pub unkept: Option<Error>,
+}
+
 /// Drills one backup and keeps the verdict. A backup that does not pass is a verdict, not an error.
 ///
 /// # Errors
@@ -62,7 +71,7 @@ pub fn drill(
     workers: usize,
     monitor: &dyn Monitor,
     cancel: &Cancel,
-) -> Result<Drill> {
+) -> Result<Drilled> {
     let backup = repository.find(which)?;
     let record = record_of(backup.manifest())?;
     let Some(facts) = &record.server else {
@@ -87,7 +96,9 @@ pub fn drill(
     };
     let verdict = drill.run(id)?;
     let json = serde_json::to_value(&verdict).map_err(|error| Error::failed(format!("cannot write JSON: {error}")))?;
-    Ok(repository.keep_drill(id, backup.manifest().id, time, json)?)
+    let drill = repository.drill_of(id, backup.manifest().id, time, json);
+    let unkept = repository.keep_drill(&drill).err().map(Error::from);
+    Ok(Drilled { drill, unkept })
 }
 
 /// What a kept drill says; `None` for what a later program wrote.

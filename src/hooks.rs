@@ -226,6 +226,13 @@ mod tests {
             said[0].message.contains("no room") && said[0].message.contains("after_release"),
             "{said:?}"
         );
+        let said = run_after(
+            &hooks("echo the reason; exit 3", "30s"),
+            Point::AfterRelease,
+            &facts(None),
+            &Silent,
+        );
+        assert!(said[0].message.contains("the reason"), "also on stdout: {said:?}");
         let begun = std::time::Instant::now();
         let said = run(&hooks("sleep 600", "200ms"), Point::AfterRelease, &facts(None), &Silent);
         assert!(said.is_err());

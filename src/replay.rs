@@ -304,6 +304,7 @@ pub fn restore_and_replay(
         let half = Half::begin(space, datadir)?;
         let request = restore::Request {
             unfinished: Some(half.mark()),
+            stop_with: None,
             ..request
         };
         let backup = plan.backup.manifest().id.to_string();

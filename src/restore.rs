@@ -64,6 +64,8 @@ pub struct Request {
     pub special: bool,
     /// What the trees carry in a file [`unfinished::UNFINISHED`] from before they appear: they are not yet what is wanted.
     pub unfinished: Option<String>,
+    /// What stops the server, for the message where it runs on what is restored in place.
+    pub stop_with: Option<String>,
 }
 
 impl Request {
@@ -79,6 +81,7 @@ impl Request {
             keep_going: false,
             special: false,
             unfinished: None,
+            stop_with: None,
         }
     }
 }
@@ -363,9 +366,11 @@ fn refuse_running(record: &Record, pieces: &[Piece], request: &Request) -> Resul
     };
     for directory in directories {
         if let Some(how) = running::server_on(directory) {
+            let with = request.stop_with.as_ref().map(|command| format!(" (`{command}`)"));
             return Err(Error::failed(format!(
-                "a server is running on {} ({how}): stop it first",
-                directory.display()
+                "a server is running on {} ({how}): stop it first{}",
+                directory.display(),
+                with.unwrap_or_default()
             )));
         }
     }

@@ -120,6 +120,7 @@ fn a_root_that_is_no_plain_path_is_refused() {
             keep_going: false,
             special: false,
             unfinished: None,
+            stop_with: None,
         };
         let answer = snapback::restore::restore(
             &repository,

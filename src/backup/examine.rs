@@ -141,7 +141,10 @@ fn on_host(
     findings.extend(places::findings(config, &layout));
     findings.extend(servers::in_files(config, &layout));
     findings.extend(places::half_replayed(&paths));
-    findings.extend(places::nothing(trees::plan(config, &layout, &paths).len()));
+    // A server's data that lies where no snapshot can be taken has a blocker of its own.
+    if paths.is_empty() {
+        findings.extend(places::nothing(trees::plan(config, &layout, &paths).len()));
+    }
     Ok(Examined {
         database: None,
         quiesce,

@@ -12,7 +12,7 @@ use super::checksums::ChecksumArguments;
 use super::words::{
     ConsistencyArgument, FeatureArgument, FlavourArgument, LevelArgument, OnBusyArgument, StrategyArgument,
 };
-use super::{absolute, local_path};
+use super::{absolute, local_path, original_path};
 
 const STATUSES: &str = "\
 Exit status:
@@ -422,7 +422,7 @@ pub(super) struct Restore {
     #[command(flatten)]
     pub destination: DestinationArguments,
     /// Only this original path (may be repeated)
-    #[arg(long, value_name = "PATH")]
+    #[arg(value_parser = original_path(), long, value_name = "PATH")]
     pub include: Vec<PathBuf>,
     /// In place: this tree of the backup may appear, although neither the configuration nor a backup that was taken here names it (may be repeated)
     #[arg(long, value_name = "PATH", requires = "in_place")]

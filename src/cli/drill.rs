@@ -90,14 +90,19 @@ pub(super) fn run(arguments: &Verify, context: &Context<'_>) -> Result<Exit> {
     config.host = arguments.host.clone().or(config.host.take());
     let repository = open_repository(&config)?;
     let workers = super::restore::workers(arguments.workers);
-    let (mut drills, mut refused) = (Vec::new(), Vec::new());
+    let (mut drills, mut refused, mut unkept) = (Vec::new(), Vec::new(), Vec::new());
     for id in wanted(arguments, &repository, &config, context)? {
         match drill::drill(&repository, &id, &config, workers, &context.progress, context.cancel) {
-            Ok(drill) => {
+            Ok(done) => {
                 if !context.global.json {
-                    details::print(&drill);
+                    details::print(&done.drill);
                 }
-                drills.push(drill);
+                if let Some(error) = done.unkept {
+                    let said = format!("the verdict stands, but could not be kept in the repository: {error}");
+                    output::error(&crate::Error::failed(said));
+                    unkept.push(json!({"backup": done.drill.backup, "reason": error.to_string()}));
+                }
+                drills.push(done.drill);
             }
             // One backup that cannot be drilled here does not keep the others from it.
             Err(error) if arguments.all && matches!(error.kind(), Kind::Failed | Kind::Usage) => {
@@ -110,11 +115,11 @@ pub(super) fn run(arguments: &Verify, context: &Context<'_>) -> Result<Exit> {
     let worst = drills.iter().map(outcome).max().unwrap_or(Outcome::Ok);
     if context.global.json {
         let good = worst < Outcome::Failed && refused.is_empty();
-        output::json(&json!({"good": good, "drills": drills, "refused": refused}))?;
+        output::json(&json!({"good": good, "drills": drills, "refused": refused, "unkept": unkept}))?;
     }
     Ok(match worst {
         Outcome::Failed => Exit::Damaged,
-        _ if !refused.is_empty() => Exit::Failed,
+        _ if !refused.is_empty() || !unkept.is_empty() => Exit::Failed,
         Outcome::Warnings => Exit::Warnings,
         Outcome::Ok => Exit::Done,
     })

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::arguments::{FailedArgument, JobArgument};
-use super::{Context, Exit, output};
+use super::{Context, Exit, original_path, output};
 use crate::backup::open_repository;
 use crate::export::{Request, export};
 use crate::{Error, Result};
@@ -26,7 +26,7 @@ pub(super) struct Export {
     #[arg(long, required = true)]
     pub tar: bool,
     /// Only this original path (may be repeated)
-    #[arg(long, value_name = "PATH")]
+    #[arg(value_parser = original_path(), long, value_name = "PATH")]
     pub include: Vec<PathBuf>,
     /// Threads [default: as many as processors, at most 8]
     #[arg(long, value_name = "N")]

@@ -28,30 +28,38 @@ fn print_grants(arguments: &Init, context: &Context<'_>) -> Result<Exit> {
     if features.is_empty() {
         features.extend(Feature::USUAL);
     }
+    // Whatever else it is for, it is checked and used by a backup's privileges first.
+    if !features.contains(&Feature::Backup) {
+        features.insert(0, Feature::Backup);
+    }
+    if let Some(file) = &arguments.option_file {
+        refuse_taken(file)?;
+    }
     let password = format!("Aa1!{}", crate::units::Id::random());
     let mut account = Account {
         strategy: arguments.lock.map_or(Strategy::Auto, Into::into),
         features,
         login: Login::Password(password.clone()),
     };
-    let mut config = Config::default();
-    let sql = match arguments.flavour {
+    let (sql, way) = match arguments.flavour {
         Some(flavour) => {
+            let mut config = Config::default();
             arguments.server.apply(&mut config);
-            mysql::account_sql(flavour.into(), &account)
+            (mysql::account_sql(flavour.into(), &account), given_way(&config))
         }
         None => {
-            config = context.config()?;
+            let mut config = context.config()?;
             arguments.server.apply(&mut config);
             let server = config
                 .server
                 .as_ref()
                 .ok_or_else(|| Error::usage("no server is configured: name one with --flavour"))?;
+            let way = mysql::connect::ConnectOptions::new(server)?.option_lines();
             let mut server = mysql::Server::connect(server)?;
             if arguments.option_file.is_none() && server.lets_in_by_socket()? {
                 account.login = Login::Socket(crate::sys::host::user_name(crate::sys::host::user_id()));
             }
-            server.account_sql(&account)
+            (server.account_sql(&account), way)
         }
     };
     match (&account.login, &arguments.option_file) {
@@ -59,7 +67,7 @@ fn print_grants(arguments: &Init, context: &Context<'_>) -> Result<Exit> {
             "the account has no password: the server lets {user} in over the socket. Set `server: {{user: snapback}}` in the configuration"
         )),
         (Login::Password(_), Some(file)) => {
-            write_new(&super::absolute(file)?, &option_file(&password, &config), false)?;
+            write_new(&super::absolute(file)?, &option_file(&password, &way), false)?;
             output::say(format_args!(
                 "wrote {} with a random password (mode 0600). Set `server: {{defaults_file: {}}}` in the configuration",
                 file.display(),
@@ -69,7 +77,7 @@ fn print_grants(arguments: &Init, context: &Context<'_>) -> Result<Exit> {
         (Login::Password(_), None) => output::say_text(&format!(
             "the password is random and said only here: put this into an option file of mode 0600, such as /etc/snapback/my.cnf, and set \
              `server: {{defaults_file: /etc/snapback/my.cnf}}` in the configuration (--option-file FILE writes it)\n\n{}",
-            option_file(&password, &config)
+            option_file(&password, &way)
         )),
     }
     output::text(&sql);
@@ -77,20 +85,31 @@ fn print_grants(arguments: &Init, context: &Context<'_>) -> Result<Exit> {
 }
 
 /// What `server.defaults_file` reads, with the way in that was used.
-fn option_file(password: &str, config: &Config) -> String {
-    let mut text = format!("[snapback]\nuser=snapback\npassword={password}\n");
-    if let Some(server) = &config.server {
-        if let Some(socket) = &server.socket {
-            text += &format!("socket={}\n", socket.display());
-        }
-        if let Some(host) = &server.host {
-            text += &format!("host={host}\n");
-        }
-        if let Some(port) = server.port {
-            text += &format!("port={port}\n");
-        }
+fn option_file(password: &str, way: &str) -> String {
+    format!("[snapback]\nuser=snapback\npassword={password}\n{way}")
+}
+
+/// The way to a server that is not asked, as far as the command line names it.
+fn given_way(config: &Config) -> String {
+    let Some(server) = &config.server else {
+        return String::new();
+    };
+    let socket = server.socket.iter().map(|path| format!("socket={}\n", path.display()));
+    let host = server.host.iter().map(|host| format!("host={host}\n"));
+    let port = server.port.iter().map(|port| format!("port={port}\n"));
+    socket.chain(host).chain(port).collect()
+}
+
+/// A file that is there has the password of an account that may be in use: said before a new password is made.
+fn refuse_taken(file: &Path) -> Result<()> {
+    if std::fs::symlink_metadata(file).is_err() {
+        return Ok(());
     }
-    text
+    Err(Error::usage(format!(
+        "{} is there already, and is left as it is: it goes with the password that its account has. For new privileges alone leave --option-file out, and run the GRANT \
+         lines only; for a new password move the file away, or name another one, and run all of the SQL again",
+        file.display()
+    )))
 }
 
 /// Writes a file that is not there yet, for its owner alone. Somebody else may own its directory (`make`: which is made): no link of

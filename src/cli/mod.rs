@@ -194,6 +194,19 @@ fn local_path() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
     })
 }
 
+/// The original path of something in a backup: known by its name alone, so `..` has no meaning there.
+fn original_path() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
+    use clap::builder::{OsStringValueParser, TypedValueParser};
+    OsStringValueParser::new().try_map(|text| {
+        let path = PathBuf::from(text);
+        match path.components().any(|part| part == std::path::Component::ParentDir) {
+            true => Err("a path in a backup has no `..`: give it as `show --files` prints it"),
+            // Without `.` and doubled slashes.
+            false => Ok(path.components().collect::<PathBuf>()),
+        }
+    })
+}
+
 fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|error| Error::usage(format!("{}: {error}", path.display())))
 }

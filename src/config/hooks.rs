@@ -25,6 +25,7 @@ pub struct Hooks {
 #[serde(deny_unknown_fields)]
 pub struct Hook {
     /// A program by its absolute path, and its arguments.
+    #[serde(deserialize_with = "super::service::words")]
     pub command: Vec<String>,
     /// The longest that it may run; then it is killed, and has failed. 30 s unless it is set; `in_lock` needs one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -11,11 +11,40 @@ pub struct Service {
     /// systemd's unit, such as `mariadb`.
     pub name: Option<String>,
     /// The command that stops it instead, word by word; it returns when the server has ended, or soon.
+    #[serde(deserialize_with = "words")]
     pub stop: Vec<String>,
     /// The command that starts it instead.
+    #[serde(deserialize_with = "words")]
     pub start: Vec<String>,
     /// The longest that either may take, until the server has ended or answers.
     pub limit: Span,
+}
+
+/// A command, word by word: no shell takes it apart.
+pub(super) fn words<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    struct Words;
+
+    impl<'de> serde::de::Visitor<'de> for Words {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a list of words, such as `[/usr/local/sbin/stop-db, --quick]`")
+        }
+
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Vec<String>, A::Error> {
+            let mut words = Vec::new();
+            while let Some(word) = list.next_element()? {
+                words.push(word);
+            }
+            Ok(words)
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Vec<String>, E> {
+            Err(E::invalid_value(serde::de::Unexpected::Str(text), &self))
+        }
+    }
+
+    deserializer.deserialize_any(Words)
 }
 
 impl Default for Service {
@@ -45,6 +74,12 @@ impl Service {
         (self.limit.0.as_secs() < 1).then_some(("service.limit", "must be at least 1s"))
     }
 
+    /// The command that stops it, as a person types it.
+    pub fn stopping(&self) -> Option<String> {
+        let unit = self.name.as_ref().map(|name| format!("systemctl stop {name}"));
+        unit.or_else(|| (!self.stop.is_empty()).then(|| self.stop.join(" ")))
+    }
+
     /// Whether it says how.
     pub fn is_set(&self) -> bool {
         self.name.is_some() || !self.stop.is_empty()
@@ -63,6 +98,9 @@ mod tests {
         assert_eq!(both.service.stop, ["/bin/a", "-x"]);
         assert!(wrong("service: {name: mariadb, stop: [/a], start: [/b]}").contains("either a name"));
         assert!(wrong("service: {stop: [/a]}").contains("both commands"));
+        let said = wrong("service: {stop: /bin/a, start: [/bin/b]}");
+        assert!(said.contains("a list of words"), "{said}");
+        assert_eq!(both.service.stopping().as_deref(), Some("/bin/a -x"));
         assert!(wrong("service: {stop: [a], start: [b]}").contains("absolute"));
         assert!(wrong("service: {name: x, limit: 10ms}").contains("at least 1s"));
         assert!(!Config::default().service.is_set());

@@ -108,6 +108,18 @@ fn name(run: Id) -> String {
     format!("snapback-drill-{run}")
 }
 
+/// Whether drills, dumps and replays can work below `scratch.dir`, as far as can be said without making anything there.
+///
+/// # Errors
+/// It is not there, others could exchange it, or the server's user cannot come to it.
+pub fn usable(config: &Config) -> Result<()> {
+    let parent = parent(&config.scratch.dir)?;
+    match super::server_user::for_copies(config)? {
+        Some(user) if crate::sys::host::is_root() => refuse_closed(&parent, user),
+        _ => Ok(()),
+    }
+}
+
 fn parent(directory: &Path) -> Result<PathBuf> {
     let unusable = |why: &dyn std::fmt::Display| {
         Error::usage(format!(
@@ -139,9 +151,11 @@ fn refuse_closed(parent: &Path, (uid, gid): (u32, u32)) -> Result<()> {
             mode => mode & 0o001 != 0,
         };
         if !open {
+            let mode = found.mode() & 0o7777 | 0o755;
             return Err(Error::failed(format!(
-                "the server runs as user {uid}, who may not pass through {}: choose another --scratch",
-                directory.display()
+                "the server runs as {}, who may not pass through {at}: `chmod {mode:o} {at}`, or choose another --scratch or `scratch.dir`",
+                crate::sys::host::user_name(uid),
+                at = directory.display()
             )));
         }
     }

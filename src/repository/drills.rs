@@ -29,12 +29,9 @@ pub struct Drill {
 }
 
 impl Repository {
-    /// Keeps a verdict, durably.
-    ///
-    /// # Errors
-    /// The store cannot be written.
-    pub fn keep_drill(&self, id: Id, backup: Id, time: jiff::Timestamp, verdict: serde_json::Value) -> Result<Drill> {
-        let drill = Drill {
+    /// A verdict as it is kept; [`keep_drill`](Repository::keep_drill) does that.
+    pub fn drill_of(&self, id: Id, backup: Id, time: jiff::Timestamp, verdict: serde_json::Value) -> Drill {
+        Drill {
             format: FORMAT,
             features: features(),
             id,
@@ -42,11 +39,17 @@ impl Repository {
             backup,
             time,
             verdict,
-        };
-        let bytes = sealed::seal(&drill, |json| self.keys.drill(json))?;
-        sealed::put(&*self.store, &drill_key(backup, time, id), &bytes)?;
-        self.store.sync()?;
-        Ok(drill)
+        }
+    }
+
+    /// Keeps a verdict, durably.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn keep_drill(&self, drill: &Drill) -> Result<()> {
+        let bytes = sealed::seal(drill, |json| self.keys.drill(json))?;
+        sealed::put(&*self.store, &drill_key(drill.backup, drill.time, drill.id), &bytes)?;
+        self.store.sync().map_err(Error::from)
     }
 
     /// All verdicts on one backup, oldest first; a damaged one is an error in its place.
@@ -108,9 +111,8 @@ mod tests {
         let repository = Repository::create(Arc::new(MemoryStore::default())).unwrap();
         let (one, two, none) = (Id::random(), Id::random(), Id::random());
         for (backup, second, word) in [(one, 0, "old"), (one, 9, "new"), (two, 5, "only"), (one, 4, "middle")] {
-            repository
-                .keep_drill(Id::random(), backup, at(second), json!(word))
-                .unwrap();
+            let drill = repository.drill_of(Id::random(), backup, at(second), json!(word));
+            repository.keep_drill(&drill).unwrap();
         }
         let last = repository.last_drills().unwrap();
         let word = |id| last.get(&id).map(|drill| drill.as_ref().unwrap().verdict.clone());
@@ -128,9 +130,8 @@ mod tests {
         let store = Arc::new(MemoryStore::default());
         let repository = Repository::create(Arc::clone(&store) as Arc<dyn Store>).unwrap();
         let (backup, other) = (Id::random(), Id::random());
-        let drill = repository
-            .keep_drill(Id::random(), backup, at(0), json!({"result": "failed"}))
-            .unwrap();
+        let drill = repository.drill_of(Id::random(), backup, at(0), json!({"result": "failed"}));
+        repository.keep_drill(&drill).unwrap();
         let key = drill_key(backup, drill.time, drill.id);
         let mut bytes = sealed::read(&*store, &key).unwrap();
         let put = |key: &str, bytes: &[u8]| {

@@ -185,7 +185,7 @@ impl Repository {
             Err(Error::Store(crate::store::Error::Absent { .. })) => {
                 let name = store.name();
                 return Err(Error::NotFound(format!(
-                    "there is no repository in {name}: `snapback init` makes one"
+                    "there is no repository in {name}: is its disk mounted? For a new one `snapback init` makes it"
                 )));
             }
             read => read?,
@@ -199,6 +199,17 @@ impl Repository {
             keys: Keys::new(&config.hash_key.0),
             id: config.repository,
         })
+    }
+
+    /// Whether objects can be written, by beginning some and leaving them: nothing is published.
+    ///
+    /// # Errors
+    /// The store is read-only, or gone, or it is not ours to write.
+    pub fn try_writing(&self) -> Result<()> {
+        for key in ["packs/probe", "manifests/probe"] {
+            drop(self.store.put_new(key)?);
+        }
+        Ok(())
     }
 
     /// The repository's identifier.

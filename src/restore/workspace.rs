@@ -119,6 +119,10 @@ impl Workspace {
             (false, true) => Publish::Children,
             (false, false) => Publish::Whole,
         };
+        let before = there
+            .as_ref()
+            .map(|there| there.open_directory(Path::new("")))
+            .transpose()?;
         let there = there.filter(|_| how == Publish::Children);
         let holder = there.as_ref().unwrap_or(&parent);
         let named = |suffix: &str| match how {
@@ -136,8 +140,13 @@ impl Workspace {
             return Err(is_there_already(&aside));
         }
         let partial = named(PARTIAL);
+        let beneath = take(holder, &partial)?;
+        if let Some(before) = before {
+            // The table of files does not have it: the directory that is there says what the owner wants. Without it the data are the same.
+            let _ = crate::sys::btrfs::keep_nodatacow(before, beneath.open_directory(Path::new(""))?);
+        }
         Ok(Workspace {
-            beneath: take(holder, &partial)?,
+            beneath,
             path: holder.path().join(&partial),
             destination: destination.to_owned(),
             passable: matches!(request.destination, Destination::Datadir(_)),

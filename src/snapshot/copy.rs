@@ -7,7 +7,7 @@ use crate::backup::run::Run;
 use crate::backup::snapshots::Taken;
 use crate::backup::store::{self, Work};
 use crate::backup::trees::PlannedTree;
-use crate::backup::{Outcome, ended, interrupted, open_repository};
+use crate::backup::{Outcome, ended, interrupted, open_repository, require_writable};
 use crate::config::Config;
 use crate::finding::Finding;
 use crate::held::HeldTree;
@@ -33,6 +33,7 @@ pub fn backup(
     let used = usable(config, id)?;
     let held = &used.held;
     let repository = open_repository(config)?;
+    require_writable(&repository)?;
     let mut config = config.clone();
     config.host = Some(held.host.clone());
     let mut run = Run::begin(&config, monitor, cancel)?;

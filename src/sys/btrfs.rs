@@ -259,6 +259,19 @@ pub fn is_nodatacow(descriptor: impl AsFd) -> io::Result<bool> {
     }
 }
 
+/// Gives a new, empty directory the `chattr +C` of another one, if that has it: what is made in it has it from then on. Where the filesystem knows no such thing,
+/// nothing is done.
+///
+/// # Errors
+/// The flags cannot be read or set.
+pub fn keep_nodatacow(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
+    if !is_nodatacow(from)? {
+        return Ok(());
+    }
+    let flags = rustix::fs::ioctl_getflags(&to)?;
+    Ok(rustix::fs::ioctl_setflags(&to, flags | rustix::fs::IFlags::NOCOW)?)
+}
+
 /// Whether quota groups are counted on this filesystem (from sysfs; false when that cannot be known, before Linux 5.9).
 pub fn quotas_enabled(filesystem: Uuid) -> bool {
     std::fs::read_to_string(format!("/sys/fs/btrfs/{filesystem}/qgroups/enabled")).is_ok_and(|text| text.trim() != "0")

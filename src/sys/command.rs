@@ -293,7 +293,7 @@ impl Running {
         let status = self.wait();
         let limit = self.command.limit.as_secs_f32();
         let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
-        let said = || String::from_utf8_lossy(&collect(stderr)).trim().to_owned();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim().to_owned();
         let status = match status {
             Ok(End::Exit(status)) if status.success() => return Ok(collect(stdout)),
             // Its pipes are still open.
@@ -309,7 +309,13 @@ impl Running {
             Ok(End::Hanging) => format!("it took longer than {limit} s, was killed and hangs in the kernel"),
             Err(error) => format!("it could not be waited for: {error}"),
         };
-        Err(self.command.error(status, said()))
+        let mut said = text(collect(stderr));
+        // Some give their reasons where results go.
+        if said.is_empty() {
+            let mut rest = collect(stdout);
+            said = text(rest.split_off(rest.len().saturating_sub(STDERR_TAIL)));
+        }
+        Err(self.command.error(status, said))
     }
 
     fn wait(&mut self) -> std::io::Result<End> {

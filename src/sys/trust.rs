@@ -22,11 +22,42 @@ pub struct Distrust {
     pub reason: String,
     /// What a person types to mend it.
     pub remedy: String,
+    /// What else on the way is at fault, in the way's order: all of it is mended at once.
+    pub more: Vec<Distrust>,
 }
 
 impl fmt::Display for Distrust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.at.display(), self.reason, self.remedy)
+        write!(f, "{} {}: {}", self.at.display(), self.reason, self.remedy)?;
+        self.more.iter().try_for_each(|other| write!(f, "; {other}"))
+    }
+}
+
+impl Distrust {
+    /// Everything that is at fault on one way; `None`: nothing is.
+    fn of(found: Vec<Distrust>) -> Option<Distrust> {
+        let mut found = found.into_iter();
+        let first = found.next()?;
+        let mut more: Vec<Distrust> = Vec::new();
+        for other in found {
+            if other.at != first.at && !more.iter().any(|known| known.at == other.at) {
+                more.push(other);
+            }
+        }
+        Some(Distrust { more, ..first })
+    }
+
+    /// The commands that mend all of it.
+    pub fn remedies(&self) -> String {
+        let all = std::iter::once(self).chain(&self.more);
+        all.map(|one| one.remedy.as_str()).collect::<Vec<_>>().join("; ")
+    }
+
+    /// What is at fault, and why.
+    pub fn reasons(&self) -> String {
+        let all = std::iter::once(self).chain(&self.more);
+        let all = all.map(|one| format!("{} {}", one.at.display(), one.reason));
+        all.collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -52,26 +83,26 @@ fn follow(path: &Path, place: bool) -> Result<std::result::Result<PathBuf, Distr
     let mut real = PathBuf::from("/");
     let mut left: Vec<OsString> = names_of(path);
     let mut links = 0;
-    if let Some(distrust) = look(&real, place || !left.is_empty())?.1 {
-        return Ok(Err(distrust));
-    }
+    let mut found: Vec<Distrust> = look(&real, place || !left.is_empty())?.1.into_iter().collect();
     while let Some(name) = left.pop() {
         if name == ".." {
             real.pop();
             continue;
         }
         let at = real.join(&name);
-        let (link, distrust) = look(&at, place || !left.is_empty())?;
-        if let Some(distrust) = distrust {
-            return Ok(Err(distrust));
-        }
+        let (link, distrust) = match look(&at, place || !left.is_empty()) {
+            // What is missing below a fault may have been taken away by whoever could.
+            Err(error) => return Distrust::of(found).map_or(Err(error), |distrust| Ok(Err(distrust))),
+            seen => seen?,
+        };
+        found.extend(distrust);
         match link {
             None => real = at,
             Some(target) => {
                 links += 1;
                 if links > MOST_LINKS {
-                    let error = rustix::io::Errno::LOOP;
-                    return Err(Error::path("follow", path, error));
+                    let error = Error::path("follow", path, rustix::io::Errno::LOOP);
+                    return Distrust::of(found).map_or(Err(error), |distrust| Ok(Err(distrust)));
                 }
                 if target.is_absolute() {
                     real = PathBuf::from("/");
@@ -80,7 +111,7 @@ fn follow(path: &Path, place: bool) -> Result<std::result::Result<PathBuf, Distr
             }
         }
     }
-    Ok(Ok(real))
+    Ok(Distrust::of(found).map_or(Ok(real), Err))
 }
 
 /// As root: refuses a path that somebody else could change. What is not there yet is looked at as far as it is there. Another user decides for himself.
@@ -96,8 +127,8 @@ pub fn require(path: &Path) -> Result<()> {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(distrust)) => {
             let words = match distrust.at == *path {
-                true => format!("it {}: {}", distrust.reason, distrust.remedy),
-                false => distrust.to_string(),
+                true if distrust.more.is_empty() => format!("it {}: {}", distrust.reason, distrust.remedy),
+                _ => distrust.to_string(),
             };
             let reason = std::io::Error::new(std::io::ErrorKind::PermissionDenied, words);
             Err(Error::path("use, as root,", path, reason))
@@ -155,24 +186,34 @@ fn look(at: &Path, above: bool) -> Result<(Option<PathBuf>, Option<Distrust>)> {
             at: at.to_owned(),
             reason,
             remedy,
+            more: Vec::new(),
         })
+    };
+    // Where a link leads is followed also when it is a stranger's: what is behind it is named as well.
+    let target = match found.is_symlink() {
+        true => Some(std::fs::read_link(at).map_err(fail)?),
+        false => None,
     };
     if uid != 0 && uid != host::user_id() {
         let owner = host::user_name(uid);
-        return Ok((
-            None,
-            distrust(
-                format!("belongs to {owner}, who can change it"),
-                format!("chown root {}", at.display()),
+        // It may be somebody's home: whoever lives there is not to be locked out.
+        let remedy = match found.is_dir() && (above || uid >= FIRST_OF_PEOPLE) {
+            true => format!(
+                "use a file or directory elsewhere, below directories of root's such as /etc/snapback, not below {}",
+                at.display()
             ),
+            false => format!("chown root {}", at.display()),
+        };
+        return Ok((
+            target,
+            distrust(format!("belongs to {owner}, who can change it"), remedy),
         ));
     }
-    if found.is_symlink() {
-        let target = std::fs::read_link(at).map_err(fail)?;
-        return Ok((Some(target), None));
+    if target.is_some() {
+        return Ok((target, None));
     }
     // A group's bits are the mask of an ACL, too: whoever an ACL lets write is seen here.
-    let group = mode & 0o020 != 0 && found.gid() != 0;
+    let group = mode & 0o020 != 0 && found.gid() != 0 && !(found.is_dir() && is_nobodys(at, found.gid()));
     let sticky = above && found.is_dir() && mode & 0o1000 != 0;
     if (group || mode & 0o002 != 0) && !sticky {
         let whom = if mode & 0o002 != 0 { "everybody" } else { "its group" };
@@ -185,6 +226,43 @@ fn look(at: &Path, above: bool) -> Result<(Option<PathBuf>, Option<Distrust>)> {
         ));
     }
     Ok((None, None))
+}
+
+/// Groups and users below this are the system's (login.defs(5), SYS_GID_MAX, SYS_UID_MAX).
+const FIRST_OF_PEOPLE: u32 = 1000;
+
+/// Whether a directory's group is nobody's: Debian made /usr/local, and directories in it, root:staff with mode 2775, and hosts keep that through upgrades. A
+/// system group that has no member and lets nobody in adds nobody to those who can write there. With an ACL the group's bits say something else.
+fn is_nobodys(directory: &Path, gid: u32) -> bool {
+    let text = |path: &str| std::fs::read_to_string(path);
+    let acl = rustix::fs::lgetxattr(directory, "system.posix_acl_access", &mut [0u8; 0]);
+    let plain = matches!(acl, Err(rustix::io::Errno::NODATA | rustix::io::Errno::NOTSUP));
+    let (Ok(groups), Ok(users)) = (text("/etc/group"), text("/etc/passwd")) else {
+        return false;
+    };
+    plain && is_empty_group(&groups, &text("/etc/gshadow").unwrap_or_default(), &users, gid)
+}
+
+/// By group(5), gshadow(5) and passwd(5): a system group without members and without a password, and no user's own group but root's.
+fn is_empty_group(groups: &str, shadow: &str, users: &str, gid: u32) -> bool {
+    let fields = |line: &str| line.split(':').map(str::to_owned).collect::<Vec<_>>();
+    let closed = |password: &str| matches!(password, "" | "x") || password.starts_with(['*', '!']);
+    let of_gid: Vec<_> = groups
+        .lines()
+        .map(fields)
+        .filter(|group| group.get(2).is_some_and(|found| found.parse() == Ok(gid)))
+        .collect();
+    let empty = |group: &Vec<String>| {
+        let hidden = shadow.lines().map(fields).filter(|line| line[0] == group[0]);
+        let mut hidden = hidden
+            .map(|line| closed(line.get(1).map_or("", String::as_str)) && line.iter().skip(2).all(String::is_empty));
+        group.len() == 4 && group[3].is_empty() && closed(&group[1]) && hidden.all(|empty| empty)
+    };
+    let own = |user: Vec<String>| {
+        let number = |at: usize| user.get(at).and_then(|field| field.parse::<u32>().ok());
+        number(3) == Some(gid) && number(2) != Some(0)
+    };
+    gid < FIRST_OF_PEOPLE && !of_gid.is_empty() && of_gid.iter().all(empty) && !users.lines().map(fields).any(own)
 }
 
 #[cfg(test)]
@@ -233,6 +311,13 @@ mod tests {
             chown(&file, Some(0), None).unwrap();
             std::os::unix::fs::lchown(top.join("link"), Some(12_345), None).unwrap();
             assert_eq!(at_fault(&top.join("link/f")), Some(top.join("link")));
+            chown(&inner, Some(12_345), None).unwrap();
+            let remedies = check(&file).unwrap().unwrap_err().remedies();
+            assert!(
+                !remedies.contains("chown") && remedies.contains("/etc/snapback"),
+                "{remedies}"
+            );
+            chown(&inner, Some(0), None).unwrap();
             chown(&inner, None, Some(12_345)).unwrap();
             mode(&inner, 0o775);
             assert_eq!(at_fault(&file), Some(inner.clone()));
@@ -241,5 +326,51 @@ mod tests {
         symlink("round", &round).unwrap();
         assert!(check(&round).is_err());
         assert!(check(&top.join("missing/x")).is_err());
+    }
+
+    #[test]
+    fn everything_at_fault_on_a_way_is_named_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().canonicalize().unwrap();
+        let (outer, inner) = (top.join("a"), top.join("a/b"));
+        std::fs::create_dir_all(&inner).unwrap();
+        mode(&outer, 0o777);
+        mode(&inner, 0o777);
+        let distrust = check(&inner.join("missing")).unwrap().unwrap_err();
+        assert_eq!(
+            distrust.remedies(),
+            format!("chmod go-w {}; chmod go-w {}", outer.display(), inner.display())
+        );
+        assert!(distrust.reasons().contains("a/b can be written"), "{distrust}");
+        if host::is_root() {
+            let said = require(&inner).unwrap_err().to_string();
+            assert!(
+                said.contains(&distrust.remedies().replace(
+                    "; ",
+                    &format!("; {} can be written by everybody (mode 0777): ", inner.display())
+                )),
+                "{said}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_system_group_that_nobody_is_in_adds_nobody() {
+        let users = "root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\ngames:x:5:60::/:/bin/sh\n";
+        let groups = "root:x:0:\nstaff:x:50:\nadm:x:4:alice\ngames:x:60:\nopen:AbC:70:\nteam:x:1001:\n";
+        let empty = |shadow: &str, gid| is_empty_group(groups, shadow, users, gid);
+        assert!(empty("staff:*::\n", 50) && empty("staff:!::\n", 50) && empty("", 50));
+        for (why, shadow, gid) in [
+            ("a member", "", 4),
+            ("somebody's own group", "", 60),
+            ("a password", "", 70),
+            ("no system group", "", 1001),
+            ("no group at all", "", 77),
+            ("a password", "staff:$6$x::\n", 50),
+            ("an administrator", "staff:*:alice:\n", 50),
+            ("a member", "staff:*::alice\n", 50),
+        ] {
+            assert!(!empty(shadow, gid), "{why}");
+        }
     }
 }

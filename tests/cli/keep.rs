@@ -245,9 +245,8 @@ fn a_backup_whose_drill_failed_is_not_the_good_one_that_stays() {
     let repository = Repository::open(store).unwrap();
     let failed = ids[2].parse().unwrap();
     let verdict = serde_json::json!({"result": "failed", "reasons": ["the server does not come up"]});
-    repository
-        .keep_drill(snapback::units::Id::random(), failed, jiff::Timestamp::now(), verdict)
-        .unwrap();
+    let drill = repository.drill_of(snapback::units::Id::random(), failed, jiff::Timestamp::now(), verdict);
+    repository.keep_drill(&drill).unwrap();
     let report = cli.json(&["forget", "--keep-last", "1", "--dry-run"]);
     // The newest stays by the rule, the one before it because it is the newest good one.
     assert_eq!(report["forgotten"], serde_json::json!([ids[0]]), "{report}");

@@ -214,7 +214,32 @@ fn grants_are_printed_for_both_servers_without_one() {
         !again.status.success() && again.stdout.is_empty(),
         "an option file was overwritten"
     );
+    let said = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(said.contains("is there already") && said.contains("GRANT"), "{said}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), kept);
+    let kill = String::from_utf8_lossy(&run(&["--for", "kill"]).stdout).into_owned();
+    assert!(
+        kill.contains("BACKUP_ADMIN") && kill.contains("CONNECTION_ADMIN"),
+        "{kill}"
+    );
+}
+
+#[test]
+fn a_path_in_a_backup_is_taken_as_it_is_called() {
+    let cli = Cli::with_files();
+    cli.back_up();
+    let (up, here) = (cli.text("www/deep/../deep"), cli.text("www/./deep"));
+    let out = cli.text("out");
+    for command in [
+        &["restore", "latest", "--target", &out, "--include", &up][..],
+        &["export", "latest", "--tar", "--include", &up],
+    ] {
+        let output = cli.run(command);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("show --files"), "{said}");
+    }
+    cli.ok(&["restore", "latest", "--target", &out, "--include", &here]);
 }
 
 #[test]

@@ -112,6 +112,7 @@ fn restore_with(
         keep_going,
         special: true,
         unfinished: None,
+        stop_with: None,
     };
     let report = restore(repository, which, &request, &Silent, &Cancel::new())?;
     Ok((target.join(dir.strip_prefix("/").unwrap()), report))

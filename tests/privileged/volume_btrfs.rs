@@ -362,6 +362,23 @@ fn nodatacow_and_quotas_are_noted_and_quotas_left_alone() {
 }
 
 #[test]
+fn a_restored_tree_keeps_the_nodatacow_of_the_one_that_is_there() {
+    let lab = lab!();
+    lab.subvolume("sub");
+    lab.directory("sub/there");
+    lab.directory("sub/source");
+    lab.run("chattr", &["+C", &lab.text("sub/there")]);
+    let (from, to) = (lab.path("sub/there"), lab.path("sub/source"));
+    let open = |path: &Path| std::fs::File::open(path).unwrap();
+    let flag = |path: &Path| snapback::sys::btrfs::is_nodatacow(open(path)).unwrap();
+    snapback::sys::btrfs::keep_nodatacow(open(&to), open(&to)).unwrap();
+    assert!(!flag(&to));
+    snapback::sys::btrfs::keep_nodatacow(open(&from), open(&to)).unwrap();
+    std::fs::write(to.join("new"), "x").unwrap();
+    assert!(flag(&to.join("new")));
+}
+
+#[test]
 fn the_place_is_never_in_the_servers_directory() {
     let mut lab = lab!();
     lab.subvolume("sub");

@@ -174,9 +174,58 @@ impl ConnectOptions {
         })
     }
 
+    /// How the server is reached, as lines of an option file: another account comes to the same one by them.
+    pub fn option_lines(&self) -> String {
+        let mut lines = Vec::new();
+        match &self.target {
+            Target::Socket(path) => lines.push(("socket", path.display().to_string())),
+            Target::Tcp(host, port) => {
+                lines.push(("protocol", "tcp".to_owned()));
+                lines.push(("host", host.clone()));
+                lines.push(("port", port.to_string()));
+            }
+        }
+        if self.tls != Wishes::default().tls(&self.target) {
+            lines.push(("ssl-mode", self.tls.mode.word().to_owned()));
+        }
+        let file = |key: &'static str, path: &Path| (key, path.display().to_string());
+        lines.extend(self.tls.ca.iter().map(|path| file("ssl-ca", path)));
+        if let Some((certificate, key)) = &self.tls.identity {
+            lines.extend([file("ssl-cert", certificate), file("ssl-key", key)]);
+        }
+        let public = self.tls.server_public_key.iter();
+        lines.extend(public.map(|path| file("server-public-key-path", path)));
+        lines
+            .iter()
+            .map(|(key, value)| format!("{key}={}\n", quoted(value)))
+            .collect()
+    }
+
     /// The account and the address, for messages.
     pub fn address(&self) -> String {
         self.target.to_string()
+    }
+}
+
+/// A value as the servers' reader takes it: without quotes where that means the same.
+fn quoted(value: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@+,".contains(c);
+    match value.chars().all(plain) {
+        true => value.to_owned(),
+        false => format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")),
+    }
+}
+
+impl TlsMode {
+    /// As `ssl-mode` has it.
+    fn word(self) -> &'static str {
+        match self {
+            TlsMode::Disabled => "DISABLED",
+            TlsMode::Preferred => "PREFERRED",
+            TlsMode::Required => "REQUIRED",
+            TlsMode::VerifyCa => "VERIFY_CA",
+            TlsMode::VerifyIdentity => "VERIFY_IDENTITY",
+        }
     }
 }
 
@@ -361,9 +410,15 @@ fn advice(options: &ConnectOptions, code: u16) -> &'static str {
         (TOO_MANY_OF_USER | QUOTA, _) => {
             "; it was left alone: try again later, or raise the account's limit (ALTER USER ... WITH MAX_USER_CONNECTIONS 0)"
         }
-        (ACCESS_DENIED, Target::Socket(_)) => {
-            "; if the password is right: an account with REQUIRE SSL (or X509) is not let in over the socket, where snapback speaks no TLS. \
-             Name the server by `host: 127.0.0.1`, which does, or say ALTER USER ... REQUIRE NONE"
+        (ACCESS_DENIED, _) if options.password.is_none() && options.user == "root" && !sys::host::is_root() => {
+            "; no password was given: run snapback as root, whom servers let in as `root` over their socket, or name another account"
+        }
+        (ACCESS_DENIED, _) if options.password.is_none() => {
+            "; no password was given: put it into an option file (`server.defaults_file`), or name an account that needs none (`server.user`)"
+        }
+        (ACCESS_DENIED, Target::Socket(_)) if options.tls.mode < TlsMode::Required => {
+            "; if the password is right: an account with REQUIRE SSL is let in over the socket with `ssl-mode=REQUIRED` in the option file (REQUIRE X509: with \
+             `ssl-cert` and `ssl-key` as well)"
         }
         _ => "",
     }
@@ -497,8 +552,26 @@ mod tests {
             unreachable(&options, code, "no")
         };
         let (socket, tcp) = (Target::Socket("/s".into()), Target::Tcp("h".into(), 1));
-        assert!(at(socket.clone(), 1045).to_string().contains("REQUIRE SSL"));
-        assert!(!at(tcp, 1045).to_string().contains("REQUIRE SSL"));
+        let with = |target: &Target, mode: TlsMode| {
+            let mut options = options(None, Server::default(), &[("MYSQL_PWD", "p")]).unwrap();
+            (options.target, options.tls.mode) = (target.clone(), mode);
+            unreachable(&options, 1045, "no").to_string()
+        };
+        let said = with(&socket, TlsMode::Preferred);
+        assert!(
+            said.contains("REQUIRE SSL") && said.contains("ssl-mode=REQUIRED"),
+            "{said}"
+        );
+        assert!(
+            !with(&socket, TlsMode::Required).contains("REQUIRE SSL"),
+            "it spoke TLS"
+        );
+        assert!(!with(&tcp, TlsMode::Preferred).contains("REQUIRE SSL"));
+        let without = at(socket.clone(), 1045).to_string();
+        assert!(
+            without.contains("no password was given") && !without.contains("is right"),
+            "{without}"
+        );
         for (code, word) in [
             (1040, "max_connections"),
             (1203, "MAX_USER_CONNECTIONS"),
@@ -521,6 +594,20 @@ mod tests {
         options(Some("[client]\nsafe-updates\n"), Server::default(), &[]).unwrap();
         let error = options(Some("[client]\nport=x\n"), Server::default(), &[]).unwrap_err();
         assert!(error.to_string().contains("needs a number"), "{error}");
+    }
+
+    #[test]
+    fn the_way_to_a_server_is_written_as_it_is_read() {
+        for file in [
+            "[client]\nsocket=/run/a b#c.sock\n",
+            "[client]\nhost=localhost\nprotocol=tcp\nport=3307\n",
+            "[client]\nhost=db.example\nssl-mode=VERIFY_CA\nserver-public-key-path=/k.pem\n",
+        ] {
+            let first = options(Some(file), Server::default(), &[]).unwrap();
+            let written = format!("[snapback]\n{}", first.option_lines());
+            let again = options(Some(&written), Server::default(), &[]).unwrap();
+            assert_eq!((&again.target, &again.tls), (&first.target, &first.tls), "{written}");
+        }
     }
 
     #[test]

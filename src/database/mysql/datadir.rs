@@ -1,7 +1,7 @@
 //! The datadir as it lies on disk: symlinks that lead out of it, and files of other engines.
 
 use std::fs::{self, DirEntry};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::database::{Consistency, Error, Result};
 use crate::finding::Finding;
@@ -92,6 +92,8 @@ impl Scan {
         match path.canonicalize() {
             Ok(target) => {
                 if !target.starts_with(datadir) {
+                    let text = fs::read_link(&path).map_err(|error| sys::Error::path("read the link", &path, error))?;
+                    self.findings.extend(through_another(&path, &text, &target));
                     self.links.push((path, target.clone()));
                 }
                 Ok(target)
@@ -121,14 +123,47 @@ impl Scan {
                 return Ok(());
             }
         };
-        let target = PathBuf::from(text.trim());
-        if let Ok(target) = target.canonicalize()
+        let named = PathBuf::from(text.trim());
+        if let Ok(target) = named.canonicalize()
             && !target.starts_with(datadir)
         {
+            self.findings.extend(through_another(link, &named, &target));
             self.links.push((link.to_owned(), target));
         }
         Ok(())
     }
+}
+
+/// A backup keeps what a link leads to under its real path, and a restore turns links by that. One that gets there by a second link is not turned: a copy's would
+/// lead to the live files.
+fn through_another(link: &Path, text: &Path, target: &Path) -> Option<Finding> {
+    let mut named = match text.is_absolute() {
+        true => PathBuf::from("/"),
+        false => link.parent()?.canonicalize().ok()?,
+    };
+    for part in text.components() {
+        match part {
+            Component::ParentDir => drop(named.pop()),
+            Component::Normal(name) => named.push(name),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    let remedy = match link.extension().is_some_and(|extension| extension == "isl") {
+        true => format!(
+            "make the table anew with DATA DIRECTORY below {}",
+            target.parent()?.display()
+        ),
+        false => format!("stop the server, and `ln -sfn {} {}`", target.display(), link.display()),
+    };
+    (named != target).then(|| {
+        let said = format!(
+            "{} names {}, which leads to {} through a second link: copies of this cannot be booted (drill, dump, `restore --datadir`), and theirs leads to the live files",
+            link.display(),
+            named.display(),
+            target.display()
+        );
+        Finding::warning("link-through-link", said).remedy(remedy)
+    })
 }
 
 /// A small text of the server's: whoever is its user may have put anything there.
@@ -186,5 +221,26 @@ mod tests {
         assert!(said.message.starts_with("4 table files"), "{}", said.message);
         assert_eq!(scan.findings.len(), 1);
         assert!(scan.findings[0].message.contains("gone.MYD"));
+    }
+
+    #[test]
+    fn what_is_reached_through_a_second_link_is_named() {
+        let top = tempfile::tempdir().unwrap();
+        let top = top.path().canonicalize().unwrap();
+        for dir in ["data/shop", "disk1/far", "disk1/near"] {
+            fs::create_dir_all(top.join(dir)).unwrap();
+        }
+        fs::write(top.join("disk1/t.ibd"), "").unwrap();
+        symlink("disk1", top.join("d")).unwrap();
+        symlink("../disk1/near", top.join("data/near")).unwrap();
+        let codes = || {
+            let found = scan(&top.join("data")).unwrap().findings;
+            found.into_iter().map(|finding| finding.code).collect::<Vec<_>>()
+        };
+        assert_eq!(codes(), [""; 0], "straight there");
+        symlink(top.join("d/far"), top.join("data/far")).unwrap();
+        assert_eq!(codes(), ["link-through-link"]);
+        fs::write(top.join("data/shop/t.isl"), top.join("d/t.ibd").to_str().unwrap()).unwrap();
+        assert_eq!(codes(), ["link-through-link"; 2]);
     }
 }

@@ -102,6 +102,17 @@ fn judge(file: &Path, home: &Path, version: String, settings: BTreeMap<String, S
     })
 }
 
+/// Whether the option file that the configuration names, and what it includes, can be read and is nobody else's; nothing is asked where it names none.
+///
+/// # Errors
+/// It cannot, or others could change it: where, who, and what to type.
+pub fn readable(server: &Server) -> Result<()> {
+    server
+        .option_file
+        .iter()
+        .try_for_each(|file| OptionFile::read(file).map(drop))
+}
+
 fn option_file(server: &Server) -> Result<PathBuf> {
     if let Some(named) = &server.option_file {
         return Ok(named.clone());

@@ -109,6 +109,14 @@ fn reopen(found: &OwnedFd, path: &Path) -> Result<File> {
     reopen_as(found, path, OFlags::RDONLY)
 }
 
+/// The file was found already, so it is its entry in /proc that is not there.
+fn without_proc(error: rustix::io::Errno) -> io::Error {
+    match error == rustix::io::Errno::NOENT && !Path::new("/proc/self/fd").is_dir() {
+        true => io::Error::other("/proc is not mounted here, and snapback needs it: `mount -t proc proc /proc`"),
+        false => error.into(),
+    }
+}
+
 fn reopen_as(found: &OwnedFd, path: &Path, access: OFlags) -> Result<File> {
     let fail = |error: io::Error| Error::path("open", path, error);
     let kind = rustix::fs::fstat(found).map_err(|error| fail(error.into()))?;
@@ -116,7 +124,7 @@ fn reopen_as(found: &OwnedFd, path: &Path, access: OFlags) -> Result<File> {
         FileType::RegularFile => {
             let entry = format!("/proc/self/fd/{}", found.as_raw_fd());
             let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-            let opened = rustix::fs::open(entry, flags, Mode::empty()).map_err(|error| fail(error.into()))?;
+            let opened = rustix::fs::open(&entry, flags, Mode::empty()).map_err(|error| fail(without_proc(error)))?;
             return Ok(File::from(opened));
         }
         FileType::Symlink => "a symbolic link",

@@ -137,7 +137,14 @@ pub(super) fn version_of(program: &Program) -> std::result::Result<String, Strin
         .user(unprivileged())
         .limit(VERSION_LIMIT)
         .run()
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| match (error.is(std::io::ErrorKind::PermissionDenied), unprivileged()) {
+            (true, Some((nobody, _))) => format!(
+                "{error}; it is asked for its version as {}, who must be able to execute it: `chmod 755 {}`, and x for all on the directories above",
+                crate::sys::host::user_name(nobody),
+                program.path().display()
+            ),
+            _ => error.to_string(),
+        })?;
     Ok(String::from_utf8_lossy(&said).into_owned())
 }
 

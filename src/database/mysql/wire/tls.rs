@@ -41,11 +41,23 @@ pub fn begin(line: Line, options: &ConnectOptions) -> Result<Stream, Fault> {
             .conn
             .complete_io(&mut stream.sock)
             .map_err(|error| match error.kind() {
-                std::io::ErrorKind::InvalidData => Fault::Unproved(format!("TLS failed: {error}")),
+                std::io::ErrorKind::InvalidData => {
+                    Fault::Unproved(format!("TLS failed: {}", in_words(&error.to_string())))
+                }
                 _ => Fault::Broken(error),
             })?;
     }
     Ok(stream)
+}
+
+/// The library's words, where a person could not know from them what to do.
+fn in_words(said: &str) -> String {
+    match said.contains("UnsupportedCertVersion") {
+        true => "the server's certificate, or its authority's, is of X.509 version 1 (made without extensions), which cannot be checked: make one of version 3 \
+                 (`openssl x509 -req ... -extfile FILE` with `subjectAltName=DNS:HOST` in FILE), or use `ssl-mode=REQUIRED`, which checks none"
+            .to_owned(),
+        false => said.to_owned(),
+    }
 }
 
 fn config(tls: &Tls, mode: TlsMode) -> Result<ClientConfig, String> {
