@@ -283,13 +283,10 @@ fn open_lock_session(options: &ConnectOptions, guard: &Guard<'_>) -> Result<Sess
         limits.acquire_timeout + limits.hold_limit + Duration::from_secs(30),
     )?;
     session.run(&format!(
-        "SET SESSION wait_timeout = {}, lock_wait_timeout = {}, autocommit = 1",
+        "SET SESSION wait_timeout = {}, lock_wait_timeout = {}",
         seconds(limits.hold_limit) + 1,
         seconds(limits.acquire_timeout).max(1),
     ))?;
-    if guard.dialect.is_mariadb() {
-        session.run("SET SESSION max_statement_time = 0")?;
-    }
     // Nothing that we run is written to the binary log anyway; where the privilege is there, say so twice.
     drop(session.run("SET SESSION sql_log_bin = 0"));
     Ok(session)

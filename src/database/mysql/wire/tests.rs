@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::database::Error;
 use crate::database::mysql::connect::{ConnectOptions, Secret, Target, Tls, TlsMode};
-use crate::database::mysql::session::Session;
+use crate::database::mysql::session::{Session, settings};
 use crate::sys::host;
 
 const PASSWORD: &str = "S3cretPass";
@@ -75,22 +75,29 @@ impl Talk {
         self.send(b"\xfe\0\0\x02\0");
     }
 
-    fn row(&mut self, value: &[u8]) {
-        let mut row = vec![0xfd];
-        row.extend(&(value.len() as u32).to_le_bytes()[..3]);
-        row.extend(value);
-        self.send(&row);
-    }
-
     /// Lets the client in and answers what every session asks first.
     fn let_in(&mut self) -> Option<()> {
         self.greet("mysql_native_password")?;
         self.send(OK);
         self.receive()?;
-        self.column();
-        self.row(b"7");
-        self.send(b"\xfe\0\0\x02\0");
+        let settings = settings::good_answer();
+        self.table(&[("id", "7")], true);
+        self.table(&settings, false);
         self.receive().map(drop)
+    }
+
+    /// A result of one row; `more`: another one follows.
+    fn table(&mut self, cells: &[(&str, &str)], more: bool) {
+        self.send(&[u8::try_from(cells.len()).unwrap()]);
+        let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+        for (name, _) in cells {
+            let tail = b"\x0c\x21\0\xff\0\0\0\xfd\0\0\0\0\0".to_vec();
+            self.send(&[b"\x03def\0\0\0".to_vec(), text(name), text(name), tail].concat());
+        }
+        self.send(b"\xfe\0\0\x02\0");
+        let values: Vec<u8> = cells.iter().flat_map(|(_, value)| text(value)).collect();
+        self.send(&values);
+        self.send(&[0xfe, 0, 0, if more { 0x0a } else { 0x02 }, 0]);
     }
 }
 
