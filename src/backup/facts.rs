@@ -28,7 +28,6 @@ pub(crate) fn facts(
             derive_position(database, &examined.layout, taken)
         });
         moment.coordinates.position = Some(derived?);
-        moment.exact = true;
     }
     let volumes = taken.all.iter().map(|readable| VolumeRecord {
         provider: readable.snapshot.volume.provider,

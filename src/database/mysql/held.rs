@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::attempt::{Grip, RELEASED_WITHIN, Steps, ensure_gone};
-use super::connect::ConnectOptions;
 use super::durability;
 use super::position::{Reader, Reading};
+use super::same_server::SameServer;
+use super::server::Server;
 use super::session::{self, Session};
 use super::strategy::Sequence;
 use super::watchdog::Fired;
@@ -20,7 +21,7 @@ const PUT_BACK_WITHIN: Duration = Duration::from_secs(5);
 /// A held lock.
 pub struct Held<'s> {
     admin: &'s mut Session,
-    options: &'s ConnectOptions,
+    server: &'s SameServer,
     grip: Option<Grip>,
     reader: Reader,
     coordinates: Coordinates,
@@ -44,31 +45,23 @@ pub struct Terms {
     pub exact: bool,
     /// The setting to put back.
     pub setting: Option<Setting>,
-    /// What was found on the way.
-    pub findings: Vec<Finding>,
 }
 
 impl<'s> Held<'s> {
     /// Takes over a lock.
-    pub fn new(
-        admin: &'s mut Session,
-        options: &'s ConnectOptions,
-        grip: Grip,
-        reader: Reader,
-        terms: Terms,
-    ) -> Held<'s> {
+    pub fn new(admin: &'s mut Session, server: &'s SameServer, grip: Grip, reader: Reader, terms: Terms) -> Held<'s> {
         Held {
             admin,
-            options,
+            server,
             coordinates: grip.reading.coordinates.clone(),
-            grip: Some(grip),
             reader,
             strategy: terms.strategy,
             sequence: terms.sequence,
             attempts: terms.attempts,
-            exact: terms.exact,
+            exact: terms.exact && grip.written,
             setting: terms.setting,
-            findings: terms.findings,
+            findings: grip.findings.clone(),
+            grip: Some(grip),
         }
     }
 
@@ -84,7 +77,7 @@ impl<'s> Held<'s> {
         let watched = grip.watchdog.stop();
         drop(grip.session);
         if proved.is_err() || watched.is_err() {
-            let gone = ensure_gone(self.admin, self.options, id);
+            let gone = ensure_gone(self.admin, self.server, id);
             proved.map_err(|error| and_still_there(error, gone))?;
         }
         Ok(LockFigures {
@@ -117,12 +110,11 @@ impl<'s> Held<'s> {
                 again.connection
             )));
         }
-        let (before, after) = (&grip.reading.coordinates, &again.coordinates);
-        let same = match (&before.position, &after.position) {
-            (Some(before), Some(after)) => self.reader.same_data(before, after),
-            (before, after) => before == after,
-        };
-        if !same {
+        self.server.judge(&again.grounds)?;
+        if !again.grounds.redo_log {
+            return Err(lost("InnoDB's redo log was disabled while it was held".into()));
+        }
+        if !self.reader.same_data(&grip.reading, &again) {
             self.exact = false;
             self.findings.push(
                 Finding::warning(
@@ -132,7 +124,7 @@ impl<'s> Held<'s> {
                 .remedy("find out who writes to the binary log under a global read lock (FLUSH LOGS?)"),
             );
         }
-        self.coordinates.replica.clone_from(&after.replica);
+        self.coordinates.replica.clone_from(&again.coordinates.replica);
         Ok(())
     }
 
@@ -143,7 +135,7 @@ impl<'s> Held<'s> {
         self.admin.set_limit(PUT_BACK_WITHIN);
         if durability::restore(self.admin, &setting).is_err() {
             // The admin session may have been dropped while it was idle.
-            *self.admin = Session::patient(self.options, PUT_BACK_WITHIN)?;
+            *self.admin = self.server.patient(PUT_BACK_WITHIN)?;
             durability::restore(self.admin, &setting)?;
         }
         self.admin.set_limit(session::PATIENCE);
@@ -160,7 +152,7 @@ impl<'s> Held<'s> {
                 drop(grip.session.run(self.sequence.unlock));
                 grip.watchdog.disarm();
                 drop(grip);
-                ensure_gone(self.admin, self.options, id)
+                ensure_gone(self.admin, self.server, id)
             }
         };
         let restored = self.put_back().map(drop);
@@ -237,29 +229,44 @@ fn not_restored(error: &Error) -> Finding {
 }
 
 /// No lock: `lockless` and `none`.
-pub struct Unlocked {
+pub struct Unlocked<'s> {
     coordinates: Coordinates,
     strategy: Strategy,
     steps: Steps,
+    server: Option<&'s mut Server>,
+    findings: Vec<Finding>,
 }
 
-impl Unlocked {
-    /// Nothing is held.
-    pub fn new(strategy: Strategy, origin: Instant) -> Unlocked {
+impl<'s> Unlocked<'s> {
+    /// Nothing is held. `server`: of `lockless`, which asks it before the snapshot and after it.
+    pub fn new(strategy: Strategy, origin: Instant, mut server: Option<&'s mut Server>) -> Unlocked<'s> {
         Unlocked {
             coordinates: Coordinates::default(),
             strategy,
             steps: Steps::new(origin),
+            findings: server
+                .as_mut()
+                .map(|server| server.lockless_changes())
+                .unwrap_or_default(),
+            server,
         }
     }
 }
 
-impl Quiesced for Unlocked {
+impl Quiesced for Unlocked<'_> {
     fn coordinates(&self) -> &Coordinates {
         &self.coordinates
     }
 
     fn release(self: Box<Self>) -> Result<Released> {
+        let mut findings = self.findings;
+        let after = self.server.map(Server::lockless_changes).unwrap_or_default();
+        findings.extend(
+            after
+                .into_iter()
+                .filter(|after| !findings.contains(after))
+                .collect::<Vec<_>>(),
+        );
         Ok(Released {
             figures: LockFigures {
                 strategy: self.strategy,
@@ -270,8 +277,8 @@ impl Quiesced for Unlocked {
             },
             coordinates: self.coordinates,
             // `lockless` is exact once its position is derived; `none` has none.
-            exact: self.strategy == Strategy::Lockless,
-            findings: Vec::new(),
+            exact: self.strategy == Strategy::Lockless && findings.is_empty(),
+            findings,
             settings: Vec::new(),
         })
     }

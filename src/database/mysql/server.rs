@@ -9,12 +9,14 @@ use super::connect::ConnectOptions;
 use super::facts::{self, Variables, dialect, facts};
 use super::flavour::Dialect;
 use super::grants::Grants;
+use super::grounds::{Watch, keeps_pages};
 use super::guard::{Guard, pause};
 use super::held::{Held, Terms, Unlocked};
 use super::peer::{self, Answer};
 use super::position::{Reader, replica_findings};
 use super::privileges::{self, Intent};
 use super::retry::Schedule;
+use super::same_server::SameServer;
 use super::session::Session;
 use super::strategy::{self, Exactness, Sequence};
 use super::{binlog, blockers, datadir, durability, lockless, paths};
@@ -27,13 +29,12 @@ use crate::journal::{Made, Setting};
 
 /// A connected server.
 pub struct Server {
-    options: ConnectOptions,
+    /// How it is reached, and who answers.
+    same: SameServer,
     admin: Session,
     variables: Variables,
     facts: ServerFacts,
     dialect: Dialect,
-    /// Who answers, as the kernel says.
-    answer: Answer,
     /// `server.accept_unproved`.
     accept: bool,
     /// Whether files of engines without transactions were seen; unknown before [`Database::examine`].
@@ -59,11 +60,11 @@ impl Server {
         let variables = Variables::read(&mut admin)?;
         let mut facts = facts(&variables, &options.address())?;
         facts.variables.extend(facts::engine_libraries(&mut admin));
+        let watch = Watch::new(&variables, dialect(&facts));
         Ok(Server {
             dialect: dialect(&facts),
-            answer: peer::answer(&admin, &facts.datadir),
+            same: SameServer::of(&mut admin, &options, watch, &facts.datadir)?,
             accept: server.accept_unproved,
-            options,
             admin,
             variables,
             facts,
@@ -84,22 +85,21 @@ impl Server {
     pub fn lets_in_by_socket(&mut self) -> Result<bool> {
         let active =
             "SELECT 1 FROM information_schema.PLUGINS WHERE PLUGIN_NAME = 'auth_socket' AND PLUGIN_STATUS = 'ACTIVE'";
-        let socket = matches!(self.options.target, super::connect::Target::Socket(_));
+        let socket = matches!(self.same.options.target, super::connect::Target::Socket(_));
         Ok(!self.dialect.is_mariadb() && socket && self.admin.value(active)?.is_some())
     }
 
     /// A connection that the server dropped while nothing was locked may be replaced.
     fn revive(&mut self) -> Result<()> {
         if self.admin.run("SELECT 1").is_err() {
-            self.admin = Session::admin(&self.options)?;
-            peer::still(self.answer, &self.admin, &self.facts.datadir)?;
+            self.admin = self.same.admin()?;
         }
         Ok(())
     }
 
     /// Whether the kernel proves that this server works on the datadir that we see at the path which it names.
     pub fn is_proved(&self) -> bool {
-        matches!(self.answer, Answer::Proved(_))
+        matches!(self.same.answer, Answer::Proved(_))
     }
 
     fn exactness(&self, plan: &QuiescePlan) -> Exactness {
@@ -163,7 +163,7 @@ impl Server {
         if self
             .variables
             .get("innodb_doublewrite")
-            .is_some_and(|value| value.eq_ignore_ascii_case("off") || value == "0")
+            .is_some_and(|value| !keeps_pages(value))
         {
             findings.push(
                 Finding::warning(
@@ -191,10 +191,10 @@ impl Server {
         &mut self,
         plan: &QuiescePlan,
         sequence: Sequence,
-        flush: bool,
+        raising: &mut Raising,
         context: &mut QuiesceContext<'_>,
     ) -> crate::Result<(Grip, Reader, u32)> {
-        let reader = Reader::prepare(&mut self.admin, self.dialect, &self.facts)?;
+        let reader = Reader::prepare(&mut self.admin, self.dialect, &self.facts, self.same.watch())?;
         let source = Source::find(&mut self.admin, self.dialect);
         let other_engines = match self.other_engines {
             Some(known) => known,
@@ -207,6 +207,9 @@ impl Server {
         let mut tries = 0;
         loop {
             tries += 1;
+            if tries > 1 {
+                self.raise_again(raising, context)?;
+            }
             let guard = Guard {
                 dialect: self.dialect,
                 source,
@@ -214,13 +217,13 @@ impl Server {
                 limits: &schedule.limits,
                 reader: &reader,
             };
-            let options = &self.options;
             let mut attempt = Attempt {
                 guard,
                 sequence,
-                flush,
+                raised: raising.setting.is_some(),
+                insist: raising.allowed && schedule.pause_after(tries).is_some(),
                 other_engines,
-                options,
+                server: &self.same,
                 context: &mut *context,
             };
             let reason = match attempt.run(&mut self.admin) {
@@ -237,6 +240,44 @@ impl Server {
                 (context.settle)(SettlePoint::Pause)?;
             }
             pause(span, context.cancel)?;
+        }
+    }
+
+    /// Before another attempt. An account that may not do it gets the weaker promise, which the attempt finds words for.
+    fn raise_again(&mut self, raising: &mut Raising, context: &QuiesceContext<'_>) -> crate::Result<()> {
+        if !raising.allowed || !self.dialect.is_mariadb() {
+            return Ok(());
+        }
+        let address = self.same.options.address();
+        match durability::raise_again(&mut self.admin, context.journal, &address, &mut raising.setting) {
+            Err(crate::Error::Database(Error::Statement { code: 1.., .. })) => raising.allowed = false,
+            answer => answer?,
+        }
+        Ok(())
+    }
+
+    /// What of the preconditions of `lockless` does not hold now.
+    fn lockless_unmet(&mut self) -> Result<Vec<lockless::Unmet>> {
+        self.revive()?;
+        self.same.judge(&self.same.watch().read(&mut self.admin)?)?;
+        let variables = Variables::read(&mut self.admin)?;
+        let mut facts = facts(&variables, &self.same.options.address())?;
+        facts.variables.extend(facts::engine_libraries(&mut self.admin));
+        let others = datadir::scan(&self.facts.datadir)?.other_engines;
+        let sequences = lockless::sequences(&mut self.admin, self.dialect)?;
+        Ok(lockless::unmet(&facts, &variables, self.dialect, &others, sequences))
+    }
+
+    /// A finding for each of them, and for a server that does not tell: the position counts only when there is none before the snapshot and none after it.
+    pub(super) fn lockless_changes(&mut self) -> Vec<Finding> {
+        match self.lockless_unmet() {
+            Ok(unmet) => unmet.into_iter().map(lockless::changed).collect(),
+            Err(error) => {
+                let message = format!(
+                    "what the position stands on could not be seen at the snapshot, so it is not exact: {error}"
+                );
+                vec![Finding::warning("lockless-unseen", message)]
+            }
         }
     }
 
@@ -269,6 +310,14 @@ impl Server {
     }
 }
 
+/// Durability that is raised for a run.
+struct Raising {
+    /// `lock.raise_durability`, and the server has not refused.
+    allowed: bool,
+    /// What is to be put back.
+    setting: Option<Setting>,
+}
+
 fn after(attempts: u32, reason: String) -> Error {
     Error::Busy {
         reason: match attempts {
@@ -285,8 +334,8 @@ impl Database for Server {
 
     fn examine(&mut self, plan: &QuiescePlan) -> Result<Examination> {
         self.revive()?;
-        let address = self.options.address();
-        let mut findings = peer::findings(self.answer, &self.facts, &address, self.accept)?;
+        let address = self.same.options.address();
+        let mut findings = peer::findings(self.same.answer, &self.facts, &address, self.accept)?;
         let galera = self.variables.is_galera();
         let (chosen, reason) = strategy::resolve(plan.strategy, plan.consistency, self.dialect, galera)?;
         let plan = QuiescePlan {
@@ -299,7 +348,7 @@ impl Database for Server {
         let footprint = paths::footprint(&mut self.admin, &self.variables, self.dialect, &self.facts.datadir)?;
         self.other_engines = Some(!footprint.other_engines.is_empty());
         findings.extend(footprint.findings);
-        findings.extend(peer::misled(self.answer, &footprint.paths));
+        findings.extend(peer::misled(self.same.answer, &footprint.paths));
         findings.extend(datadir::unflushed(plan.consistency, &footprint.other_engines));
         findings.extend(self.exactness(&plan).finding);
         let sequences = match may_look {
@@ -313,7 +362,7 @@ impl Database for Server {
             &footprint.other_engines,
             sequences,
         );
-        let reader = Reader::prepare(&mut self.admin, self.dialect, &self.facts)?;
+        let reader = Reader::prepare(&mut self.admin, self.dialect, &self.facts, self.same.watch())?;
         findings.extend(lockless::findings(
             plan.strategy,
             plan.consistency != Consistency::Crash,
@@ -344,7 +393,8 @@ impl Database for Server {
         let Some(sequence) = strategy::sequence(plan.strategy) else {
             (context.settle)(SettlePoint::Before)?;
             context.cancel.check()?;
-            return Ok(Box::new(Unlocked::new(plan.strategy, context.origin)));
+            let server = (plan.strategy == Strategy::Lockless).then_some(self);
+            return Ok(Box::new(Unlocked::new(plan.strategy, context.origin, server)));
         };
         self.revive()?;
         let exactness = self.exactness(plan);
@@ -354,31 +404,34 @@ impl Database for Server {
                 Some(durability::raise(
                     &mut self.admin,
                     context.journal,
-                    &self.options.address(),
+                    &self.same.options.address(),
                     old,
                 )?)
             }
             false => None,
         };
-        match self.lock(plan, sequence, exactness.flush, &mut context) {
+        let mut raising = Raising {
+            allowed: plan.raise_durability,
+            setting,
+        };
+        match self.lock(plan, sequence, &mut raising, &mut context) {
             Ok((grip, reader, attempts)) => {
                 let terms = Terms {
                     strategy: plan.strategy,
                     sequence,
                     attempts,
                     exact: exactness.exact,
-                    setting,
-                    findings: Vec::new(),
+                    setting: raising.setting,
                 };
-                let still = peer::still_under_lock(self.answer, &grip.session, &self.facts.datadir);
-                let held = Box::new(Held::new(&mut self.admin, &self.options, grip, reader, terms));
+                let still = self.same.still_under_lock(&grip.session);
+                let held = Box::new(Held::new(&mut self.admin, &self.same, grip, reader, terms));
                 match still {
                     Ok(()) => Ok(held),
                     Err(error) => Err(crate::Error::from(error).and_rollback(held.abandon().map_err(Into::into))),
                 }
             }
             Err(error) => {
-                let restored = self.put_back(setting.as_ref(), &context);
+                let restored = self.put_back(raising.setting.as_ref(), &context);
                 Err(error.and_rollback(restored))
             }
         }
