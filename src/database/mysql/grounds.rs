@@ -158,6 +158,13 @@ impl Grounds {
         Duration::from_secs(is) + SLACK < due
     }
 
+    /// Nothing that is copied now could be recovered.
+    pub fn no_redo_log(&self) -> Option<Finding> {
+        let message = "InnoDB's redo log is disabled (ALTER INSTANCE DISABLE INNODB REDO_LOG): no copy of a running server could be recovered";
+        let remedy = "run ALTER INSTANCE ENABLE INNODB REDO_LOG first";
+        (!self.redo_log).then(|| Finding::blocker("redo-log-disabled", message).remedy(remedy))
+    }
+
     /// What was changed since and does not touch the position: a warning for each.
     pub fn changes(&self, before: &Grounds) -> Vec<Finding> {
         let name = "innodb_doublewrite";

@@ -371,6 +371,7 @@ impl Database for Server {
             reader.is_replica(),
         ));
         findings.extend(self.server_findings(&reader));
+        findings.extend(self.same.watch().read(&mut self.admin)?.no_redo_log());
         if may_look {
             findings.extend(self.traffic_findings(&plan)?);
         }
