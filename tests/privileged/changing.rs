@@ -211,7 +211,7 @@ fn without_a_redo_log_there_is_no_backup() {
     assert_eq!(output.status.code(), Some(3), "{}", both(&output));
     assert!(both(&output).contains("redo log is disabled"), "{}", both(&output));
     let refused = scene.tool.run(&["check"]);
-    assert!(both(&refused).contains("redo-log-disabled"), "{}", both(&refused));
+    assert!(both(&refused).contains("redo log is disabled"), "{}", both(&refused));
     scene.server.exec("ALTER INSTANCE ENABLE INNODB REDO_LOG");
     assert_eq!(done(&changed_by(&mut scene, &gate, &few, |_| {}))["exact"], true);
 }

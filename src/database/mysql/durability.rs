@@ -17,15 +17,17 @@ const VARIABLE: &str = "innodb_flush_log_at_trx_commit";
 pub const ASK_AND_FLUSH: &str =
     "SELECT @@global.innodb_flush_log_at_trx_commit AS setting; FLUSH NO_WRITE_TO_BINLOG ENGINE LOGS";
 
-/// The same, with the setting raised again in the same round trip: another session may have put it back since. Asks how far the redo log had come, so that it can be
-/// seen afterwards that it is durable up to there.
-pub const RAISE_AND_FLUSH: &str = "SET GLOBAL innodb_flush_log_at_trx_commit = 1; SELECT @@global.innodb_flush_log_at_trx_commit AS setting; \
-     SHOW GLOBAL STATUS WHERE Variable_name = 'Innodb_lsn_current'; FLUSH NO_WRITE_TO_BINLOG ENGINE LOGS";
+/// The same, with the setting raised again in the same round trip, right before the flush: another session may have put it back since, and may do so in between. So it is
+/// done twice, which costs nothing where the first has flushed all. Asks how far the redo log had come, so that it can be seen afterwards that it is durable up to there.
+pub const RAISE_AND_FLUSH: &str = "SHOW GLOBAL STATUS WHERE Variable_name = 'Innodb_lsn_current'; \
+     SET GLOBAL innodb_flush_log_at_trx_commit = 1; FLUSH NO_WRITE_TO_BINLOG ENGINE LOGS; \
+     SET GLOBAL innodb_flush_log_at_trx_commit = 1; FLUSH NO_WRITE_TO_BINLOG ENGINE LOGS; \
+     SELECT @@global.innodb_flush_log_at_trx_commit AS setting";
 
 /// What the answers to one of these say about the flush that followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Flush {
-    /// The setting just before was not 0.
+    /// The setting beside it was not 0.
     pub by_setting: bool,
     /// How far the redo log had come; `None` where it was not asked.
     pub due: Option<u64>,
@@ -131,4 +133,47 @@ pub fn restore_setting(server: &Server, setting: &Setting) -> Result<bool> {
     }
     let mut session = Session::open(&options, Duration::from_secs(30))?;
     restore(&mut session, setting)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::facts::Variables;
+    use super::super::flavour::Dialect;
+    use super::super::grounds::Watch;
+    use super::super::session::Row;
+    use super::*;
+
+    fn after(setting: &str, flushed: &str) -> Grounds {
+        let dialect = Dialect {
+            flavour: crate::database::Flavour::MariaDb,
+            version: (10, 11, 14),
+        };
+        let state = Row::of(&[("Variable_name", Some("Innodb_lsn_flushed")), ("Value", Some(flushed))]);
+        Watch::new(&Variables::of(&[(VARIABLE, setting)]), dialect)
+            .understand(&[Row::of(&[(VARIABLE, Some(setting))])], &[state])
+    }
+
+    #[test]
+    fn a_flush_is_proved_by_the_log_or_by_the_setting_on_both_sides() {
+        let answer = |row: Row| Answer {
+            rows: vec![row],
+            at: std::time::Instant::now(),
+        };
+        let asked = |setting, due| {
+            let setting = answer(Row::of(&[("setting", Some(setting))]));
+            let due = answer(Row::of(&[
+                ("Variable_name", Some("Innodb_lsn_current")),
+                ("Value", Some(due)),
+            ]));
+            Flush::of(&[due, setting])
+        };
+        // Set back at once, and durable all the same.
+        assert!(asked("0", "500").is_proved(&after("0", "500")));
+        assert!(!asked("0", "500").is_proved(&after("0", "499")));
+        // 2: written, and not said to be durable.
+        assert!(asked("2", "500").is_proved(&after("2", "499")));
+        for (before, now) in [("0", "1"), ("1", "0")] {
+            assert!(!asked(before, "500").is_proved(&after(now, "499")), "{before} {now}");
+        }
+    }
 }

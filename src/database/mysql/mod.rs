@@ -7,6 +7,7 @@ pub mod blockers;
 pub mod connect;
 pub mod datadir;
 pub mod durability;
+mod engines;
 pub mod facts;
 pub mod flavour;
 pub mod grants;
