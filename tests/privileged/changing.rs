@@ -263,3 +263,33 @@ fn what_a_server_makes_of_sessions_changes_nothing() {
         }
     }
 }
+
+/// A temporary table that is open on a primary is in no copy, and the log has it as a statement.
+#[test]
+fn open_temporary_tables_of_a_primary_are_warned_of() {
+    for (flavour, format) in [(Flavour::MariaDb, "MIXED"), (Flavour::MySql, "STATEMENT")] {
+        let Some(scene) = Scene::new(flavour, &[("binlog-format", format)], true, "") else {
+            return;
+        };
+        let backup = || scene.tool.json(&["backup"]);
+        let mut conn = scene.server.connect();
+        assert!(!warned(&backup(), "open-temporary-tables"));
+        conn.query_drop("CREATE TEMPORARY TABLE ledger.passing (a INT)")
+            .unwrap();
+        conn.query_drop("CREATE TEMPORARY TABLE ledger.second (a INT) ENGINE = MyISAM")
+            .unwrap();
+        let open = backup();
+        assert!(warned(&open, "open-temporary-tables"), "{open}");
+        assert!(open["warnings"].to_string().contains("2 temporary tables"), "{open}");
+        conn.query_drop("DROP TEMPORARY TABLE ledger.passing").unwrap();
+        assert!(backup()["warnings"].to_string().contains("1 temporary table"));
+        // The session ends, and the server says so in the log.
+        drop(conn);
+        crate::common::wait_for("the session's end", || {
+            let gone = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE COMMAND = 'Sleep'";
+            scene.server.one::<u64>(gone) == 0
+        });
+        let closed = backup();
+        assert!(!warned(&closed, "open-temporary-tables"), "{closed}");
+    }
+}

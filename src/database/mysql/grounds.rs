@@ -37,7 +37,11 @@ impl Watch {
     pub fn new(variables: &Variables, dialect: Dialect) -> Watch {
         let all = IDENTITY.iter().chain(WATCHED).copied();
         let of_flavour: &[_] = match dialect.is_mariadb() {
-            true => &["Innodb_lsn_flushed"],
+            true => &[
+                "Innodb_lsn_flushed",
+                "Com_create_temporary_table",
+                "Com_drop_temporary_table",
+            ],
             false => &["Innodb_redo_log_enabled"],
         };
         Watch {
@@ -83,6 +87,8 @@ impl Watch {
             uptime: number("Uptime"),
             redo_log: state("Innodb_redo_log_enabled").is_none_or(|state| state != "OFF"),
             flushed: number("Innodb_lsn_flushed"),
+            temporary: number("Com_create_temporary_table") > number("Com_drop_temporary_table"),
+            counted: number("Com_create_temporary_table").is_some(),
             at: Some(Instant::now()),
         }
     }
@@ -109,9 +115,23 @@ pub struct Grounds {
     /// Up to where the redo log was durable.
     pub flushed: Option<u64>,
     at: Option<Instant>,
+    /// More temporary tables were made than dropped by statement.
+    temporary: bool,
+    /// Whether the server counts them (MariaDB).
+    counted: bool,
 }
 
 impl Grounds {
+    /// Whether temporary tables may be open that the binary log has as statements. MySQL from 8.0.4 on logs them with `STATEMENT` alone.
+    pub fn logs_temporary_tables(&self, dialect: Dialect) -> bool {
+        let mixed = dialect.is_mariadb() || dialect.version < (8, 0, 4);
+        let logs = match self.get("binlog_format") {
+            Some("MIXED") => mixed,
+            format => format == Some("STATEMENT"),
+        };
+        logs && (self.temporary || !self.counted)
+    }
+
     /// A variable, as SELECT gives it; `None` where the server does not know it.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.settings.get(name).map(String::as_str)
@@ -209,8 +229,8 @@ mod tests {
                 .collect(),
             uptime: Some(uptime),
             redo_log: true,
-            flushed: None,
             at: Some(*ORIGIN + after),
+            ..Grounds::default()
         }
     }
 
@@ -251,6 +271,25 @@ mod tests {
         assert_eq!((seen.uptime, seen.get("server_uuid")), (Some(77), Some("u")));
         // A server that does not tell has a redo log.
         assert!(watch.understand(&settings, &[]).redo_log);
+    }
+
+    #[test]
+    fn temporary_tables_matter_where_they_are_logged() {
+        let of = |format, flavour, version| {
+            let grounds = grounds(&[("binlog_format", format)], 1, Duration::ZERO);
+            grounds.logs_temporary_tables(Dialect { flavour, version })
+        };
+        use crate::database::Flavour::{MariaDb, MySql};
+        assert!(of("MIXED", MariaDb, (10, 11, 14)) && of("STATEMENT", MySql, (9, 7, 4)));
+        assert!(!of("ROW", MariaDb, (10, 11, 14)) && !of("MIXED", MySql, (9, 7, 4)));
+        let none = Grounds {
+            counted: true,
+            ..grounds(&[("binlog_format", "MIXED")], 1, Duration::ZERO)
+        };
+        assert!(!none.logs_temporary_tables(Dialect {
+            flavour: MariaDb,
+            version: (10, 11, 14)
+        }));
     }
 
     #[test]

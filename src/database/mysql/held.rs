@@ -1,8 +1,10 @@
 //! A server that is quiet, and how it is let go.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::attempt::{Grip, RELEASED_WITHIN, Steps, ensure_gone};
+use super::binlog::temporary;
 use super::durability;
 use super::position::{Reader, Reading};
 use super::same_server::SameServer;
@@ -30,6 +32,7 @@ pub struct Held<'s> {
     attempts: u32,
     exact: bool,
     setting: Option<Setting>,
+    temporary_in: Option<PathBuf>,
     findings: Vec<Finding>,
 }
 
@@ -45,6 +48,8 @@ pub struct Terms {
     pub exact: bool,
     /// The setting to put back.
     pub setting: Option<Setting>,
+    /// Where the binary log lies, if it may have open temporary tables in it.
+    pub temporary_in: Option<PathBuf>,
 }
 
 impl<'s> Held<'s> {
@@ -60,6 +65,7 @@ impl<'s> Held<'s> {
             attempts: terms.attempts,
             exact: terms.exact && grip.written,
             setting: terms.setting,
+            temporary_in: terms.temporary_in,
             findings: grip.findings.clone(),
             grip: Some(grip),
         }
@@ -128,6 +134,24 @@ impl<'s> Held<'s> {
         Ok(())
     }
 
+    /// A primary's sessions may have temporary tables open that no copy has. The lock is gone by now.
+    fn temporary_tables(&self) -> Option<Finding> {
+        let (directory, position) = self.temporary_in.as_ref().zip(self.coordinates.position.as_ref())?;
+        let logged = temporary::open_at(&directory.join(&position.file), position.position);
+        let message = match logged {
+            Ok(0) => return None,
+            Ok(open) => format!("{open} temporary tables were open at the position"),
+            Err(error) => format!("temporary tables may have been open at the position ({error})"),
+        };
+        let message = format!(
+            "{message}, and the binary log has them as statements: a replay or a replica that begins there fails where a session goes on to use one"
+        );
+        Some(
+            Finding::warning("open-temporary-tables", message)
+                .remedy("set binlog_format to ROW, or take another backup when they are gone"),
+        )
+    }
+
     fn put_back(&mut self) -> Result<Vec<Setting>> {
         let Some(setting) = self.setting.take() else {
             return Ok(Vec::new());
@@ -178,6 +202,7 @@ impl Quiesced for Held<'_> {
             self.findings.push(not_restored(&error));
             Vec::new()
         });
+        self.findings.extend(self.temporary_tables());
         Ok(Released {
             figures,
             coordinates: self.coordinates.clone(),

@@ -1,6 +1,6 @@
 //! A live MySQL or MariaDB server as the run sees it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::account::{self, Account};
 use super::attempt::{Attempt, Grip};
@@ -281,6 +281,13 @@ impl Server {
         }
     }
 
+    /// The directory of the binary log, where it may tell of open temporary tables. Those of an applier kept the lock from being taken.
+    fn temporary_in(&self, grip: &Grip, reader: &Reader) -> Option<PathBuf> {
+        let may = !reader.is_replica() && grip.reading.grounds.logs_temporary_tables(self.dialect);
+        let base = self.variables.get("log_bin_basename").filter(|_| may)?;
+        Some(self.facts.datadir.join(base).parent()?.to_path_buf())
+    }
+
     /// Whether MySQL's applier has several workers that commit in order (the default since 8.0.27).
     fn commits_in_order(&self) -> bool {
         !self.dialect.is_mariadb()
@@ -423,6 +430,7 @@ impl Database for Server {
                     attempts,
                     exact: exactness.exact,
                     setting: raising.setting,
+                    temporary_in: self.temporary_in(&grip, &reader),
                 };
                 let still = self.same.still_under_lock(&grip.session);
                 let held = Box::new(Held::new(&mut self.admin, &self.same, grip, reader, terms));

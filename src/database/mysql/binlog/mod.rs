@@ -8,6 +8,7 @@ mod event;
 mod group;
 mod gtid;
 pub mod history;
+pub mod temporary;
 
 use std::path::{Path, PathBuf};
 
