@@ -261,6 +261,24 @@ fn what_a_server_makes_of_sessions_changes_nothing() {
             scene.server.exec(&format!("SET GLOBAL {global}"));
             assert_eq!(found(&scene), 4, "{global}");
         }
+        // What it makes of the sessions of an account without SUPER.
+        let grants = match flavour {
+            Flavour::MariaDb => "PROCESS, RELOAD, BINLOG MONITOR, REPLICA MONITOR",
+            Flavour::MySql => "PROCESS, RELOAD, REPLICATION CLIENT, BACKUP_ADMIN, XA_RECOVER_ADMIN",
+        };
+        scene.server.exec("CREATE USER plain@localhost");
+        scene.server.exec(&format!("GRANT {grants} ON *.* TO plain@localhost"));
+        if flavour == Flavour::MySql {
+            scene
+                .server
+                .exec("GRANT SELECT ON performance_schema.* TO plain@localhost");
+        }
+        let connect = "SET SESSION sql_select_limit = 1, autocommit = 0, sql_mode = ANSI_QUOTES";
+        scene.server.exec(&format!("SET GLOBAL init_connect = '{connect}'"));
+        let yaml = std::fs::read_to_string(&scene.tool.config).unwrap();
+        std::fs::write(&scene.tool.config, yaml.replace("user: root", "user: plain")).unwrap();
+        assert_eq!(found(&scene), 4, "{connect}");
+        assert_eq!(scene.tool.json(&["backup"])["exact"], true);
     }
 }
 
