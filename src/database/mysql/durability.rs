@@ -1,7 +1,9 @@
 //! `innodb_flush_log_at_trx_commit` raised from 0 for a run, and put back (trap 14).
 
 use super::connect::ConnectOptions;
-use super::grounds::Grounds;
+use super::facts::Variables;
+use super::grounds::{self, Grounds};
+use super::same_server::SameServer;
 use super::session::{Answer, Session};
 use crate::config::Server;
 use crate::database::{Error, Result};
@@ -55,9 +57,10 @@ impl Flush {
 ///
 /// # Errors
 /// The journal cannot be written, or the server refuses.
-pub fn raise(session: &mut Session, journal: &Journal, address: &str, old: u8) -> crate::Result<Setting> {
+pub fn raise(session: &mut Session, journal: &Journal, same: &SameServer, old: u8) -> crate::Result<Setting> {
     let setting = Setting {
-        server: address.to_owned(),
+        server: same.options.address(),
+        identity: grounds::identity(|name| same.first().get(name)),
         variable: VARIABLE.to_owned(),
         old: old.to_string(),
         new: "1".to_owned(),
@@ -81,7 +84,7 @@ pub fn raise(session: &mut Session, journal: &Journal, address: &str, old: u8) -
 pub fn raise_again(
     session: &mut Session,
     journal: &Journal,
-    address: &str,
+    same: &SameServer,
     setting: &mut Option<Setting>,
 ) -> crate::Result<()> {
     if session.value(&format!("SELECT @@global.{VARIABLE}"))?.as_deref() != Some("0") {
@@ -89,7 +92,7 @@ pub fn raise_again(
     }
     match setting {
         Some(setting) => session.run(&format!("SET GLOBAL {VARIABLE} = {}", setting.new))?,
-        None => *setting = Some(raise(session, journal, address, 0)?),
+        None => *setting = Some(raise(session, journal, same, 0)?),
     }
     Ok(())
 }
@@ -132,12 +135,19 @@ pub fn restore_setting(server: &Server, setting: &Setting) -> Result<bool> {
         )));
     }
     let mut session = Session::open(&options, Duration::from_secs(30))?;
+    let variables = Variables::read(&mut session)?;
+    let now = grounds::identity(|name| variables.get(name));
+    if setting.identity.is_some() && setting.identity != now {
+        return Err(Error::Unsupported(format!(
+            "another server listens at {} now than the one on which {} was changed: nothing was set there",
+            setting.server, setting.variable
+        )));
+    }
     restore(&mut session, setting)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::facts::Variables;
     use super::super::flavour::Dialect;
     use super::super::grounds::Watch;
     use super::super::session::Row;

@@ -25,6 +25,12 @@ const WATCHED: &[&str] = &[
     "binlog_format",
 ];
 
+/// The name by which a server is known again after a restart, of what it says of a variable: MySQL's uuid, MariaDB's uid, else the datadir.
+pub fn identity<'v>(told: impl Fn(&str) -> Option<&'v str>) -> Option<String> {
+    let names = ["server_uuid", "server_uid", "datadir"];
+    names.iter().find_map(|name| told(name)).map(str::to_owned)
+}
+
 /// What is asked of the server, decided before the lock.
 #[derive(Debug, Clone, Default)]
 pub struct Watch {

@@ -1,6 +1,10 @@
 //! A live MySQL or MariaDB server as the run sees it.
 
-use std::path::{Path, PathBuf};
+mod changing;
+
+use std::path::Path;
+
+use changing::Raising;
 
 use super::account::{self, Account};
 use super::attempt::{Attempt, Grip};
@@ -243,51 +247,6 @@ impl Server {
         }
     }
 
-    /// Before another attempt. An account that may not do it gets the weaker promise, which the attempt finds words for.
-    fn raise_again(&mut self, raising: &mut Raising, context: &QuiesceContext<'_>) -> crate::Result<()> {
-        if !raising.allowed || !self.dialect.is_mariadb() {
-            return Ok(());
-        }
-        let address = self.same.options.address();
-        match durability::raise_again(&mut self.admin, context.journal, &address, &mut raising.setting) {
-            Err(crate::Error::Database(Error::Statement { code: 1.., .. })) => raising.allowed = false,
-            answer => answer?,
-        }
-        Ok(())
-    }
-
-    /// What of the preconditions of `lockless` does not hold now.
-    fn lockless_unmet(&mut self) -> Result<Vec<lockless::Unmet>> {
-        self.revive()?;
-        self.same.judge(&self.same.watch().read(&mut self.admin)?)?;
-        let variables = Variables::read(&mut self.admin)?;
-        let mut facts = facts(&variables, &self.same.options.address())?;
-        facts.variables.extend(facts::engine_libraries(&mut self.admin));
-        let others = datadir::scan(&self.facts.datadir)?.other_engines;
-        let sequences = lockless::sequences(&mut self.admin, self.dialect)?;
-        Ok(lockless::unmet(&facts, &variables, self.dialect, &others, sequences))
-    }
-
-    /// A finding for each of them, and for a server that does not tell: the position counts only when there is none before the snapshot and none after it.
-    pub(super) fn lockless_changes(&mut self) -> Vec<Finding> {
-        match self.lockless_unmet() {
-            Ok(unmet) => unmet.into_iter().map(lockless::changed).collect(),
-            Err(error) => {
-                let message = format!(
-                    "what the position stands on could not be seen at the snapshot, so it is not exact: {error}"
-                );
-                vec![Finding::warning("lockless-unseen", message)]
-            }
-        }
-    }
-
-    /// The directory of the binary log, where it may tell of open temporary tables. Those of an applier kept the lock from being taken.
-    fn temporary_in(&self, grip: &Grip, reader: &Reader) -> Option<PathBuf> {
-        let may = !reader.is_replica() && grip.reading.grounds.logs_temporary_tables(self.dialect);
-        let base = self.variables.get("log_bin_basename").filter(|_| may)?;
-        Some(self.facts.datadir.join(base).parent()?.to_path_buf())
-    }
-
     /// Whether MySQL's applier has several workers that commit in order (the default since 8.0.27).
     fn commits_in_order(&self) -> bool {
         !self.dialect.is_mariadb()
@@ -315,14 +274,6 @@ impl Server {
         }
         Ok(())
     }
-}
-
-/// Durability that is raised for a run.
-struct Raising {
-    /// `lock.raise_durability`, and the server has not refused.
-    allowed: bool,
-    /// What is to be put back.
-    setting: Option<Setting>,
 }
 
 fn after(attempts: u32, reason: String) -> Error {
@@ -409,12 +360,7 @@ impl Database for Server {
         let setting = match exactness.raise {
             true => {
                 let old = self.facts.flush_log_at_trx_commit;
-                Some(durability::raise(
-                    &mut self.admin,
-                    context.journal,
-                    &self.same.options.address(),
-                    old,
-                )?)
+                Some(durability::raise(&mut self.admin, context.journal, &self.same, old)?)
             }
             false => None,
         };
