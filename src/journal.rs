@@ -87,6 +87,9 @@ pub enum Made {
 pub struct Setting {
     /// How to reach the same server again; holds no secret.
     pub server: String,
+    /// Which server it was, whatever listens there later; journals before 0.2 have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
     /// The variable, e.g. `innodb_flush_log_at_trx_commit`.
     pub variable: String,
     /// The value to put back.

@@ -28,7 +28,6 @@ pub(crate) fn facts(
             derive_position(database, &examined.layout, taken)
         });
         moment.coordinates.position = Some(derived?);
-        moment.exact = true;
     }
     let position = moment.coordinates.position.as_ref();
     let log_trace = database.zip(position).and_then(|(database, position)| {

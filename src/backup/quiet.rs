@@ -281,6 +281,7 @@ mod tests {
         let journal = Journal::create(dir.path(), Id::random()).unwrap();
         let setting = Setting {
             server: "s".into(),
+            identity: None,
             variable: "v".into(),
             old: "0".into(),
             new: "1".into(),

@@ -2,6 +2,7 @@
 
 mod layout;
 mod mountinfo;
+pub mod swaps;
 
 use std::path::PathBuf;
 

@@ -158,7 +158,7 @@ fn lossy(text: OsString) -> String {
 }
 
 /// The kernel writes space, tab, newline, backslash and `#` as a backslash and three octal digits.
-fn unescape(field: &[u8]) -> OsString {
+pub(super) fn unescape(field: &[u8]) -> OsString {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&byte, after)) = rest.split_first() {

@@ -9,6 +9,7 @@ fn directory(name: &str) -> Made {
 fn setting(variable: &str) -> Made {
     Made::Setting(Setting {
         server: "s".into(),
+        identity: None,
         variable: variable.into(),
         old: "0".into(),
         new: "1".into(),

@@ -1,5 +1,6 @@
 //! Campaigns: random moments, many rounds. A few rounds in CI; `scripts/test --thorough` asks for hundreds (`SNAPBACK_THOROUGH`).
 
+mod changes;
 mod histories;
 mod input_output;
 mod kills;

@@ -235,6 +235,55 @@ fn a_dump_of_mysql_gives_everything_back_to_an_empty_server() {
     whole(Flavour::MySql);
 }
 
+/// The live server's SQL mode is the private one's as well: what is dumped is for a server with the default mode all the same.
+fn under_sql_modes(flavour: Flavour) {
+    let Some((scene, _)) = scene(flavour) else { return };
+    everything(&scene);
+    let empty = Server::create(flavour, &scene.lab.path("empty"), &scene.lab.path("empty-run"), NAMES);
+    let rows = "SELECT COALESCE(SUM(CRC32(CONCAT_WS('|', id, HEX(b), t))), 0) FROM `kin``ds.x`.parent";
+    let live: u64 = scene.server.one(rows);
+    let oracle = if flavour == Flavour::MariaDb { "ORACLE" } else { "ANSI" };
+    for mode in [
+        "ANSI_QUOTES",
+        "PAD_CHAR_TO_FULL_LENGTH",
+        "NO_BACKSLASH_ESCAPES",
+        oracle,
+        "ANSI,PAD_CHAR_TO_FULL_LENGTH,NO_BACKSLASH_ESCAPES",
+    ] {
+        scene.server.exec(&format!("SET GLOBAL sql_mode = '{mode}'"));
+        scene.tool.json(&["backup"]);
+        let file = scene.lab.path(&format!("{mode}.sql"));
+        scene.tool.json(&["dump", "latest", "--output", &text(&file)]);
+        let sql = std::fs::read_to_string(&file).unwrap();
+        assert!(
+            !sql.contains("snapback-scratch"),
+            "{mode}: our own account is in the dump"
+        );
+        assert!(
+            sql.contains("CREATE USER IF NOT EXISTS `sh'op`@`localhost`"),
+            "{mode}: no account"
+        );
+        let loaded = empty
+            .client()
+            .stdin(std::fs::File::open(&file).unwrap())
+            .output()
+            .unwrap();
+        assert!(loaded.status.success(), "{mode}: {}", both(&loaded));
+        assert_eq!(empty.one::<u64>(rows), live, "{mode}");
+        empty.exec("DROP DATABASE `kin``ds.x`");
+    }
+}
+
+#[test]
+fn dumps_of_mariadb_under_every_sql_mode_load_on_a_default_server() {
+    under_sql_modes(Flavour::MariaDb);
+}
+
+#[test]
+fn dumps_of_mysql_under_every_sql_mode_load_on_a_default_server() {
+    under_sql_modes(Flavour::MySql);
+}
+
 fn back_into_the_server(flavour: Flavour) {
     let Some((scene, scratch)) = scene(flavour) else { return };
     everything(&scene);

@@ -8,6 +8,7 @@ mod common;
 mod accounts;
 mod brink;
 mod campaigns;
+mod changing;
 mod checksums;
 mod clean;
 mod diff;

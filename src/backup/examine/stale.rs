@@ -58,6 +58,7 @@ mod tests {
         let journal = Journal::create(dir.path(), Id::random()).unwrap();
         let setting = Setting {
             server: "/run/s".into(),
+            identity: None,
             variable: "innodb_flush_log_at_trx_commit".into(),
             old: "0".into(),
             new: "1".into(),

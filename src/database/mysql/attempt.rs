@@ -2,14 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use super::connect::ConnectOptions;
-use super::durability::FLUSH_ENGINE_LOGS;
+use super::durability::{ASK_AND_FLUSH, Flush, RAISE_AND_FLUSH};
+use super::grounds;
 use super::guard::{Guard, temporary_tables};
 use super::position::Reading;
+use super::same_server::SameServer;
 use super::session::{self, Session};
 use super::strategy::{Sequence, Step};
 use super::watchdog::{Fired, Watchdog};
 use crate::database::{Error, QuiesceContext, Result, SettlePoint};
+use crate::finding::Finding;
 use crate::timeline::Phase;
 use crate::units::micros;
 
@@ -28,12 +30,14 @@ pub struct Attempt<'a, 'c> {
     pub guard: Guard<'a>,
     /// The sequence of the strategy.
     pub sequence: Sequence,
-    /// Whether engine logs are flushed under the lock.
-    pub flush: bool,
+    /// Whether durability was raised for the run.
+    pub raised: bool,
+    /// Whether another attempt follows one under whose lock durability was too low.
+    pub insist: bool,
     /// Whether tables of engines without transactions are in the footprint.
     pub other_engines: bool,
-    /// How to reach the server.
-    pub options: &'a ConnectOptions,
+    /// How to reach the server, and that it is the one.
+    pub server: &'a SameServer,
     /// The run.
     pub context: &'a mut QuiesceContext<'c>,
 }
@@ -52,6 +56,19 @@ pub struct Grip {
     pub acquire: Duration,
     /// The steps so far.
     pub steps: Steps,
+    /// Whether everything up to the position is in the redo log's file.
+    pub written: bool,
+    /// What was changed since the beginning.
+    pub findings: Vec<Finding>,
+}
+
+/// What a lock gave that was granted.
+struct Granted {
+    reading: Reading,
+    granted: Instant,
+    acquire: Duration,
+    written: bool,
+    findings: Vec<Finding>,
 }
 
 /// The steps of a lock, timed on the run's clock.
@@ -96,8 +113,8 @@ impl Attempt<'_, '_> {
         (self.context.settle)(SettlePoint::Before)?;
         let settled = begun.elapsed();
         self.context.cancel.check()?;
-        let session = open_lock_session(self.options, &self.guard)?;
-        let watchdog = Watchdog::start(self.options, &session, self.context.cancel)?;
+        let session = open_lock_session(self.server, &self.guard)?;
+        let watchdog = Watchdog::start(self.server, &session, self.context.cancel)?;
         let mut taking = Taking {
             session,
             watchdog,
@@ -106,33 +123,13 @@ impl Attempt<'_, '_> {
             last: "",
         };
         match self.take(&mut taking, admin, settled) {
-            Ok((reading, granted, acquire)) => {
-                let Taking {
-                    session,
-                    watchdog,
-                    steps,
-                    ..
-                } = taking;
-                Ok(Grip {
-                    session,
-                    watchdog,
-                    reading,
-                    granted,
-                    acquire,
-                    steps,
-                })
-            }
+            Ok(granted) => Ok(taking.into_grip(granted)),
             Err(error) => Err(self.give_up(taking, admin, error)),
         }
     }
 
     /// The sequence itself. On error the caller lets go of everything.
-    fn take(
-        &mut self,
-        taking: &mut Taking,
-        admin: &mut Session,
-        settled: Duration,
-    ) -> crate::Result<(Reading, Instant, Duration)> {
+    fn take(&mut self, taking: &mut Taking, admin: &mut Session, settled: Duration) -> crate::Result<Granted> {
         let (sequence, limits) = (self.sequence, self.guard.limits);
         for step in sequence.early {
             taking.step(*step)?;
@@ -157,16 +154,51 @@ impl Attempt<'_, '_> {
         }
         crate::failpoint!("lock.granted");
         taking.hold(limits.hold_limit)?;
-        if self.flush {
-            taking.step_unbounded(("flush-engine-logs", FLUSH_ENGINE_LOGS))?;
-        }
+        let flush = taking.flush(self.raised)?;
         let begun = Instant::now();
         let reading = self.guard.reader.read(&mut taking.session)?;
         taking.steps.add("position", begun, Instant::now());
         if reading.open_temp_tables > 0 {
             return Err(temporary_tables(reading.open_temp_tables).into());
         }
-        Ok((reading, granted, acquire))
+        let written = self.judge(flush, &reading)?;
+        let first = self.server.first();
+        let mut findings = reading.grounds.changes(first);
+        if !written && (self.raised || first.commits_are_written()) {
+            findings.push(grounds::unwritten(first.get(grounds::COMMIT)));
+        }
+        Ok(Granted {
+            reading,
+            granted,
+            acquire,
+            written,
+            findings,
+        })
+    }
+
+    /// Whether all that was committed is in the redo log's file; by what the server said in the position's own round trip.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] where it is not, and another attempt may have it; or there is no redo log; or another server answers.
+    fn judge(&self, flush: Flush, reading: &Reading) -> Result<bool> {
+        let grounds = &reading.grounds;
+        self.server.judge(grounds)?;
+        if !grounds.redo_log {
+            return Err(Error::Busy {
+                reason: "InnoDB's redo log is disabled (ALTER INSTANCE DISABLE INNODB REDO_LOG): no copy could be recovered; enable it first".into(),
+            });
+        }
+        // MySQL flushes whatever the setting is.
+        let written = !self.guard.dialect.is_mariadb() || flush.is_proved(grounds);
+        match written || !self.insist {
+            true => Ok(written),
+            false => Err(Error::Busy {
+                reason: format!(
+                    "{} was 0 under the lock: another session set it, or the server was started anew",
+                    grounds::COMMIT
+                ),
+            }),
+        }
     }
 
     /// Lets go first, then finds words for what happened (trap 12).
@@ -184,7 +216,7 @@ impl Attempt<'_, '_> {
         }
         drop(session);
         drop(watchdog);
-        let gone = ensure_gone(admin, self.options, id);
+        let gone = ensure_gone(admin, self.server, id);
         let error = match gone {
             Ok(()) => self.explain(admin, id, fired, error),
             // Nothing more is asked of a server that does not answer.
@@ -262,6 +294,29 @@ impl Taking {
         })
     }
 
+    /// The engines' logs, and the setting by which that works.
+    fn flush(&mut self, raised: bool) -> Result<Flush> {
+        let begun = Instant::now();
+        let answers = self
+            .session
+            .batch(if raised { RAISE_AND_FLUSH } else { ASK_AND_FLUSH })?;
+        self.steps.add("flush-engine-logs", begun, Instant::now());
+        Ok(Flush::of(&answers))
+    }
+
+    fn into_grip(self, granted: Granted) -> Grip {
+        Grip {
+            session: self.session,
+            watchdog: self.watchdog,
+            reading: granted.reading,
+            granted: granted.granted,
+            acquire: granted.acquire,
+            steps: self.steps,
+            written: granted.written,
+            findings: granted.findings,
+        }
+    }
+
     fn step_unbounded(&mut self, (name, statement): Step) -> Result<()> {
         let begun = Instant::now();
         self.session.run(statement)?;
@@ -276,20 +331,14 @@ fn seconds(span: Duration) -> u64 {
 }
 
 /// The dead-man switch is the server's own: an idle holder is dropped after `wait_timeout` (trap 4).
-fn open_lock_session(options: &ConnectOptions, guard: &Guard<'_>) -> Result<Session> {
+fn open_lock_session(server: &SameServer, guard: &Guard<'_>) -> Result<Session> {
     let limits = guard.limits;
-    let mut session = Session::open(
-        options,
-        limits.acquire_timeout + limits.hold_limit + Duration::from_secs(30),
-    )?;
+    let mut session = server.open(limits.acquire_timeout + limits.hold_limit + Duration::from_secs(30))?;
     session.run(&format!(
-        "SET SESSION wait_timeout = {}, lock_wait_timeout = {}, autocommit = 1",
+        "SET SESSION wait_timeout = {}, lock_wait_timeout = {}",
         seconds(limits.hold_limit) + 1,
         seconds(limits.acquire_timeout).max(1),
     ))?;
-    if guard.dialect.is_mariadb() {
-        session.run("SET SESSION max_statement_time = 0")?;
-    }
     // Nothing that we run is written to the binary log anyway; where the privilege is there, say so twice.
     drop(session.run("SET SESSION sql_log_bin = 0"));
     Ok(session)
@@ -300,7 +349,7 @@ fn open_lock_session(options: &ConnectOptions, guard: &Guard<'_>) -> Result<Sess
 ///
 /// # Errors
 /// It is still there, or the server does not tell.
-pub fn ensure_gone(admin: &mut Session, options: &ConnectOptions, id: u64) -> Result<()> {
+pub fn ensure_gone(admin: &mut Session, server: &SameServer, id: u64) -> Result<()> {
     let deadline = Instant::now() + GONE_WITHIN;
     let look = format!("SELECT ID FROM information_schema.PROCESSLIST WHERE ID = {id}");
     let answer = loop {
@@ -311,10 +360,10 @@ pub fn ensure_gone(admin: &mut Session, options: &ConnectOptions, id: u64) -> Re
         match admin.rows(&look) {
             Ok(rows) if rows.is_empty() => break Ok(()),
             Ok(_) => drop(admin.kill(id)),
-            Err(error) => match again(options, deadline) {
+            Err(error) => match again(server, deadline) {
                 Ok(Some(session)) => *admin = session,
                 Ok(None) => break Ok(()),
-                Err(_) => break Err(unknown(options, id, &error)),
+                Err(_) => break Err(unknown(&server.options, id, &error)),
             },
         }
         std::thread::sleep(Duration::from_millis(10));
@@ -327,17 +376,18 @@ pub fn ensure_gone(admin: &mut Session, options: &ConnectOptions, id: u64) -> Re
     })
 }
 
-/// A new admin session; `None` where nobody listens any more.
-fn again(options: &ConnectOptions, deadline: Instant) -> Result<Option<Session>> {
+/// A new admin session; `None` where nobody listens any more, or another server does: ours ended, and its connections with it.
+fn again(server: &SameServer, deadline: Instant) -> Result<Option<Session>> {
     let left = deadline.saturating_duration_since(Instant::now());
-    match Session::patient(options, left) {
+    match server.patient(left) {
         Ok(session) => Ok(Some(session)),
-        Err(_) if session::nobody_listens(options, GONE_WITHIN / 2) => Ok(None),
+        Err(Error::LockLost { .. }) if server.has_ended() => Ok(None),
+        Err(_) if session::nobody_listens(&server.options, GONE_WITHIN / 2) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-fn unknown(options: &ConnectOptions, id: u64, error: &Error) -> String {
+fn unknown(options: &super::connect::ConnectOptions, id: u64, error: &Error) -> String {
     format!(
         "the server at {} does not say whether our connection {id} is gone ({error}); the server itself ends it soon, by the \
          wait_timeout that it was given before the lock",

@@ -1,11 +1,14 @@
 //! A server that is quiet, and how it is let go.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::attempt::{Grip, RELEASED_WITHIN, Steps, ensure_gone};
-use super::connect::ConnectOptions;
+use super::binlog::temporary;
 use super::durability;
 use super::position::{Reader, Reading};
+use super::same_server::SameServer;
+use super::server::Server;
 use super::session::{self, Session};
 use super::strategy::Sequence;
 use super::watchdog::Fired;
@@ -20,7 +23,7 @@ const PUT_BACK_WITHIN: Duration = Duration::from_secs(5);
 /// A held lock.
 pub struct Held<'s> {
     admin: &'s mut Session,
-    options: &'s ConnectOptions,
+    server: &'s SameServer,
     grip: Option<Grip>,
     reader: Reader,
     coordinates: Coordinates,
@@ -29,6 +32,7 @@ pub struct Held<'s> {
     attempts: u32,
     exact: bool,
     setting: Option<Setting>,
+    temporary_in: Option<PathBuf>,
     findings: Vec<Finding>,
 }
 
@@ -44,31 +48,26 @@ pub struct Terms {
     pub exact: bool,
     /// The setting to put back.
     pub setting: Option<Setting>,
-    /// What was found on the way.
-    pub findings: Vec<Finding>,
+    /// Where the binary log lies, if it may have open temporary tables in it.
+    pub temporary_in: Option<PathBuf>,
 }
 
 impl<'s> Held<'s> {
     /// Takes over a lock.
-    pub fn new(
-        admin: &'s mut Session,
-        options: &'s ConnectOptions,
-        grip: Grip,
-        reader: Reader,
-        terms: Terms,
-    ) -> Held<'s> {
+    pub fn new(admin: &'s mut Session, server: &'s SameServer, grip: Grip, reader: Reader, terms: Terms) -> Held<'s> {
         Held {
             admin,
-            options,
+            server,
             coordinates: grip.reading.coordinates.clone(),
-            grip: Some(grip),
             reader,
             strategy: terms.strategy,
             sequence: terms.sequence,
             attempts: terms.attempts,
-            exact: terms.exact,
+            exact: terms.exact && grip.written,
             setting: terms.setting,
-            findings: terms.findings,
+            temporary_in: terms.temporary_in,
+            findings: grip.findings.clone(),
+            grip: Some(grip),
         }
     }
 
@@ -84,7 +83,7 @@ impl<'s> Held<'s> {
         let watched = grip.watchdog.stop();
         drop(grip.session);
         if proved.is_err() || watched.is_err() {
-            let gone = ensure_gone(self.admin, self.options, id);
+            let gone = ensure_gone(self.admin, self.server, id);
             proved.map_err(|error| and_still_there(error, gone))?;
         }
         Ok(LockFigures {
@@ -117,12 +116,11 @@ impl<'s> Held<'s> {
                 again.connection
             )));
         }
-        let (before, after) = (&grip.reading.coordinates, &again.coordinates);
-        let same = match (&before.position, &after.position) {
-            (Some(before), Some(after)) => self.reader.same_data(before, after),
-            (before, after) => before == after,
-        };
-        if !same {
+        self.server.judge(&again.grounds)?;
+        if !again.grounds.redo_log {
+            return Err(lost("InnoDB's redo log was disabled while it was held".into()));
+        }
+        if !self.reader.same_data(&grip.reading, &again) {
             self.exact = false;
             self.findings.push(
                 Finding::warning(
@@ -132,8 +130,26 @@ impl<'s> Held<'s> {
                 .remedy("find out who writes to the binary log under a global read lock (FLUSH LOGS?)"),
             );
         }
-        self.coordinates.replica.clone_from(&after.replica);
+        self.coordinates.replica.clone_from(&again.coordinates.replica);
         Ok(())
+    }
+
+    /// A primary's sessions may have temporary tables open that no copy has. The lock is gone by now.
+    fn temporary_tables(&self) -> Option<Finding> {
+        let (directory, position) = self.temporary_in.as_ref().zip(self.coordinates.position.as_ref())?;
+        let logged = temporary::open_at(&directory.join(&position.file), position.position);
+        let message = match logged {
+            Ok(0) => return None,
+            Ok(open) => format!("{open} temporary tables were open at the position"),
+            Err(error) => format!("temporary tables may have been open at the position ({error})"),
+        };
+        let message = format!(
+            "{message}, and the binary log has them as statements: a replay or a replica that begins there fails where a session goes on to use one"
+        );
+        Some(
+            Finding::warning("open-temporary-tables", message)
+                .remedy("set binlog_format to ROW, or take another backup when they are gone"),
+        )
     }
 
     fn put_back(&mut self) -> Result<Vec<Setting>> {
@@ -143,7 +159,7 @@ impl<'s> Held<'s> {
         self.admin.set_limit(PUT_BACK_WITHIN);
         if durability::restore(self.admin, &setting).is_err() {
             // The admin session may have been dropped while it was idle.
-            *self.admin = Session::patient(self.options, PUT_BACK_WITHIN)?;
+            *self.admin = self.server.patient(PUT_BACK_WITHIN)?;
             durability::restore(self.admin, &setting)?;
         }
         self.admin.set_limit(session::PATIENCE);
@@ -160,7 +176,7 @@ impl<'s> Held<'s> {
                 drop(grip.session.run(self.sequence.unlock));
                 grip.watchdog.disarm();
                 drop(grip);
-                ensure_gone(self.admin, self.options, id)
+                ensure_gone(self.admin, self.server, id)
             }
         };
         let restored = self.put_back().map(drop);
@@ -186,6 +202,7 @@ impl Quiesced for Held<'_> {
             self.findings.push(not_restored(&error));
             Vec::new()
         });
+        self.findings.extend(self.temporary_tables());
         Ok(Released {
             figures,
             coordinates: self.coordinates.clone(),
@@ -237,29 +254,44 @@ fn not_restored(error: &Error) -> Finding {
 }
 
 /// No lock: `lockless` and `none`.
-pub struct Unlocked {
+pub struct Unlocked<'s> {
     coordinates: Coordinates,
     strategy: Strategy,
     steps: Steps,
+    server: Option<&'s mut Server>,
+    findings: Vec<Finding>,
 }
 
-impl Unlocked {
-    /// Nothing is held.
-    pub fn new(strategy: Strategy, origin: Instant) -> Unlocked {
+impl<'s> Unlocked<'s> {
+    /// Nothing is held. `server`: of `lockless`, which asks it before the snapshot and after it.
+    pub fn new(strategy: Strategy, origin: Instant, mut server: Option<&'s mut Server>) -> Unlocked<'s> {
         Unlocked {
             coordinates: Coordinates::default(),
             strategy,
             steps: Steps::new(origin),
+            findings: server
+                .as_mut()
+                .map(|server| server.lockless_changes())
+                .unwrap_or_default(),
+            server,
         }
     }
 }
 
-impl Quiesced for Unlocked {
+impl Quiesced for Unlocked<'_> {
     fn coordinates(&self) -> &Coordinates {
         &self.coordinates
     }
 
     fn release(self: Box<Self>) -> Result<Released> {
+        let mut findings = self.findings;
+        let after = self.server.map(Server::lockless_changes).unwrap_or_default();
+        findings.extend(
+            after
+                .into_iter()
+                .filter(|after| !findings.contains(after))
+                .collect::<Vec<_>>(),
+        );
         Ok(Released {
             figures: LockFigures {
                 strategy: self.strategy,
@@ -270,8 +302,8 @@ impl Quiesced for Unlocked {
             },
             coordinates: self.coordinates,
             // `lockless` is exact once its position is derived; `none` has none.
-            exact: self.strategy == Strategy::Lockless,
-            findings: Vec::new(),
+            exact: self.strategy == Strategy::Lockless && findings.is_empty(),
+            findings,
             settings: Vec::new(),
         })
     }

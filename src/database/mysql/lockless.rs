@@ -135,6 +135,15 @@ pub fn unmet(
     unmet
 }
 
+/// What to say of one that was seen while the run went on.
+pub fn changed(unmet: Unmet) -> Finding {
+    let message = format!(
+        "changed while the run went on, so the position is not exact: {}",
+        unmet.what
+    );
+    Finding::warning("lockless-changed", message).remedy(unmet.remedy)
+}
+
 /// What to say of them: blockers where `lockless` was asked for, a recommendation where it would do.
 pub fn findings(
     strategy: Strategy,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::datadir::{self, Scan};
+use super::engines;
 use super::facts::Variables;
 use super::flavour::Dialect;
 use super::session::Session;
@@ -38,6 +39,9 @@ const SINGLE: &[(&str, PathRole, bool)] = &[
     ("aria_log_dir_path", PathRole::AriaLog, true),
     ("rocksdb_datadir", PathRole::External, true),
     ("rocksdb_wal_dir", PathRole::External, true),
+    ("tokudb_data_dir", PathRole::External, true),
+    ("tokudb_log_dir", PathRole::External, true),
+    ("tokudb_tmp_dir", PathRole::Temporary, false),
     ("innodb_temp_tablespaces_dir", PathRole::Temporary, false),
     ("innodb_tmpdir", PathRole::Temporary, false),
     ("slave_load_tmpdir", PathRole::Temporary, false),
@@ -63,6 +67,8 @@ const KEYRINGS: &[&str] = &[
     "keyring_encrypted_file_data",
     "file_key_management_filename",
     "file_key_management_filekey",
+    "keyring_okv_conf_dir",
+    "keyring_vault_config",
 ];
 
 /// Finds all paths.
@@ -75,7 +81,10 @@ pub fn footprint(session: &mut Session, variables: &Variables, dialect: Dialect,
         Err(error) => (Vec::new(), vec![unlisted(&error)]),
     };
     let keyring_files = keyring_component(session, dialect);
-    let scan = datadir::scan(datadir)?;
+    let mut scan = datadir::scan(datadir)?;
+    let elsewhere = engines::elsewhere(session, datadir)?;
+    scan.links.extend(elsewhere.files);
+    scan.findings.extend(elsewhere.findings);
     let mut footprint = assemble(variables, datadir, &spaces, &keyring_files, scan);
     footprint.findings.append(&mut findings);
     Ok(footprint)
@@ -326,7 +335,7 @@ impl List {
 }
 
 /// Resolves symlinks of the longest part that exists and keeps the rest.
-fn resolve(path: &Path) -> PathBuf {
+pub(super) fn resolve(path: &Path) -> PathBuf {
     if let Ok(path) = path.canonicalize() {
         return path;
     }

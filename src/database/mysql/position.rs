@@ -3,6 +3,7 @@
 //! All of it comes back in one round trip, because it is read under the lock.
 
 use super::flavour::Dialect;
+use super::grounds::{Grounds, Watch};
 use super::session::{Answer, Row, Session};
 use crate::database::{Coordinates, Position, ReplicaChannel, Result, ServerFacts};
 use crate::finding::Finding;
@@ -16,10 +17,11 @@ pub struct Reader {
     prepared_xa: bool,
     /// Whether every transaction gets a GTID, so that an unchanged GTID state means unchanged data.
     gtids_tell: bool,
+    watch: Watch,
 }
 
 /// What one reading gave.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Reading {
     /// The coordinates.
     pub coordinates: Coordinates,
@@ -27,6 +29,8 @@ pub struct Reading {
     pub connection: u64,
     /// Temporary tables of the applier that statement-based replication still needs (trap 17).
     pub open_temp_tables: u64,
+    /// What exactness stands on, in the same round trip.
+    pub grounds: Grounds,
 }
 
 impl Reader {
@@ -34,7 +38,7 @@ impl Reader {
     ///
     /// # Errors
     /// The server cannot be asked.
-    pub fn prepare(session: &mut Session, dialect: Dialect, facts: &ServerFacts) -> Result<Reader> {
+    pub fn prepare(session: &mut Session, dialect: Dialect, facts: &ServerFacts, watch: &Watch) -> Result<Reader> {
         // Without the privilege the replica part cannot be read; the privilege check has said so.
         let replica = session
             .rows(dialect.show_replicas())
@@ -47,13 +51,22 @@ impl Reader {
             replica,
             prepared_xa,
             gtids_tell,
+            watch: watch.clone(),
         })
     }
 
     /// Whether two readings mean the same data. Events that are no transaction may move the position under a lock: a new log
     /// (FLUSH LOGS), or the checkpoint that MariaDB writes into it a moment later.
-    pub fn same_data(&self, before: &Position, after: &Position) -> bool {
-        before == after || (self.gtids_tell && before.gtid.is_some() && before.gtid == after.gtid)
+    pub fn same_data(&self, before: &Reading, after: &Reading) -> bool {
+        // What has no GTID (gtid_mode was changed) is not seen by GTIDs.
+        let mode = |reading: &Reading| reading.grounds.get("gtid_mode").is_none_or(|mode| mode == "ON");
+        let tell = self.gtids_tell && mode(before) && mode(after);
+        match (&before.coordinates.position, &after.coordinates.position) {
+            (Some(before), Some(after)) => {
+                before == after || (tell && before.gtid.is_some() && before.gtid == after.gtid)
+            }
+            (before, after) => before == after,
+        }
     }
 
     /// Whether the server replicates from another one.
@@ -61,7 +74,7 @@ impl Reader {
         self.replica
     }
 
-    fn statements(&self) -> Vec<&str> {
+    fn statements(&self) -> Vec<String> {
         let mut statements = vec![match self.dialect.is_mariadb() {
             true => {
                 "SELECT CONNECTION_ID() AS id, @@global.gtid_binlog_pos AS gtid, @@global.gtid_slave_pos AS slave_gtid"
@@ -78,6 +91,8 @@ impl Reader {
         if self.prepared_xa {
             statements.push("XA RECOVER");
         }
+        let mut statements: Vec<String> = statements.into_iter().map(str::to_owned).collect();
+        statements.extend(self.watch.statements());
         statements
     }
 
@@ -95,7 +110,7 @@ impl Reader {
     /// As [`read`](Reader::read); `last` may not have run then.
     pub fn read_then(&self, session: &mut Session, last: &[&str]) -> Result<Reading> {
         let mut statements = self.statements();
-        statements.extend(last);
+        statements.extend(last.iter().map(|statement| (*statement).to_owned()));
         let answers = session.batch(&statements.join("; "))?;
         Ok(self.understand(answers))
     }
@@ -114,6 +129,7 @@ impl Reader {
         let channels = next(self.replica);
         let temporary = next(self.replica);
         let xa = next(self.prepared_xa);
+        let (settings, status) = (next(true), next(true));
         let replica_gtid = own.get(if self.dialect.is_mariadb() {
             "slave_gtid"
         } else {
@@ -134,6 +150,7 @@ impl Reader {
                 .first()
                 .and_then(|row| row.values().nth(1)?.and_then(|n| n.parse().ok()))
                 .unwrap_or(0),
+            grounds: self.watch.understand(&settings, &status),
         }
     }
 }
@@ -278,8 +295,9 @@ mod tests {
             replica: false,
             prepared_xa: true,
             gtids_tell: true,
+            watch: Watch::default(),
         };
-        assert_eq!(reader.statements().len(), 3);
+        assert_eq!(reader.statements().len(), 5);
         let reading = reader.understand(vec![
             answer(vec![Row::of(&[
                 ("id", Some("9")),
@@ -322,6 +340,7 @@ mod tests {
             replica: true,
             prepared_xa: false,
             gtids_tell: true,
+            watch: Watch::default(),
         };
         let channel = |name: &'static str, file: &'static str| {
             Row::of(&[

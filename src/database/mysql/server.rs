@@ -1,6 +1,10 @@
 //! A live MySQL or MariaDB server as the run sees it.
 
+mod changing;
+
 use std::path::Path;
+
+use changing::Raising;
 
 use super::account::{self, Account};
 use super::attempt::{Attempt, Grip};
@@ -9,12 +13,14 @@ use super::connect::ConnectOptions;
 use super::facts::{self, Variables, dialect, facts};
 use super::flavour::Dialect;
 use super::grants::Grants;
+use super::grounds::{Watch, keeps_pages};
 use super::guard::{Guard, pause};
 use super::held::{Held, Terms, Unlocked};
 use super::peer::{self, Answer};
 use super::position::{Reader, replica_findings};
 use super::privileges::{self, Intent};
 use super::retry::Schedule;
+use super::same_server::SameServer;
 use super::session::Session;
 use super::strategy::{self, Exactness, Sequence};
 use super::{binlog, blockers, datadir, durability, lockless, paths, whole_log};
@@ -27,13 +33,12 @@ use crate::journal::{Made, Setting};
 
 /// A connected server.
 pub struct Server {
-    options: ConnectOptions,
+    /// How it is reached, and who answers.
+    same: SameServer,
     admin: Session,
     variables: Variables,
     facts: ServerFacts,
     dialect: Dialect,
-    /// Who answers, as the kernel says.
-    answer: Answer,
     /// `server.accept_unproved`.
     accept: bool,
     /// Whether files of engines without transactions were seen; unknown before [`Database::examine`].
@@ -60,11 +65,11 @@ impl Server {
         let mut facts = facts(&variables, &options.address())?;
         facts.variables.extend(facts::engine_libraries(&mut admin));
         facts.variables.extend(facts::plugin_libraries(&mut admin));
+        let watch = Watch::new(&variables, dialect(&facts));
         Ok(Server {
             dialect: dialect(&facts),
-            answer: peer::answer(&admin, &facts.datadir),
+            same: SameServer::of(&mut admin, &options, watch, &facts.datadir)?,
             accept: server.accept_unproved,
-            options,
             admin,
             variables,
             facts,
@@ -85,22 +90,21 @@ impl Server {
     pub fn lets_in_by_socket(&mut self) -> Result<bool> {
         let active =
             "SELECT 1 FROM information_schema.PLUGINS WHERE PLUGIN_NAME = 'auth_socket' AND PLUGIN_STATUS = 'ACTIVE'";
-        let socket = matches!(self.options.target, super::connect::Target::Socket(_));
+        let socket = matches!(self.same.options.target, super::connect::Target::Socket(_));
         Ok(!self.dialect.is_mariadb() && socket && self.admin.value(active)?.is_some())
     }
 
     /// A connection that the server dropped while nothing was locked may be replaced.
     fn revive(&mut self) -> Result<()> {
         if self.admin.run("SELECT 1").is_err() {
-            self.admin = Session::admin(&self.options)?;
-            peer::still(self.answer, &self.admin, &self.facts.datadir)?;
+            self.admin = self.same.admin()?;
         }
         Ok(())
     }
 
     /// Whether the kernel proves that this server works on the datadir that we see at the path which it names.
     pub fn is_proved(&self) -> bool {
-        matches!(self.answer, Answer::Proved(_))
+        matches!(self.same.answer, Answer::Proved(_))
     }
 
     fn exactness(&self, plan: &QuiescePlan) -> Exactness {
@@ -164,7 +168,7 @@ impl Server {
         if self
             .variables
             .get("innodb_doublewrite")
-            .is_some_and(|value| value.eq_ignore_ascii_case("off") || value == "0")
+            .is_some_and(|value| !keeps_pages(value))
         {
             findings.push(
                 Finding::warning(
@@ -192,10 +196,10 @@ impl Server {
         &mut self,
         plan: &QuiescePlan,
         sequence: Sequence,
-        flush: bool,
+        raising: &mut Raising,
         context: &mut QuiesceContext<'_>,
     ) -> crate::Result<(Grip, Reader, u32)> {
-        let reader = Reader::prepare(&mut self.admin, self.dialect, &self.facts)?;
+        let reader = Reader::prepare(&mut self.admin, self.dialect, &self.facts, self.same.watch())?;
         let source = Source::find(&mut self.admin, self.dialect);
         let other_engines = match self.other_engines {
             Some(known) => known,
@@ -208,6 +212,9 @@ impl Server {
         let mut tries = 0;
         loop {
             tries += 1;
+            if tries > 1 {
+                self.raise_again(raising, context)?;
+            }
             let guard = Guard {
                 dialect: self.dialect,
                 source,
@@ -215,13 +222,13 @@ impl Server {
                 limits: &schedule.limits,
                 reader: &reader,
             };
-            let options = &self.options;
             let mut attempt = Attempt {
                 guard,
                 sequence,
-                flush,
+                raised: raising.setting.is_some(),
+                insist: raising.allowed && schedule.pause_after(tries).is_some(),
                 other_engines,
-                options,
+                server: &self.same,
                 context: &mut *context,
             };
             let reason = match attempt.run(&mut self.admin) {
@@ -286,8 +293,8 @@ impl Database for Server {
 
     fn examine(&mut self, plan: &QuiescePlan) -> Result<Examination> {
         self.revive()?;
-        let address = self.options.address();
-        let mut findings = peer::findings(self.answer, &self.facts, &address, self.accept)?;
+        let address = self.same.options.address();
+        let mut findings = peer::findings(self.same.answer, &self.facts, &address, self.accept)?;
         let galera = self.variables.is_galera();
         let (chosen, reason) = strategy::resolve(plan.strategy, plan.consistency, self.dialect, galera)?;
         let plan = QuiescePlan {
@@ -300,7 +307,7 @@ impl Database for Server {
         let footprint = paths::footprint(&mut self.admin, &self.variables, self.dialect, &self.facts.datadir)?;
         self.other_engines = Some(!footprint.other_engines.is_empty());
         findings.extend(footprint.findings);
-        findings.extend(peer::misled(self.answer, &footprint.paths));
+        findings.extend(peer::misled(self.same.answer, &footprint.paths));
         findings.extend(datadir::unflushed(plan.consistency, &footprint.other_engines));
         findings.extend(self.exactness(&plan).finding);
         let sequences = match may_look {
@@ -314,7 +321,7 @@ impl Database for Server {
             &footprint.other_engines,
             sequences,
         );
-        let reader = Reader::prepare(&mut self.admin, self.dialect, &self.facts)?;
+        let reader = Reader::prepare(&mut self.admin, self.dialect, &self.facts, self.same.watch())?;
         findings.extend(lockless::findings(
             plan.strategy,
             plan.consistency != Consistency::Crash,
@@ -327,6 +334,7 @@ impl Database for Server {
             let unlogged = whole_log::unlogged(&mut self.admin, self.dialect, &self.variables)?;
             findings.extend(whole_log::finding(&unlogged));
         }
+        findings.extend(self.same.watch().read(&mut self.admin)?.no_redo_log());
         if may_look {
             findings.extend(self.traffic_findings(&plan)?);
         }
@@ -349,41 +357,41 @@ impl Database for Server {
         let Some(sequence) = strategy::sequence(plan.strategy) else {
             (context.settle)(SettlePoint::Before)?;
             context.cancel.check()?;
-            return Ok(Box::new(Unlocked::new(plan.strategy, context.origin)));
+            let server = (plan.strategy == Strategy::Lockless).then_some(self);
+            return Ok(Box::new(Unlocked::new(plan.strategy, context.origin, server)));
         };
         self.revive()?;
         let exactness = self.exactness(plan);
         let setting = match exactness.raise {
             true => {
                 let old = self.facts.flush_log_at_trx_commit;
-                Some(durability::raise(
-                    &mut self.admin,
-                    context.journal,
-                    &self.options.address(),
-                    old,
-                )?)
+                Some(durability::raise(&mut self.admin, context.journal, &self.same, old)?)
             }
             false => None,
         };
-        match self.lock(plan, sequence, exactness.flush, &mut context) {
+        let mut raising = Raising {
+            allowed: plan.raise_durability,
+            setting,
+        };
+        match self.lock(plan, sequence, &mut raising, &mut context) {
             Ok((grip, reader, attempts)) => {
                 let terms = Terms {
                     strategy: plan.strategy,
                     sequence,
                     attempts,
                     exact: exactness.exact,
-                    setting,
-                    findings: Vec::new(),
+                    setting: raising.setting,
+                    temporary_in: self.temporary_in(&grip, &reader),
                 };
-                let still = peer::still_under_lock(self.answer, &grip.session, &self.facts.datadir);
-                let held = Box::new(Held::new(&mut self.admin, &self.options, grip, reader, terms));
+                let still = self.same.still_under_lock(&grip.session);
+                let held = Box::new(Held::new(&mut self.admin, &self.same, grip, reader, terms));
                 match still {
                     Ok(()) => Ok(held),
                     Err(error) => Err(crate::Error::from(error).and_rollback(held.abandon().map_err(Into::into))),
                 }
             }
             Err(error) => {
-                let restored = self.put_back(setting.as_ref(), &context);
+                let restored = self.put_back(raising.setting.as_ref(), &context);
                 Err(error.and_rollback(restored))
             }
         }

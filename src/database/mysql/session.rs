@@ -1,5 +1,7 @@
 //! One pinned connection: no pool, no reconnect, every error with its statement (trap 2).
 
+pub(super) mod settings;
+
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -90,11 +92,11 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    /// Connects. `limit` bounds how long one statement may take, with its whole answer; a wish of the process to end
-    /// shortens it ([`crate::sys::line`]).
+    /// Connects, and sets what every session stands on ([`settings`]). `limit` bounds how long one statement may take, with its whole answer; a wish of the
+    /// process to end shortens it ([`crate::sys::line`]).
     ///
     /// # Errors
-    /// [`Error::Connect`] when the server cannot be reached, does not let us in, or takes longer than the connect limit.
+    /// [`Error::Connect`] when the server cannot be reached, does not let us in, takes longer than the connect limit, or does not keep the settings.
     pub fn open(options: &ConnectOptions, limit: Duration) -> Result<Session> {
         let wire = Wire::open(options, limit)
             .map_err(|fault| unreachable(options, code(&fault), reason(&fault, &options.address())))?;
@@ -106,11 +108,9 @@ impl Session {
             limit: limit.min(options.connect_timeout),
         };
         // The handshake carries only 32 bits of the id.
-        let id = session.value("SELECT CONNECTION_ID()")?;
+        let answers = session.batch(&settings::statements())?;
         session.limit = limit;
-        session.id = id
-            .and_then(|id| id.parse().ok())
-            .ok_or_else(|| unreachable(options, 0, "the server gave no connection id"))?;
+        session.id = settings::check(&answers).map_err(|reason| unreachable(options, 0, reason))?;
         Ok(session)
     }
 
@@ -128,9 +128,7 @@ impl Session {
     /// As [`open`](Session::open).
     pub fn patient(options: &ConnectOptions, limit: Duration) -> Result<Session> {
         let mut session = Session::open(options, limit)?;
-        // A list of locks may be long; MySQL cuts it at 1024 bytes by default. A list of tablespaces must not be cut by a limit that is for
-        // people (sql_select_limit, "safe updates").
-        session.run("SET SESSION wait_timeout = 86400, group_concat_max_len = 1048576, sql_select_limit = 18446744073709551615, autocommit = 1")?;
+        session.run("SET SESSION wait_timeout = 86400")?;
         Ok(session)
     }
 

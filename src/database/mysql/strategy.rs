@@ -120,8 +120,6 @@ pub struct Exactness {
     pub exact: bool,
     /// Whether the setting must be raised to 1 before the settle step.
     pub raise: bool,
-    /// Whether engine logs must be flushed under the lock.
-    pub flush: bool,
     /// What a person must read.
     pub finding: Option<Finding>,
 }
@@ -131,22 +129,18 @@ pub fn exactness(facts: &ServerFacts, dialect: Dialect, strategy: Strategy, may_
     let plain = |exact| Exactness {
         exact,
         raise: false,
-        flush: false,
         finding: None,
     };
     match strategy {
         Strategy::None => plain(false),
         Strategy::Lockless => plain(true),
-        // MariaDB commits what needs no undo without flushing its redo log, whatever the setting: the row of a new sequence, and a sequence's
-        // next value (measured with 10.11: CREATE SEQUENCE, SIGKILL, and the row is gone).
-        _ if facts.flush_log_at_trx_commit != 0 => Exactness { flush: dialect.is_mariadb(), ..plain(true) },
-        _ if may_raise => Exactness { exact: true, raise: true, flush: true, finding: None },
+        _ if facts.flush_log_at_trx_commit != 0 => plain(true),
+        _ if may_raise => Exactness { exact: true, raise: true, finding: None },
         // Flushing under the lock is enough on MySQL; MariaDB still loses up to the whole last second (measured).
-        _ if !dialect.is_mariadb() => Exactness { exact: true, raise: false, flush: true, finding: None },
+        _ if !dialect.is_mariadb() => plain(true),
         _ => Exactness {
             exact: false,
             raise: false,
-            flush: true,
             finding: Some(
                 Finding::warning(
                     "position-inexact",
@@ -223,13 +217,11 @@ mod tests {
             for trx_commit in [1, 2] {
                 let judged = judge(dialect, trx_commit, true);
                 assert!(judged.exact && !judged.raise);
-                assert_eq!(judged.flush, dialect.is_mariadb(), "sequences");
             }
             let raised = judge(dialect, 0, true);
-            assert!(raised.exact && raised.raise && raised.flush);
+            assert!(raised.exact && raised.raise);
         }
         assert!(judge(MYSQL, 0, false).exact);
-        assert!(judge(MYSQL, 0, false).flush);
         let lossy = judge(MARIADB, 0, false);
         assert!(!lossy.exact);
         assert_eq!(lossy.finding.unwrap().code, "position-inexact");

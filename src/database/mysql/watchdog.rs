@@ -4,7 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::connect::ConnectOptions;
+use super::same_server::SameServer;
 use super::session::Session;
 use crate::database::{Error, Result};
 use crate::sys::line::Cutter;
@@ -65,13 +65,13 @@ impl Watchdog {
     ///
     /// # Errors
     /// The second connection or the thread cannot be had.
-    pub fn start(options: &ConnectOptions, target: &Session, cancel: &Cancel) -> Result<Watchdog> {
-        let session = Session::patient(options, ANSWER)?;
+    pub fn start(server: &SameServer, target: &Session, cancel: &Cancel) -> Result<Watchdog> {
+        let session = server.patient(ANSWER)?;
         let shared = Arc::new(Shared::default());
         let watcher = Watcher {
             shared: Arc::clone(&shared),
             session,
-            options: options.clone(),
+            server: server.clone(),
             target: target.id(),
             cutter: target.cutter(),
             cancel: cancel.clone(),
@@ -151,7 +151,7 @@ impl Drop for Watchdog {
 struct Watcher {
     shared: Arc<Shared>,
     session: Session,
-    options: ConnectOptions,
+    server: SameServer,
     target: u64,
     cutter: Cutter,
     cancel: Cancel,
@@ -210,7 +210,7 @@ impl Watcher {
             return Ok(());
         }
         self.cutter.cut();
-        self.session = Session::patient(&self.options, ANSWER)?;
+        self.session = self.server.patient(ANSWER)?;
         self.session.kill(self.target)
     }
 }

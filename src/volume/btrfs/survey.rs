@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::{Error, ProviderKind, Result, Survey, Volume, mark};
 use super::{at, locate, volume_id};
+use crate::detect::swaps;
 use crate::finding::Finding;
 use crate::sys;
 use crate::sys::btrfs::{Nested, Uuid, filesystem_uuid, is_nodatacow, nested_below, quotas_enabled};
@@ -14,6 +15,11 @@ const LEAST_ROOM: u64 = 64 << 20;
 
 pub fn survey(volume: &Volume, paths: &[PathBuf]) -> Result<Survey> {
     let mut survey = Survey::default();
+    survey.findings.extend(
+        swaps::active_beside(&volume.top)
+            .iter()
+            .map(|file| active_swap(file, volume)),
+    );
     for path in paths.iter().filter(|path| path.is_dir()) {
         let directory = sys::fs::open_directory(path)?;
         let filesystem = filesystem_uuid(&directory).map_err(at("ask for the filesystem of", path))?;
@@ -61,6 +67,20 @@ fn look_at(nested: &Nested, path: &Path, filesystem: Uuid, volume: &Volume, surv
         filesystem: filesystem.to_string(),
     });
     Ok(())
+}
+
+/// The kernel's answer would be ETXTBSY ("Text file busy"): an active swap file pins its extents.
+fn active_swap(file: &Path, volume: &Volume) -> Finding {
+    let message = format!(
+        "{} is in use for swap and lies in {}, of which Btrfs makes no snapshot as long as that is so",
+        file.display(),
+        volume.source
+    );
+    let remedy = format!(
+        "`swapoff {0}`, and move it to a subvolume of its own (`btrfs subvolume create`) before it is used again",
+        file.display()
+    );
+    Finding::blocker("active-swap-file", message).remedy(remedy)
 }
 
 fn nodatacow(path: &Path) -> Finding {

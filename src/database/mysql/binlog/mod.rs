@@ -9,6 +9,7 @@ mod group;
 mod gtid;
 pub mod history;
 pub mod state;
+pub mod temporary;
 pub mod trace;
 
 use std::path::{Path, PathBuf};
