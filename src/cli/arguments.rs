@@ -123,7 +123,7 @@ pub(super) enum Command {
     #[command(
         after_help = "Nothing is overwritten: the destination must be empty or new. In place, --force moves aside what is there.\n\nExamples:\n  snapback restore latest --datadir /var/lib/mysql-copy\n  snapback restore 3f2a --target /tmp/look --include /etc/mysql\n  snapback restore latest --in-place --force\n  snapback restore latest --target /srv/rescue --keep-going\n  snapback restore latest --into-server /run/mysqld/mysqld.sock --table shop.orders --as rescue.orders\n  snapback restore latest --datadir /var/lib/mysql --replica-of db1 --replica-user repl --replica-password-file /root/repl\n  snapback restore latest --datadir /var/lib/mysql-then --until-before binlog.000042:1337"
     )]
-    Restore(Restore),
+    Restore(Box<Restore>),
     /// Check what is stored, and name what is damaged; --boot: restore it, boot a private server on it, check every table
     #[command(after_help = super::drill::EXAMPLES)]
     Verify(Verify),

@@ -199,8 +199,8 @@ impl Campaign {
             let number = file.rsplit_once('.').unwrap().1;
             (number.parse().unwrap(), position.parse().unwrap())
         };
-        let kept = self.truths.iter().filter(|truth| !truth.discarded);
-        let before = kept.filter(|truth| order(&truth.place) <= order(place)).last();
+        let mut kept = self.truths.iter().filter(|truth| !truth.discarded);
+        let before = kept.rfind(|truth| order(&truth.place) <= order(place));
         before.map_or_else(|| self.begin.clone(), |truth| truth.rows.clone())
     }
 
