@@ -151,6 +151,7 @@ impl Boot<'_> {
             boot_limit: scratch.boot_limit.unsigned(),
             options: scratch.options.clone(),
             clean: false,
+            throwaway: true,
             user: start.user,
             replication: false,
         };

@@ -210,35 +210,41 @@ impl Running<'_> {
         let begun = Instant::now();
         let mut server = match self.boot(place, space) {
             Ok(server) => server,
-            Err(error) if is_verdict(&error) => {
-                verdict.fail(Step::Boot, error.to_string());
-                return Ok(());
-            }
-            Err(error) => return Err(error),
+            Err(error) => return blame(error, Step::Boot, None, verdict),
         };
         verdict.seconds.boot = begun.elapsed().as_secs_f64();
         verdict.recovery = server.recovery().clone();
         crate::failpoint!("drill.booted");
         self.compare_positions(&server, verdict);
+        let removed = server.removed_links().to_vec();
+        for link in &removed {
+            verdict.warn(format!(
+                "{} leads to {}, which is not in the backup",
+                self.facts.datadir.join(&link.link).display(),
+                link.target.display()
+            ));
+        }
 
         let begun = Instant::now();
         let until = begun + self.config.scratch.check_limit.unsigned();
         let checked = self.check(&mut server, place, space, until);
         self.monitor.end();
         match checked {
-            Ok(checked) => self.judge(checked, &mut server, until, verdict)?,
-            Err(error) if is_verdict(&error) => verdict.fail(Step::Check, error.to_string()),
-            Err(error) => return Err(error),
+            Ok(mut checked) => {
+                checks::excuse(&mut checked, &removed);
+                self.judge(checked, &mut server, until, verdict)?;
+            }
+            Err(error) => blame(error, Step::Check, server.machine_trouble(), verdict)?,
         }
+        self.name_what_lacks(&mut server, verdict);
         verdict.seconds.check = begun.elapsed().as_secs_f64();
         crate::failpoint!("drill.checked");
 
         if server.lives() {
             self.monitor.phase("shutdown");
             let begun = Instant::now();
-            match server.stop(self.cancel) {
-                Err(error) if is_verdict(&error) => verdict.fail(Step::Shutdown, error.to_string()),
-                stopped => stopped?,
+            if let Err(error) = server.stop(self.cancel) {
+                blame(error, Step::Shutdown, None, verdict)?;
             }
             verdict.seconds.shutdown = begun.elapsed().as_secs_f64();
         }
@@ -271,10 +277,29 @@ impl Running<'_> {
             boot_limit: scratch.boot_limit.unsigned(),
             options: scratch.options.clone(),
             clean: false,
+            throwaway: true,
             user: self.user,
             replication: false,
         };
         scratch::start(self.binary, place, space, &wishes, self.monitor, self.cancel)
+    }
+
+    /// Names the libraries that the private server lacks, where some table could not be checked.
+    fn name_what_lacks(&self, server: &mut Scratch, verdict: &mut Verdict) {
+        let unchecked = verdict.tables.count(|counts| counts.unchecked) > 0;
+        if unchecked
+            && server.lives()
+            && let Some(missing) = server
+                .missing_libraries(self.facts)
+                .filter(|missing| !missing.is_empty())
+        {
+            verdict.reasons.push(format!(
+                "the private server lacks what the live one had loaded: {}; install it beside {}, or name its directory in \
+                 `scratch.options` (plugin-dir)",
+                missing.join(", "),
+                self.binary.program.path().display()
+            ));
+        }
     }
 
     fn connections(&self) -> usize {
@@ -328,9 +353,27 @@ impl Running<'_> {
     }
 }
 
-/// What the server said or did is the backup's verdict; a program that cannot be started or a file that cannot be written is this host's trouble.
-fn is_verdict(error: &Error) -> bool {
-    matches!(error, Error::Database(error) if !matches!(error, crate::database::Error::Sys(_)))
+/// Puts an error of a private server into the verdict. `trouble` is what of the machine ended it.
+///
+/// # Errors
+/// No server said or did it: the drill itself failed.
+fn blame(error: Error, step: Step, trouble: Option<&str>, verdict: &mut Verdict) -> Result<()> {
+    use crate::database::Error as Of;
+    let Error::Database(of) = &error else { return Err(error) };
+    let of_the_data = match of {
+        Of::Sys(_) => return Err(error),
+        Of::UnfitData(_) => true,
+        Of::Statement { code, reason, .. } if *code != 0 => scratch::machine::trouble(reason).is_none(),
+        // The connection broke: the server ended.
+        Of::Statement { .. } | Of::Connect { .. } => trouble.is_none(),
+        _ => false,
+    };
+    match (of_the_data, trouble) {
+        (true, _) => verdict.fail(step, error.to_string()),
+        (false, Some(trouble)) => verdict.doubt(step, format!("{error}; {trouble}")),
+        (false, None) => verdict.doubt(step, error.to_string()),
+    }
+    Ok(())
 }
 
 /// Without a lock the snapshot may have caught the beginning of one more group of events behind the recorded position. It is not in the data, and not every server cuts it off
@@ -350,6 +393,34 @@ fn with_gtid(position: &Position) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_verdict_blames_the_data_or_the_machine_and_the_rest_is_no_verdict() {
+        use crate::database::Error as Of;
+        let statement = |code, reason: &str| Of::Statement {
+            statement: "SELECT 1".to_owned(),
+            code,
+            reason: reason.to_owned(),
+        };
+        let of = |error: Of, trouble| {
+            let mut verdict = verdict::tests::blank();
+            blame(error.into(), Step::Check, trouble, &mut verdict)
+                .map(|()| verdict.result)
+                .ok()
+        };
+        let (data, machine) = (Some(Outcome::Failed), Some(Outcome::Inconclusive));
+        assert_eq!(of(Of::UnfitData("corrupt".to_owned()), None), data);
+        assert_eq!(of(Of::Unsupported("too late".to_owned()), None), machine);
+        assert_eq!(of(statement(126, "Incorrect key file"), None), data);
+        assert_eq!(
+            of(statement(1021, "Disk full (/tmp); waiting for someone"), None),
+            machine
+        );
+        assert_eq!(of(statement(0, "broken pipe"), None), data);
+        assert_eq!(of(statement(0, "broken pipe"), Some("it was killed")), machine);
+        let host = crate::sys::Error::path("start", "/x", std::io::Error::from_raw_os_error(2));
+        assert_eq!(of(Of::Sys(host), None), None);
+    }
 
     #[test]
     fn positions_agree_to_the_byte_unless_nothing_was_locked() {

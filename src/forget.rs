@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::job::{self, Job};
-use crate::repository::{Manifest, Repository};
+use crate::repository::{Drill, Manifest, Repository};
 use crate::retention::{Candidate, GroupBy, Policy, Verdict};
 use crate::sys::signal::Cancel;
 use crate::units::Id;
@@ -304,9 +304,10 @@ impl Standing {
 
 /// Backups that are known not to be good, and why.
 pub(crate) fn unfit(repository: &Repository) -> Result<HashMap<Id, String>> {
-    let drills = repository.last_drills()?.into_iter();
-    // A verdict that cannot be read says nothing against its backup.
-    let failed = drills.filter(|(_, drill)| drill.as_ref().is_ok_and(|drill| drill.verdict["result"] == "failed"));
+    // A verdict that cannot be read says nothing against its backup, and neither does one that came to no end: then an older one counts.
+    let says = |drill: &Drill| drill.verdict["result"] != "inconclusive";
+    let drills = repository.last_drills_that(&says)?.into_iter();
+    let failed = drills.filter(|(_, drill)| drill.verdict["result"] == "failed");
     let mut unfit: HashMap<Id, String> = failed
         .map(|(backup, _)| (backup, "its last drill failed".to_owned()))
         .collect();

@@ -173,6 +173,7 @@ impl Plan {
             boot_limit: config.scratch.boot_limit.unsigned(),
             options,
             clean: false,
+            throwaway: false,
             user: None,
             replication: false,
         };

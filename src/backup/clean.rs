@@ -216,20 +216,24 @@ fn check(run: &Run<'_>, private: &Private<'_>, server: &mut Scratch, end: &Cance
         ));
     }
     let said = |checked: &check::Checked| format!("{}: {}", checked.table.full_name(), checked.messages.join("; "));
-    let damaged = round
-        .checked
-        .iter()
-        .filter(|one| one.verdict >= Verdict::Errors)
-        .map(said);
-    let ended = round
-        .suspects
-        .iter()
-        .map(|table| format!("{}: the server ended while it was checked", table.full_name()));
-    let damaged: Vec<String> = damaged.chain(ended).take(NAMED).collect();
+    let of = |verdict| round.checked.iter().filter(move |one| one.verdict == verdict).map(said);
+    let trouble = server.machine_trouble();
+    let ended = round.suspects.iter().filter(|_| trouble.is_none());
+    let ended = ended.map(|table| format!("{}: the server ended while it was checked", table.full_name()));
+    let damaged: Vec<String> = of(Verdict::Errors).chain(ended).take(NAMED).collect();
     if !damaged.is_empty() {
         return Err(Error::failed(format!(
             "level `clean`: there are damaged tables, on the live server as well: {}. Level `application` still backs them up",
             damaged.join(", ")
+        )));
+    }
+    // What this machine lacks is no damage, and no proof either.
+    let unknown = of(Verdict::Unchecked).chain(trouble.map(|trouble| format!("the private server ended: {trouble}")));
+    let unknown: Vec<String> = unknown.take(NAMED).collect();
+    if !unknown.is_empty() {
+        return Err(Error::failed(format!(
+            "level `clean`: not all tables could be checked here, which says nothing of their data: {}. Level `application` still backs them up",
+            unknown.join(", ")
         )));
     }
     let remarks = round

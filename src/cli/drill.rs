@@ -22,7 +22,7 @@ use crate::repository::{Drill, Manifest, Repository};
 use crate::units::Id;
 
 pub(super) const EXAMPLES: &str = "\
-Exit status 4 when something is damaged, does not boot, or a table does not pass.
+Exit status 4 when something is damaged, does not boot, or a table does not pass; 1 when a drill is inconclusive: the machine failed, or lacks what the data need.
 
 --boot reads and verifies every byte that the backup needs, so --level does not go with it. It needs as much room as the server's data, below --scratch, for a
 while; nothing of the live server is touched. The verdict is kept in the repository: `list` and `show` have it.
@@ -114,11 +114,13 @@ pub(super) fn run(arguments: &Verify, context: &Context<'_>) -> Result<Exit> {
     }
     let worst = drills.iter().map(outcome).max().unwrap_or(Outcome::Ok);
     if context.global.json {
-        let good = worst < Outcome::Failed && refused.is_empty();
+        let good = worst < Outcome::Inconclusive && refused.is_empty();
         output::json(&json!({"good": good, "drills": drills, "refused": refused, "unkept": unkept}))?;
     }
     Ok(match worst {
         Outcome::Failed => Exit::Damaged,
+        // Nothing was proved, as when no drill took place.
+        Outcome::Inconclusive => Exit::Failed,
         _ if !refused.is_empty() || !unkept.is_empty() => Exit::Failed,
         Outcome::Warnings => Exit::Warnings,
         Outcome::Ok => Exit::Done,
@@ -150,6 +152,7 @@ fn coloured(outcome: Outcome) -> String {
     match outcome {
         Outcome::Ok => output::green("ok"),
         Outcome::Warnings => output::yellow("warnings"),
+        Outcome::Inconclusive => output::yellow("inconclusive"),
         Outcome::Failed => output::red("failed"),
     }
 }

@@ -457,6 +457,9 @@ pub enum Error {
     /// This server cannot do what is asked.
     #[error("{0}")]
     Unsupported(String),
+    /// A private server ended by itself on a copy of the data, and nothing tells of a fault of the machine: the data are to blame.
+    #[error("{0}")]
+    UnfitData(String),
     /// Files, programs and the kernel.
     #[error(transparent)]
     Sys(#[from] crate::sys::Error),

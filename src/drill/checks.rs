@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{Running, is_verdict};
+use super::Running;
 use crate::Result;
 use crate::database::Error;
 use crate::database::mysql::scratch::check::{self, Checked, Round, Table, Verdict};
-use crate::database::mysql::scratch::{Place, Scratch};
+use crate::database::mysql::scratch::{Place, Removed, Scratch};
 use crate::monitor::Work;
 
 /// A server that ends more often than this while tables are checked is given up.
@@ -55,9 +55,10 @@ impl Running<'_> {
             if round.suspects.is_empty() && round.left.is_empty() {
                 continue;
             }
-            let words = server.last_words();
+            let (words, trouble) = (server.last_words(), server.machine_trouble());
             if alone {
-                checked.extend(round.suspects.drain(..).map(|table| guilty(table, &words)));
+                let suspects = round.suspects.drain(..);
+                checked.extend(suspects.map(|table| guilty(table, &words, trouble)));
             }
             ends += 1;
             suspects.append(&mut round.suspects);
@@ -73,9 +74,10 @@ impl Running<'_> {
             };
             match again {
                 Ok(new) => *server = new,
-                Err(error) if is_verdict(&error) => {
+                Err(error @ crate::Error::Database(Error::Sys(_))) => return Err(error),
+                Err(error @ crate::Error::Database(_)) => {
                     let reason = format!("the server ended while tables were checked ({words}), and: {error}");
-                    checked.extend(suspects.drain(..).map(|table| guilty(table, &words)));
+                    checked.extend(suspects.drain(..).map(|table| guilty(table, &words, trouble)));
                     return Ok(give_up(checked, Round::default(), left, &reason));
                 }
                 Err(error) => return Err(error),
@@ -84,12 +86,36 @@ impl Running<'_> {
     }
 }
 
-/// A table whose check ended the server.
-fn guilty(table: Table, words: &str) -> Checked {
+/// A table whose check ended the server, unless the machine did.
+fn guilty(table: Table, words: &str, trouble: Option<&str>) -> Checked {
+    let said = format!("the server ended while it was checked: {words}");
+    let (verdict, said) = match trouble {
+        None => (Verdict::Errors, said),
+        Some(trouble) => (Verdict::Unchecked, format!("{said}; {trouble}")),
+    };
     Checked {
         table,
-        verdict: Verdict::Errors,
-        messages: vec![format!("the server ended while it was checked: {words}")],
+        verdict,
+        messages: vec![said],
+    }
+}
+
+/// A table whose file was a link to nothing in the backup is not damaged: the server says so of its file by name.
+pub(super) fn excuse(checked: &mut [Checked], removed: &[Removed]) {
+    let stems = removed
+        .iter()
+        .map(|link| link.link.with_extension("").display().to_string());
+    let stems: Vec<String> = stems.collect();
+    let is_of = |text: &String| {
+        let named = |stem: &String| text.contains(&format!("'./{stem}.")) || text.contains(&format!("'{stem}'"));
+        stems.iter().any(named)
+    };
+    for one in checked.iter_mut().filter(|one| one.verdict == Verdict::Errors) {
+        if one.messages.iter().any(is_of) {
+            one.verdict = Verdict::Warnings;
+            one.messages
+                .push("a link that leads to what is not in the backup".to_owned());
+        }
     }
 }
 
@@ -101,4 +127,50 @@ fn give_up(mut checked: Vec<Checked>, round: Round, left: Vec<Table>, reason: &s
         messages: vec![reason.to_owned()],
     }));
     checked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(name: &str, said: &str) -> Checked {
+        Checked {
+            table: Table {
+                schema: "shop".to_owned(),
+                name: name.to_owned(),
+                engine: "?".to_owned(),
+            },
+            verdict: Verdict::Errors,
+            messages: vec![said.to_owned()],
+        }
+    }
+
+    #[test]
+    fn a_table_behind_a_link_to_nothing_is_excused_and_no_other() {
+        let removed = [Removed {
+            link: "shop/m.MYD".into(),
+            target: "/nowhere/m.MYD".into(),
+        }];
+        let mut checked = [
+            named(
+                "m",
+                "Can't find file: './shop/m.MYI' (errno: 2 \"No such file or directory\")",
+            ),
+            named(
+                "m2",
+                "Can't find file: './shop/m2.MYI' (errno: 2 \"No such file or directory\")",
+            ),
+            named("x", "Corrupt"),
+        ];
+        excuse(&mut checked, &removed);
+        let verdicts = checked.map(|one| one.verdict);
+        assert_eq!(verdicts, [Verdict::Warnings, Verdict::Errors, Verdict::Errors]);
+    }
+
+    #[test]
+    fn a_server_that_the_machine_ended_accuses_no_table() {
+        let table = || named("t", "").table;
+        assert_eq!(guilty(table(), "", None).verdict, Verdict::Errors);
+        assert_eq!(guilty(table(), "", Some("it was killed")).verdict, Verdict::Unchecked);
+    }
 }

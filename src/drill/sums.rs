@@ -7,6 +7,7 @@ use super::{Checksums, Running};
 use crate::Result;
 use crate::database::mysql::scratch::Scratch;
 use crate::database::mysql::scratch::check::{Checked, Table, Verdict};
+use crate::database::mysql::scratch::machine;
 use crate::database::mysql::scratch::sums::{self, Sum};
 use crate::monitor::Work;
 use crate::record::ChecksumRecord;
@@ -43,8 +44,23 @@ impl Running<'_> {
             true => "the time for all checks was over (scratch.check_limit)".to_owned(),
             false => format!("the server ended: {}", server.last_words()),
         };
-        let left = read.left.into_iter().map(|table| (table, Err(reason.clone())));
-        Ok(judge(recorded, checked, read.sums.into_iter().chain(left).collect()))
+        // Whatever ended the server may be in one of these, unless the machine did.
+        let suspects = read.suspects.into_iter().map(|table| (table, Err(reason.clone())));
+        let (suspects, mut left) = match server.machine_trouble() {
+            None => (suspects.collect(), Vec::new()),
+            Some(_) => (Vec::new(), suspects.map(|(table, _)| table).collect()),
+        };
+        left.extend(read.left);
+        let read = read.sums.into_iter().chain(suspects).collect();
+        Ok(judge(
+            recorded,
+            checked,
+            read,
+            &left
+                .into_iter()
+                .map(|table| (table, reason.clone()))
+                .collect::<Vec<_>>(),
+        ))
     }
 }
 
@@ -55,8 +71,13 @@ fn present(recorded: &ChecksumRecord, checked: &[Checked]) -> Vec<Checked> {
     all.cloned().collect()
 }
 
-/// Compares; a table that does not agree gets a verdict that says so.
-fn judge(recorded: &ChecksumRecord, checked: &mut Vec<Checked>, read: Vec<(Table, Sum)>) -> Checksums {
+/// Compares; a table that does not agree gets a verdict that says so. Of those that are `left` nothing is known, and why.
+fn judge(
+    recorded: &ChecksumRecord,
+    checked: &mut Vec<Checked>,
+    read: Vec<(Table, Sum)>,
+    left: &[(Table, String)],
+) -> Checksums {
     let key = |table: &Table| (table.schema.clone(), table.name.clone());
     let at: BTreeMap<_, usize> = checked
         .iter()
@@ -80,11 +101,19 @@ fn judge(recorded: &ChecksumRecord, checked: &mut Vec<Checked>, read: Vec<(Table
             }
             (true, Some(Err(reason))) => {
                 result.unread += 1;
-                (Verdict::Unchecked, format!("its checksum cannot be read: {reason}"))
+                let verdict = match machine::trouble(reason) {
+                    Some(_) => Verdict::Unchecked,
+                    None => Verdict::Errors,
+                };
+                (verdict, format!("its checksum cannot be read: {reason}"))
             }
             (true, None) => {
                 result.unread += 1;
-                (Verdict::Unchecked, "its checksum was not read".to_owned())
+                let why = left
+                    .iter()
+                    .find(|(table, _)| (&*table.schema, &*table.name) == (schema, name));
+                let why = why.map(|(_, reason)| format!(": {reason}")).unwrap_or_default();
+                (Verdict::Unchecked, format!("its checksum was not read{why}"))
             }
             (false, _) => {
                 result.missing += 1;
@@ -164,7 +193,12 @@ mod tests {
             (table("bad"), Err("corrupt".to_owned())),
             (table("further"), Ok(1)),
         ];
-        let result = judge(&recorded, &mut checked, read);
+        let result = judge(
+            &recorded,
+            &mut checked,
+            read,
+            &[(table("late"), "it was late".to_owned())],
+        );
         assert_eq!(
             (
                 result.recorded,
@@ -179,10 +213,8 @@ mod tests {
         let verdict = |name: &str| checked.iter().find(|one| one.table.name == name).unwrap().verdict;
         assert_eq!((verdict("same"), verdict("further")), (Verdict::Ok, Verdict::Ok));
         assert_eq!((verdict("other"), verdict("gone")), (Verdict::Errors, Verdict::Errors));
-        assert_eq!(
-            (verdict("bad"), verdict("late")),
-            (Verdict::Unchecked, Verdict::Unchecked)
-        );
+        // What cannot be read is damaged; of what nobody came to nothing is known.
+        assert_eq!((verdict("bad"), verdict("late")), (Verdict::Errors, Verdict::Unchecked));
         assert_eq!(verdict("broken"), Verdict::Errors);
     }
 }

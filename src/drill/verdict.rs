@@ -19,7 +19,9 @@ pub enum Outcome {
     Ok,
     /// The same, but there is something that a person must look at.
     Warnings,
-    /// It does not.
+    /// Nobody knows: the machine failed, or lacks what the data need, before all was looked at. It says nothing against the backup.
+    Inconclusive,
+    /// The data are damaged.
     Failed,
 }
 
@@ -44,7 +46,7 @@ pub enum Step {
 pub struct Verdict {
     /// In one word.
     pub result: Outcome,
-    /// The first step that failed.
+    /// The first step that failed, or did not come to its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_at: Option<Step>,
     /// Why it failed, or what to look at.
@@ -222,6 +224,13 @@ impl Verdict {
         self.reasons.push(reason.into());
     }
 
+    /// A step came to no end, and the data are not to blame.
+    pub fn doubt(&mut self, step: Step, reason: impl Into<String>) {
+        self.result = self.result.max(Outcome::Inconclusive);
+        self.failed_at = self.failed_at.or(Some(step));
+        self.reasons.push(reason.into());
+    }
+
     /// Something to look at.
     pub fn warn(&mut self, reason: impl Into<String>) {
         self.result = self.result.max(Outcome::Warnings);
@@ -237,7 +246,7 @@ impl Verdict {
             self.fail(Step::Check, format!("{} damaged", tables(errors)));
         }
         if unchecked > 0 {
-            self.fail(Step::Check, format!("{} not checked", tables(unchecked)));
+            self.doubt(Step::Check, format!("{} not checked", tables(unchecked)));
         }
         if warnings > 0 {
             self.warn(format!("{} with warnings", tables(warnings)));
@@ -247,7 +256,17 @@ impl Verdict {
     /// Takes what the checksums gave; the tables themselves are judged already.
     pub fn take(&mut self, compared: Checksums) {
         let wrong = compared.recorded - compared.agree;
-        if wrong > 0 {
+        // What was not read is among the tables, as damaged or as not checked.
+        if compared.differ + compared.missing == 0 && wrong > 0 {
+            self.doubt(
+                Step::Check,
+                format!(
+                    "the checksums of {} could not be read: {}",
+                    tables(wrong),
+                    compared.named.join(", ")
+                ),
+            );
+        } else if wrong > 0 {
             let more = match wrong.saturating_sub(compared.named.len() as u64) {
                 0 => String::new(),
                 more => format!(" and {more} more"),
@@ -273,7 +292,7 @@ fn tables(count: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::database::mysql::scratch::check::Table;
 
@@ -287,6 +306,35 @@ mod tests {
             verdict,
             messages: Vec::new(),
         }
+    }
+
+    pub fn blank() -> Verdict {
+        serde_json::from_value(serde_json::json!({
+            "result": "ok", "tool": "0", "host": "h", "bytes": 0,
+            "server": {"flavour": "mariadb", "version": "10.11.14", "program": "/x"},
+            "seconds": {"restore": 0.0, "boot": 0.0, "check": 0.0, "shutdown": 0.0},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_nobody_looked_at_is_no_damage_and_damage_stays_damage() {
+        let mut verdict = blank();
+        verdict.judge(vec![checked("late", "InnoDB", TableVerdict::Unchecked)]);
+        assert_eq!(verdict.result, Outcome::Inconclusive);
+        verdict.warn("something");
+        assert_eq!(verdict.result, Outcome::Inconclusive);
+        verdict.judge(vec![
+            checked("late", "InnoDB", TableVerdict::Unchecked),
+            checked("bad", "InnoDB", TableVerdict::Errors),
+        ]);
+        assert_eq!(verdict.result, Outcome::Failed);
+        verdict.doubt(Step::Shutdown, "the time was over");
+        assert_eq!(
+            (verdict.result, verdict.failed_at),
+            (Outcome::Failed, Some(Step::Check))
+        );
+        assert_eq!(serde_json::to_value(Outcome::Inconclusive).unwrap(), "inconclusive");
     }
 
     #[test]

@@ -79,6 +79,27 @@ impl Repository {
             .collect())
     }
 
+    /// The newest verdict on each backup that is readable and says something by `says`. Reads one object per backup where the newest does.
+    ///
+    /// # Errors
+    /// The store cannot be listed.
+    pub fn last_drills_that(&self, says: &dyn Fn(&Drill) -> bool) -> Result<BTreeMap<Id, Drill>> {
+        let mut keys: BTreeMap<Id, Vec<String>> = BTreeMap::new();
+        for key in self.store.list(DRILLS)? {
+            if let Some(backup) = key.split('/').nth(1).and_then(|id| id.parse().ok()) {
+                keys.entry(backup).or_default().push(key);
+            }
+        }
+        let newest = |keys: Vec<String>| {
+            let mut drills = keys.iter().rev().filter_map(|key| self.drill(key).ok());
+            drills.find(says)
+        };
+        let last = keys
+            .into_iter()
+            .filter_map(|(backup, keys)| Some((backup, newest(keys)?)));
+        Ok(last.collect())
+    }
+
     fn drill(&self, key: &str) -> Result<Drill> {
         let bytes = sealed::read(&*self.store, key)?;
         let json =
@@ -104,6 +125,23 @@ mod tests {
 
     fn at(second: i64) -> jiff::Timestamp {
         jiff::Timestamp::from_second(1_790_000_000 + second).unwrap()
+    }
+
+    #[test]
+    fn a_verdict_that_says_nothing_leaves_the_one_before() {
+        let repository = Repository::create(Arc::new(MemoryStore::default())).unwrap();
+        let (one, two) = (Id::random(), Id::random());
+        for (backup, second, word) in [(one, 0, "failed"), (one, 9, "inconclusive"), (two, 1, "inconclusive")] {
+            let verdict = json!({ "result": word });
+            repository
+                .keep_drill(Id::random(), backup, at(second), verdict)
+                .unwrap();
+        }
+        let last = repository
+            .last_drills_that(&|drill| drill.verdict["result"] != "inconclusive")
+            .unwrap();
+        assert_eq!(last.keys().collect::<Vec<_>>(), [&one]);
+        assert_eq!(last[&one].verdict["result"], "failed");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::database::mysql::place::{Place, engine_libraries, path_options};
+use crate::database::mysql::place::{Place, libraries, path_options};
 use crate::database::{Flavour, PathRole, Result};
 use crate::record::Record;
 use crate::sys::host;
@@ -123,7 +123,7 @@ fn command(
             add(&name.replace('_', "-"), value);
         }
     }
-    for library in engine_libraries(copy) {
+    for library in libraries(copy) {
         add("plugin-load-add", library);
     }
     let gtids = copy.facts.variables.get("gtid_mode");

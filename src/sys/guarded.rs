@@ -92,6 +92,7 @@ impl Guarded<'_> {
         unsafe {
             command.pre_exec(move || {
                 tell(guardian_end)?;
+                raise_descriptors();
                 confinement.enter()?;
                 become_user(user)
             });
@@ -191,6 +192,29 @@ fn guard(talk: i32) {
     if receive(talk, &mut word) <= 0 && group > 1 {
         // SAFETY: a number only. The leader's parent is gone, and whoever inherited it reaps it only after it has died.
         unsafe { libc::kill(-group, libc::SIGKILL) };
+    }
+}
+
+/// As many descriptors as a server with many tables asks for: as root, else as many as it may have. Where that fails the server says what it lacks.
+fn raise_descriptors() {
+    const WANTED: libc::rlim_t = 65_536;
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: a structure on the stack.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return;
+    }
+    for most in [limit.rlim_max.max(WANTED), limit.rlim_max] {
+        let new = libc::rlimit {
+            rlim_cur: most.min(WANTED),
+            rlim_max: most,
+        };
+        // SAFETY: a structure on the stack.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const new) } == 0 {
+            return;
+        }
     }
 }
 

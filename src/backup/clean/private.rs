@@ -115,6 +115,7 @@ impl<'p> Private<'p> {
             boot_limit: limits.boot_limit.unsigned(),
             options: limits.options.clone(),
             clean: kept,
+            throwaway: false,
             user: self.user()?,
             replication: false,
         };

@@ -185,17 +185,36 @@ pub fn engine_libraries(session: &mut Session) -> Option<(String, String)> {
 
 /// The libraries of all plugins that statements of a log may need, separated by `;`, as `plugin_libraries`: engines, authentication, parsers, types, functions.
 pub fn plugin_libraries(session: &mut Session) -> Option<(String, String)> {
-    let rows = session.rows(
+    libraries_where(
+        session,
+        "plugin_libraries",
+        "PLUGIN_TYPE IN ('STORAGE ENGINE', 'AUTHENTICATION', 'FTPARSER', 'DATA TYPE', 'FUNCTION')",
+    )
+}
+
+/// The libraries that the data may need and that are no storage engines, separated by `;`: providers of page compression (`provider_lz4`), parsers of full-text
+/// indexes, types and functions of columns, and what accounts log in by. They stand among the variables as `data_libraries`. What watches, replicates or listens is not
+/// among them. Encryption is not either: it takes options and keys as well.
+pub fn data_libraries(session: &mut Session) -> Option<(String, String)> {
+    libraries_where(
+        session,
+        "data_libraries",
+        "(PLUGIN_TYPE IN ('FTPARSER', 'DATA TYPE', 'FUNCTION', 'AUTHENTICATION') OR PLUGIN_NAME LIKE 'provider\\_%')",
+    )
+}
+
+/// The libraries of active plugins, under a name of ours among the variables.
+fn libraries_where(session: &mut Session, name: &str, which: &str) -> Option<(String, String)> {
+    let rows = session.rows(&format!(
         "SELECT DISTINCT PLUGIN_LIBRARY FROM information_schema.PLUGINS \
-         WHERE PLUGIN_TYPE IN ('STORAGE ENGINE', 'AUTHENTICATION', 'FTPARSER', 'DATA TYPE', 'FUNCTION') \
-         AND PLUGIN_STATUS = 'ACTIVE' AND PLUGIN_LIBRARY IS NOT NULL ORDER BY 1",
-    );
+         WHERE PLUGIN_STATUS = 'ACTIVE' AND PLUGIN_LIBRARY IS NOT NULL AND {which} ORDER BY 1"
+    ));
     let libraries: Vec<String> = rows
         .ok()?
         .iter()
         .filter_map(|row| row.first().map(str::to_owned))
         .collect();
-    (!libraries.is_empty()).then(|| ("plugin_libraries".to_owned(), libraries.join(";")))
+    (!libraries.is_empty()).then(|| (name.to_owned(), libraries.join(";")))
 }
 
 /// The settings that decide what a statement of a log makes, and that it does not carry with it, as they are now.

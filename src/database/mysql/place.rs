@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::database::{PathRole, ServerFacts, WrittenPath};
 
-pub use settings::{engine_libraries, path_options};
+pub use settings::{libraries, libraries_of, path_options};
 
 /// A restored datadir, and where everything of the server came from.
 #[derive(Debug, Clone, Copy)]

@@ -64,6 +64,7 @@ impl Server {
         let variables = Variables::read(&mut admin)?;
         let mut facts = facts(&variables, &options.address())?;
         facts.variables.extend(facts::engine_libraries(&mut admin));
+        facts.variables.extend(facts::data_libraries(&mut admin));
         facts.variables.extend(facts::plugin_libraries(&mut admin));
         let watch = Watch::new(&variables, dialect(&facts));
         Ok(Server {

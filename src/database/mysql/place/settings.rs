@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::{Place, is_log};
-use crate::database::{Error, Flavour, PathRole, Result, WrittenPath};
+use crate::database::{Error, Flavour, PathRole, Result, ServerFacts, WrittenPath};
 
 /// Options and their values; a value is a path, or has paths in it. All of them are known to servers of the recorded flavour.
 ///
@@ -62,9 +62,16 @@ pub fn path_options(place: &Place<'_>) -> Result<Vec<(&'static str, String)>> {
     Ok(options)
 }
 
-/// Libraries of storage engines that the server had loaded, without those that reach out to other servers.
-pub fn engine_libraries<'p>(place: &Place<'p>) -> impl Iterator<Item = &'p str> {
-    let libraries = place.facts.variables.get("engine_libraries");
+/// Libraries that the server had loaded and that its data need: of storage engines, without those that reach out to other servers, and of what tables are made with.
+/// They are names alone, which a server looks for in its own directory.
+pub fn libraries<'p>(place: &Place<'p>) -> impl Iterator<Item = &'p str> {
+    libraries_of(place.facts)
+}
+
+/// The same of recorded facts.
+pub fn libraries_of(facts: &ServerFacts) -> impl Iterator<Item = &str> {
+    let kinds = ["engine_libraries", "data_libraries"];
+    let libraries = kinds.into_iter().filter_map(|kind| facts.variables.get(kind));
     let reaches_out = |library: &str| {
         ["federated", "spider", "connect"]
             .iter()
@@ -72,9 +79,7 @@ pub fn engine_libraries<'p>(place: &Place<'p>) -> impl Iterator<Item = &'p str> 
     };
     let plain = |library: &str| !library.is_empty() && !library.contains(['/', '=']);
     libraries
-        .map(String::as_str)
-        .unwrap_or_default()
-        .split(';')
+        .flat_map(|libraries| libraries.split(';'))
         .filter(move |library| plain(library) && !reaches_out(library))
 }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Scratch, each, sums};
+use super::{Scratch, each, machine, sums};
 use crate::database::mysql::session::{Row, Session};
 use crate::database::{Error, Flavour, Result};
 use crate::monitor::Monitor;
@@ -23,6 +23,16 @@ const WITHOUT_ROWS: [&str; 2] = ["VIEW", "MRG_MYISAM"];
 /// last row cut off. Nobody's data is in them, and a server on the copy repairs or empties them when told to.
 const LOGS: [&str; 2] = ["general_log", "slow_log"];
 
+/// What both servers say of a table whose rows were given up (ER_TABLESPACE_DISCARDED).
+const DISCARDED: &str = "ablespace has been discarded for table";
+
+/// How MariaDB lists a directory of the datadir whose name is no schema's.
+const NO_SCHEMA: &str = "#mysql50#";
+
+/// What is said of what lies in such a directory.
+const IN_NO_SCHEMA: &str =
+    "the name of its directory is no schema's: no statement can reach it, on the live server neither";
+
 /// The most messages of one table that are kept, and their longest text in characters.
 const MESSAGES: usize = 5;
 const LONGEST: usize = 300;
@@ -39,7 +49,7 @@ pub enum Verdict {
     Warnings,
     /// Damaged.
     Errors,
-    /// The time was over, or the server ended too often.
+    /// Nothing is known of it: the machine failed, a library is missing, the time was over, or the server ended too often.
     Unchecked,
 }
 
@@ -76,6 +86,11 @@ pub struct Round {
     pub left: Vec<Table>,
     /// The time was over.
     pub late: bool,
+}
+
+/// Whether this is no schema but a directory in the datadir (`.cache`, `shop.bak`), which no statement takes as one.
+pub fn is_no_schema(schema: &str) -> bool {
+    schema.starts_with(NO_SCHEMA)
 }
 
 impl Table {
@@ -162,6 +177,9 @@ fn check(session: &mut Session, table: &Table, flavour: Flavour) -> Result<(Verd
     if table.is_elsewhere() {
         return Ok((Verdict::Unsupported, vec![ITS_ROWS_ELSEWHERE.to_owned()]));
     }
+    if is_no_schema(&table.schema) {
+        return Ok((Verdict::Warnings, vec![IN_NO_SCHEMA.to_owned()]));
+    }
     // MariaDB's InnoDB compares every secondary index with the rows only when asked; MySQL's does what it can anyway. The others check rows, links and keys by default;
     // EXTENDED looks every row up in every index, which takes days on large tables.
     let how = if flavour == Flavour::MariaDb && engine == "INNODB" {
@@ -171,7 +189,7 @@ fn check(session: &mut Session, table: &Table, flavour: Flavour) -> Result<(Verd
     };
     let rows = match answer(session.rows(&format!("CHECK TABLE {}{how}", table.quoted())))? {
         Ok(rows) => rows,
-        Err(said) => return Ok((Verdict::Errors, vec![said])),
+        Err(said) => return Ok((weigh(&said), vec![said])),
     };
     let said: Vec<(String, String)> = rows
         .iter()
@@ -185,10 +203,46 @@ fn check(session: &mut Session, table: &Table, flavour: Flavour) -> Result<(Verd
     if verdict == Verdict::Unsupported {
         return Ok(match sums::sum(session, table)? {
             Ok(_) => (verdict, messages),
-            Err(said) => (Verdict::Errors, vec![said]),
+            Err(said) => (weigh(&said), vec![said]),
         });
     }
+    if verdict == Verdict::Errors && stands_alone(session, table, &said)? {
+        messages.push("its definition stands alone: InnoDB has no such table, on the live server neither".to_owned());
+        return Ok((Verdict::Warnings, messages));
+    }
     Ok((verdict, messages))
+}
+
+/// An error of the server about a table: the data's, or the machine's.
+fn weigh(said: &str) -> Verdict {
+    match machine::trouble(said) {
+        Some(_) => Verdict::Unchecked,
+        None => Verdict::Errors,
+    }
+}
+
+/// Whether this is a stray definition (`.frm`) that InnoDB's dictionary does not know, as a server that was killed within DDL leaves it. A table whose file is
+/// missing is in the dictionary.
+fn stands_alone(session: &mut Session, table: &Table, said: &[(String, String)]) -> Result<bool> {
+    if table.engine != "?" || !said.iter().any(|(_, text)| text.contains("doesn't exist in engine")) {
+        return Ok(false);
+    }
+    // InnoDB has the names as its files have them, and partitions behind a `#`.
+    let literal = |name: &str| {
+        format!(
+            "CONVERT('{}' USING filename)",
+            name.replace('\\', "\\\\").replace('\'', "''")
+        )
+    };
+    let binary = |name: &str| format!("CAST({} AS BINARY)", literal(name));
+    let known = answer(session.value(&format!(
+        "SELECT COUNT(*) FROM information_schema.INNODB_SYS_TABLES \
+         WHERE SUBSTRING_INDEX(CAST(NAME AS BINARY), '#', 1) = CONCAT({}, '/', {})",
+        binary(&table.schema),
+        binary(&table.name)
+    )))?;
+    // A server that does not tell (MySQL, which has no such definitions) has none.
+    Ok(known.is_ok_and(|count| count.as_deref() == Some("0")))
 }
 
 /// The server's own errors are answers; a broken connection is an error.
@@ -203,15 +257,19 @@ pub(super) fn answer<T>(result: Result<T>) -> Result<std::result::Result<T, Stri
 /// The verdict of `CHECK TABLE`'s messages: type and text.
 fn judge(engine: &str, said: &[(String, String)]) -> (Verdict, Vec<String>) {
     let (mut verdict, mut messages) = (Verdict::Ok, Vec::new());
+    let discarded = said.iter().any(|(_, text)| text.contains(DISCARDED));
     for (kind, text) in said {
         let weight = match kind.to_ascii_lowercase().as_str() {
             "status" if matches!(text.as_str(), "OK" | "Table is already up to date") => continue,
             "note" if text.contains("doesn't support check") => Verdict::Unsupported,
             "note" | "info" => Verdict::Ok,
             "warning" => Verdict::Warnings,
+            // Somebody gave the rows up (ALTER TABLE ... DISCARD TABLESPACE); a file that is missing is said otherwise.
+            _ if discarded => Verdict::Warnings,
             // An old format works until somebody upgrades it.
             _ if text.to_ascii_lowercase().contains("upgrade required") => Verdict::Warnings,
             _ if WITHOUT_ROWS.contains(&engine) => Verdict::Warnings,
+            _ if machine::trouble(text).is_some() => Verdict::Unchecked,
             _ => Verdict::Errors,
         };
         verdict = verdict.max(weight);
@@ -252,6 +310,27 @@ mod tests {
             Verdict::Warnings
         );
         assert_eq!(judged("CSV", &[("error", "Corrupt")]), Verdict::Errors);
+        // Somebody gave it up, the machine failed, or a library is missing: its data are not to blame.
+        let discarded = ("Error", "Tablespace has been discarded for table `dis`");
+        assert_eq!(judged("INNODB", &[discarded, ("error", "Corrupt")]), Verdict::Warnings);
+        let missing = (
+            "Error",
+            "Got error 194 \"Tablespace is missing for a table\" from storage engine InnoDB",
+        );
+        assert_eq!(judged("INNODB", &[missing, ("error", "Corrupt")]), Verdict::Errors);
+        let library = (
+            "Error",
+            "Table `s`.`z` is compressed with lz4, which is not currently loaded.",
+        );
+        assert_eq!(judged("INNODB", &[library, ("error", "Corrupt")]), Verdict::Unchecked);
+        let descriptors = (
+            "Error",
+            "Can't open file: './s/t.MYI' (errno: 24 \"Too many open files\")",
+        );
+        assert_eq!(
+            judged("MYISAM", &[descriptors, ("status", "Operation failed")]),
+            Verdict::Unchecked
+        );
         assert_eq!(judged("?", &[]), Verdict::Ok);
     }
 

@@ -158,6 +158,8 @@ pub fn write_client_file(
     {
         set("ssl-ca", &ca.to_string_lossy());
     }
+    // The most that either side takes (manual, "max_allowed_packet"): a row may be as long.
+    text.push_str("loose-max-allowed-packet=1073741824\n");
     // No server is handed our files (LOAD DATA LOCAL). Not every program knows the option.
     text.push_str("loose-local-infile=0\n");
     write_for(space, name, text.as_bytes(), reader)

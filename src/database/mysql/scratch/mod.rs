@@ -14,6 +14,7 @@ mod client;
 mod each;
 mod links;
 mod log;
+pub mod machine;
 mod options;
 mod prepare;
 pub mod sums;
@@ -24,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use super::connect::{ConnectOptions, Secret, Target, Tls, TlsMode};
 use super::session::Session;
-use crate::database::{Error, Flavour, Result};
+use crate::database::{Error, Flavour, Result, ServerFacts};
 use crate::monitor::Monitor;
 use crate::sys;
 use crate::sys::fs::Beneath;
@@ -35,10 +36,12 @@ use crate::units::Id;
 
 pub use binary::{Binary, find};
 pub use client::{Tool, find_tool, write_client_file};
+pub use links::Removed;
 pub use log::Recovery;
 pub use options::is_valid;
 
 pub use super::place::Place;
+use super::place::libraries_of;
 
 /// The account that the init-file makes.
 pub const ACCOUNT: &str = "snapback-scratch";
@@ -65,6 +68,8 @@ pub struct Wishes {
     pub options: BTreeMap<String, String>,
     /// The data are kept: the end writes everything back.
     pub clean: bool,
+    /// The copy is thrown away: links that lead to nothing in the backup may be removed from it.
+    pub throwaway: bool,
     /// Whom it runs as; `None`: as we do.
     pub user: Option<Account>,
     /// It sees what the data know of their own replication (MySQL always does), and may change that. It never replicates.
@@ -79,6 +84,7 @@ impl Default for Wishes {
             boot_limit: Duration::from_secs(3600),
             options: BTreeMap::new(),
             clean: false,
+            throwaway: false,
             user: None,
             replication: false,
         }
@@ -94,6 +100,7 @@ pub struct Scratch {
     own: Beneath,
     flavour: Flavour,
     recovery: Recovery,
+    removed_links: Vec<Removed>,
 }
 
 /// Whether the socket of a scratch server in this space has a name that is short enough.
@@ -113,11 +120,11 @@ pub fn start(
     monitor: &dyn Monitor,
     cancel: &Cancel,
 ) -> crate::Result<Scratch> {
-    links::turn(place, wishes.user)?;
+    let removed = links::turn(place, wishes.user, wishes.throwaway)?;
     let own = prepare::own(space);
     let writes = &[own.as_path(), place.datadir];
     // MariaDB's redo log names tablespaces outside of the datadir by their live paths, and recovery opens them.
-    start_with(
+    let started = start_with(
         binary,
         place,
         space,
@@ -125,7 +132,11 @@ pub fn start(
         (writes, place.trees, false),
         monitor,
         cancel,
-    )
+    );
+    Ok(Scratch {
+        removed_links: removed,
+        ..started?
+    })
 }
 
 /// The same on writable clones of a live server's trees (originals, and where their clones are). The server sees them under the names of the originals, in a mount
@@ -189,6 +200,7 @@ fn start_with(
         own,
         flavour: place.facts.flavour,
         recovery: Recovery::default(),
+        removed_links: Vec::new(),
     };
     scratch.wait_until_it_answers(&output, wishes.boot_limit, monitor, cancel)?;
     scratch.recovery = log::recovery(&scratch.log_text());
@@ -214,6 +226,11 @@ impl Scratch {
     /// How it came up.
     pub fn recovery(&self) -> &Recovery {
         &self.recovery
+    }
+
+    /// The links that the copy lacks: they led to what is not in the backup.
+    pub fn removed_links(&self) -> &[Removed] {
+        &self.removed_links
     }
 
     /// A connection of its own; `limit` bounds how long the server may be silent within a statement. Nothing that it runs goes into the binary log.
@@ -264,6 +281,26 @@ impl Scratch {
         log::last_words(&self.log_text())
     }
 
+    /// What of this machine ended it, where it ended so; `None` where it lives, or the data are to blame.
+    pub fn machine_trouble(&mut self) -> Option<&'static str> {
+        let status = self.running.ended().ok().flatten()?;
+        machine::of_end(Some(status), &self.last_words())
+    }
+
+    /// The libraries that the live server had loaded for its data and that this one has not; `None`: it does not tell.
+    pub fn missing_libraries(&self, facts: &ServerFacts) -> Option<Vec<String>> {
+        let mut session = self.session(TRY).ok()?;
+        let rows = session
+            .rows("SELECT DISTINCT PLUGIN_LIBRARY FROM information_schema.PLUGINS WHERE PLUGIN_STATUS = 'ACTIVE'");
+        let loaded: Vec<String> = rows
+            .ok()?
+            .iter()
+            .filter_map(|row| row.first().map(str::to_owned))
+            .collect();
+        let missing = libraries_of(facts).filter(|library| !loaded.iter().any(|one| one == library));
+        Some(missing.map(str::to_owned).collect())
+    }
+
     /// The errors in its log that have this in them.
     pub fn errors_of(&self, words: &str) -> Vec<String> {
         let text = self.log_text();
@@ -311,9 +348,8 @@ impl Scratch {
                 Some(status) if status.success() => return Ok(()),
                 Some(status) => {
                     let words = self.last_words();
-                    return Err(
-                        Error::Unsupported(format!("the scratch server ended badly ({status}): {words}")).into(),
-                    );
+                    let reason = format!("the scratch server ended badly ({status}): {words}");
+                    return Err(ended(Some(status), &words, reason).into());
                 }
                 None if Instant::now() < until => {}
                 None => {
@@ -347,9 +383,8 @@ impl Scratch {
                     // It did not come as far as its log.
                     words = log::last_words(&log::tail(sys::fs::open_plain(output)));
                 }
-                return Err(failed(format!(
-                    "the server does not start on the copy ({status}): {words}"
-                )));
+                let reason = format!("the server does not start on the copy ({status}): {words}");
+                return Err(ended(Some(status), &words, reason).into());
             }
             if self.own.exists(Path::new("s")).unwrap_or(false) && session(&self.options, TRY).is_ok() {
                 return Ok(());
@@ -367,6 +402,14 @@ impl Scratch {
     }
 }
 
+/// The error of a server that ended by itself.
+fn ended(status: Option<std::process::ExitStatus>, words: &str, reason: String) -> Error {
+    match machine::of_end(status, words) {
+        Some(trouble) => Error::Unsupported(format!("{reason}; {trouble}")),
+        None => Error::UnfitData(reason),
+    }
+}
+
 fn session(options: &ConnectOptions, limit: Duration) -> Result<Session> {
     let mut session = Session::open(options, limit)?;
     session.run("SET SESSION sql_log_bin = 0, wait_timeout = 86400, sql_select_limit = 18446744073709551615")?;
@@ -376,7 +419,6 @@ fn session(options: &ConnectOptions, limit: Duration) -> Result<Session> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::database::ServerFacts;
 
     /// Facts of a server at `/live`.
     pub(crate) fn facts(flavour: Flavour) -> ServerFacts {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-use super::super::place::{Place, engine_libraries, path_options};
+use super::super::place::{Place, libraries, path_options};
 use super::Wishes;
 use crate::database::{Error, Flavour, Result, ServerFacts};
 
@@ -62,6 +62,8 @@ const ALWAYS: &[(&str, &str)] = &[
     ("table-open-cache", "400"),
     ("loose-table-definition-cache", "400"),
     ("loose-innodb-log-buffer-size", "16777216"),
+    // The longest row that there can be, which whoever reads it must be able to ask for.
+    ("max-allowed-packet", "1073741824"),
     // What it says.
     ("loose-log-error-verbosity", "3"),
     ("general-log", "OFF"),
@@ -97,7 +99,7 @@ pub(super) fn text(place: &Place<'_>, wishes: &Wishes, run: &Path, init: &Path) 
     if let Some(zone) = facts.variables.get("time_zone").filter(|zone| *zone != "SYSTEM") {
         file.set("default-time-zone", zone)?;
     }
-    for library in engine_libraries(place) {
+    for library in libraries(place) {
         file.set("plugin-load-add", library)?;
     }
     for (key, value) in ALWAYS {

@@ -20,6 +20,8 @@ pub type Sum = std::result::Result<u64, String>;
 pub struct Sums {
     /// Those that were asked for and came to an end.
     pub sums: Vec<(Table, Sum)>,
+    /// Those that were being read when the server ended.
+    pub suspects: Vec<Table>,
     /// The others: the server ended, or the time was over, and nothing is known of them.
     pub left: Vec<Table>,
     /// The time was over.
@@ -38,10 +40,10 @@ pub fn read(
     monitor: &dyn Monitor,
     cancel: &Cancel,
 ) -> crate::Result<Sums> {
-    let mut round = each::run(scratch, tables, connections, until, (monitor, cancel), sum)?;
-    round.left.append(&mut round.suspects);
+    let round = each::run(scratch, tables, connections, until, (monitor, cancel), sum)?;
     Ok(Sums {
         sums: round.done,
+        suspects: round.suspects,
         left: round.left,
         late: round.late,
     })
