@@ -2,8 +2,10 @@
 
 mod accounts;
 mod mydumper;
+mod options;
 mod output;
 mod select;
+mod survey;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -14,7 +16,10 @@ use crate::Result;
 use crate::booted::{Boot, Booted};
 use crate::config::Config;
 use crate::database::Flavour;
+use crate::database::mysql::flavour::Version;
 use crate::database::mysql::scratch::{Tool, find_tool, write_client_file};
+use crate::database::mysql::session::Session;
+use crate::finding::Finding;
 use crate::monitor::{Monitor, Work};
 use crate::repository::{Backup, Repository};
 use crate::sys::command::{Command, Program};
@@ -23,9 +28,11 @@ use crate::sys::user::Account;
 use crate::units::Id;
 
 pub use crate::database::{TableName, table_name};
+pub use options::dump_option;
 use output::Output;
 pub use output::Target;
 pub(crate) use select::{Part, schema, table};
+use survey::{Asked, Survey};
 
 /// How long the scratch server may be silent within a statement of ours.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -43,6 +50,10 @@ pub struct Request {
     pub program: Option<PathBuf>,
     /// The dump program is mydumper; into a directory only.
     pub mydumper: bool,
+    /// These tables and views are left out.
+    pub ignored: Vec<TableName>,
+    /// Options for the dump program, as [`dump_option`] lets them pass.
+    pub options: Vec<String>,
     /// Threads of the restore.
     pub workers: usize,
 }
@@ -70,6 +81,8 @@ pub struct Report {
     pub dump_seconds: f64,
     /// Where it is; `None` for a stream.
     pub output: Option<PathBuf>,
+    /// What the dump has not.
+    pub findings: Vec<Finding>,
 }
 
 /// Dumps a backup.
@@ -121,6 +134,7 @@ pub fn dump(
         seconds: begun.elapsed().as_secs_f64(),
         dump_seconds: done.seconds,
         output: path,
+        findings: done.findings,
     })
 }
 
@@ -131,6 +145,7 @@ struct Done {
     schemas: Vec<String>,
     accounts: usize,
     seconds: f64,
+    findings: Vec<Finding>,
 }
 
 /// How something is put into a server.
@@ -149,6 +164,9 @@ pub(crate) struct Dump<'d> {
     /// Whom it runs as: the server's own user, which has nothing to win by what it makes of it.
     user: Option<Account>,
     flavour: Flavour,
+    /// The lower of the server's and the tool's.
+    version: Version,
+    options: Vec<String>,
     monitor: &'d dyn Monitor,
     cancel: &'d Cancel,
 }
@@ -164,6 +182,10 @@ impl<'d> Dump<'d> {
             true => mydumper::find(request.program.as_ref())?,
             false => find_tool(Tool::Dump, request.program.as_deref(), booted.binary)?,
         };
+        let of_tool = match request.mydumper {
+            true => None,
+            false => tool_version(&program),
+        };
         // mydumper writes into a directory that is root's, which it finds by our descriptor.
         let user = booted.user.filter(|_| !request.mydumper);
         let client = write_client_file(booted.space, "client.cnf", booted.server.address(), user)?;
@@ -172,16 +194,36 @@ impl<'d> Dump<'d> {
             client,
             user,
             flavour: booted.binary.flavour,
+            version: booted.binary.version.min(of_tool.unwrap_or_default()),
+            options: request.options.clone(),
             monitor,
             cancel,
         })
     }
 
+    /// For a server that calls itself so, and may be older than tool and copy.
+    pub(crate) fn for_server(self, version: &str) -> Dump<'d> {
+        let (_, of_taker) = crate::database::mysql::flavour::recognise(version, "");
+        Dump {
+            version: self.version.min(of_taker),
+            ..self
+        }
+    }
+
     fn write(&self, booted: &Booted<'_>, request: &Request, output: &mut Output<'_>) -> Result<Done> {
         let begun = Instant::now();
         let mut session = booted.server.session(PATIENCE)?;
-        let parts = select::parts(&mut session, request)?;
+        let mut parts = select::parts(&mut session, request)?;
         let everything = request.databases.is_empty() && request.tables.is_empty();
+        let mut findings = match everything {
+            true => select::no_schemas(&mut session)?,
+            false => Vec::new(),
+        };
+        for part in &mut parts {
+            findings.extend(self.survey(&mut session, part, &request.ignored)?);
+        }
+        let said: Vec<String> = findings.iter().map(|finding| remark(&finding.message)).collect();
+        output.add_to_header(&said.concat())?;
         self.monitor.phase("dump");
         self.monitor.begin(Work {
             name: "dumping",
@@ -214,7 +256,24 @@ impl<'d> Dump<'d> {
             schemas: parts.into_iter().map(|part| part.schema).collect(),
             accounts,
             seconds: begun.elapsed().as_secs_f64(),
+            findings,
         })
+    }
+
+    /// Finds what of a part cannot be dumped, or not wholly.
+    ///
+    /// # Errors
+    /// A table that was named cannot be read, or the server cannot be asked.
+    pub(crate) fn survey(&self, session: &mut Session, part: &mut Part, ignored: &[TableName]) -> Result<Vec<Finding>> {
+        let own = ignored.iter().filter(|name| name.schema == part.schema);
+        let own: Vec<String> = own.map(|name| name.table.clone()).collect();
+        let asked = Asked {
+            flavour: self.flavour,
+            version: self.version,
+            can_history: !self.options.iter().any(|option| option == "--skip-dump-history"),
+            ignored: &own,
+        };
+        survey::survey(session, part, &asked)
     }
 
     fn by_mydumper(&self, parts: &[Part], threads: usize, output: &mut Output<'_>) -> Result<()> {
@@ -244,7 +303,30 @@ impl<'d> Dump<'d> {
         self.run(part, true, how, take)
     }
 
+    /// Tables that are versioned by transaction come first and by themselves: the tool ends at one where it is asked for history, and views may need them.
     fn run(&self, part: &Part, named: bool, how: How, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let survey = &part.survey;
+        if !survey.with_history || survey.by_transaction.is_empty() {
+            return self.call(part, named, how, take);
+        }
+        let first = Part {
+            tables: Some(survey.by_transaction.clone()),
+            survey: Survey::default(),
+            ..part.clone()
+        };
+        self.call(&first, named, how, take)?;
+        let mut rest = part.clone();
+        rest.survey.left_out.extend(survey.by_transaction.clone());
+        if let Some(tables) = &mut rest.tables {
+            tables.retain(|table| !survey.by_transaction.contains(table));
+            if tables.is_empty() {
+                return Ok(());
+            }
+        }
+        self.call(&rest, named, how, take)
+    }
+
+    fn call(&self, part: &Part, named: bool, how: How, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut command = Command::new(&self.program)
             .user(self.user)
             // It must be the first.
@@ -255,6 +337,13 @@ impl<'d> Dump<'d> {
             // The dump is of data, not of a replica.
             command = command.args(["--set-gtid-purged=OFF", "--no-tablespaces"]);
         }
+        if part.survey.with_history {
+            command = command.arg("--dump-history");
+        }
+        // The user's come after ours, and win.
+        command = command.args(&self.options);
+        let left_out = part.survey.left_out.iter();
+        command = command.args(left_out.map(|name| format!("--ignore-table={}.{name}", part.schema)));
         command = command.arg(if how.tables_only {
             "--skip-triggers"
         } else {
@@ -284,6 +373,16 @@ impl<'d> Dump<'d> {
             take(bytes)
         })
     }
+}
+
+/// What the tool says of its own version.
+fn tool_version(program: &Program) -> Option<Version> {
+    crate::database::mysql::scratch::tool_version(program)
+}
+
+/// A line of the dump for whoever reads it.
+fn remark(text: &str) -> String {
+    format!("-- snapback: {}\n", text.replace(['\n', '\r'], " "))
 }
 
 /// A name as SQL has it.

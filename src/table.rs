@@ -12,6 +12,7 @@ use crate::database::mysql::connect::ConnectOptions;
 use crate::database::mysql::scratch::{Tool, find_tool, write_client_file};
 use crate::database::mysql::session::Session;
 use crate::dump::{Dump, How, Part, TableName, quoted};
+use crate::finding::Finding;
 use crate::monitor::{Monitor, Work};
 use crate::repository::{Backup, Repository};
 use crate::sys::command::Command;
@@ -69,6 +70,8 @@ pub struct Report {
     pub load_seconds: f64,
     /// What a person must know.
     pub remarks: Vec<String>,
+    /// What did not come back.
+    pub findings: Vec<Finding>,
 }
 
 /// Restores one table or schema into a running server.
@@ -101,9 +104,13 @@ pub fn restore(
         cancel,
     };
     boot.with(|booted| {
-        let (part, create, remarks) = rename(&booted, &request.what)?;
+        let (mut part, create, remarks) = rename(&booted, &request.what)?;
         let dump_request = crate::dump::Request::default();
-        let dump = Dump::new(&booted, &dump_request, monitor, cancel)?;
+        let taker = Session::patient(&target, PATIENCE)?
+            .value("SELECT VERSION()")?
+            .unwrap_or_default();
+        let dump = Dump::new(&booted, &dump_request, monitor, cancel)?.for_server(&taker);
+        let findings = dump.survey(&mut booted.server.session(PATIENCE)?, &mut part, &[])?;
         // For root alone: it may have the password of the live server's account.
         let file = write_client_file(booted.space, "target.cnf", &target, None)?;
         let client = find_tool(Tool::Client, None, booted.binary)?;
@@ -142,6 +149,7 @@ pub fn restore(
             seconds: begun.elapsed().as_secs_f64(),
             load_seconds: loading.elapsed().as_secs_f64(),
             remarks,
+            findings,
         })
     })
 }

@@ -9,14 +9,15 @@ use super::arguments::{FailedArgument, JobArgument};
 use super::local_path;
 use super::{Context, Exit, absolute, output};
 use crate::backup::open_repository;
-use crate::dump::{Report, Request, TableName, Target, dump, table_name};
+use crate::dump::{Report, Request, TableName, Target, dump, dump_option, table_name};
 use crate::units::Bytes;
 use crate::{Error, Result};
 
 pub(super) const EXAMPLES: &str = "\
 The backup is restored below --scratch for a while and a private server boots on it; the live server has no part in it. The dump is made by the server's own tool
 (mariadb-dump, mysqldump), with routines, triggers and events. Without --databases and --tables everything is dumped, accounts as well.
-A file or directory appears when it is whole; a stream that is not ends with what no server takes.
+A file or directory appears when it is whole; a stream that is not ends with what no server takes. What a server cannot read any more (a view without its table, a
+discarded tablespace) is left out by name, and the exit status is 5.
 
 Examples:
   snapback dump latest --output /srv/dumps/all.sql
@@ -54,6 +55,12 @@ pub(super) struct Dump {
     /// No accounts
     #[arg(long)]
     pub no_accounts: bool,
+    /// Without this table or view, as SCHEMA.TABLE
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = table_name)]
+    pub ignore_table: Vec<TableName>,
+    /// For the dump program, such as --skip-comments; what names files, libraries or servers may not be given
+    #[arg(long, value_name = "OPT", value_parser = dump_option, allow_hyphen_values = true, conflicts_with = "mydumper")]
+    pub dump_option: Vec<String>,
     #[command(flatten)]
     pub scratch: ScratchArguments,
     /// By mydumper, which has to be installed: several threads, files for each table, for `myloader`
@@ -123,6 +130,8 @@ pub(super) fn run(arguments: &Dump, context: &Context<'_>) -> Result<Exit> {
         accounts,
         program: arguments.dump_program.clone().map(|path| absolute(&path)).transpose()?,
         mydumper: arguments.mydumper,
+        ignored: arguments.ignore_table.clone(),
+        options: arguments.dump_option.clone(),
         workers: super::restore::workers(arguments.workers),
     };
     let report = dump(
@@ -139,7 +148,10 @@ pub(super) fn run(arguments: &Dump, context: &Context<'_>) -> Result<Exit> {
     } else if !context.global.quiet {
         output::say(said(&report));
     }
-    Ok(Exit::Done)
+    for finding in &report.findings {
+        output::say(output::finding(finding));
+    }
+    Ok(Exit::after(&report.findings))
 }
 
 fn said(report: &Report) -> String {

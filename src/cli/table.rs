@@ -75,5 +75,8 @@ pub(super) fn run(
             .iter()
             .for_each(|remark| output::say(format_args!("note: {remark}")));
     }
-    Ok(Exit::Done)
+    for finding in &report.findings {
+        output::say(output::finding(finding));
+    }
+    Ok(Exit::after(&report.findings))
 }

@@ -90,7 +90,15 @@ fn expression(parts: &[Part]) -> String {
         }
     };
     let all: Vec<String> = parts.iter().map(one).collect();
-    format!("^(?:{})", all.join("|"))
+    let without = parts.iter().flat_map(|part| {
+        let tables = part.survey.left_out.iter();
+        tables.map(|table| format!("{}\\.{}", literal(&part.schema), literal(table)))
+    });
+    let without: Vec<String> = without.collect();
+    match without.is_empty() {
+        true => format!("^(?:{})", all.join("|")),
+        false => format!("^(?!(?:{})$)(?:{})", without.join("|"), all.join("|")),
+    }
 }
 
 #[cfg(test)]
@@ -103,8 +111,12 @@ mod tests {
             schema: schema.to_owned(),
             tables: tables.map(|tables| tables.iter().map(|&table| table.to_owned()).collect()),
             create: String::new(),
+            survey: super::super::survey::Survey::default(),
         };
         let parts = [part("shop", None), part("a.b*", Some(&["t$", "u"]))];
         assert_eq!(expression(&parts), r"^(?:shop\.|a\.b\*\.(?:t\$|u)$)");
+        let mut left = part("shop", None);
+        left.survey.left_out = vec!["v+".to_owned()];
+        assert_eq!(expression(&[left]), r"^(?!(?:shop\.v\+)$)(?:shop\.)");
     }
 }

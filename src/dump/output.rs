@@ -94,6 +94,15 @@ impl<'t> Output<'t> {
         }
     }
 
+    /// Further lines of the same kind.
+    pub fn add_to_header(&mut self, text: &str) -> Result<()> {
+        self.header.push_str(text);
+        match self.to {
+            To::Directory { .. } => Ok(()),
+            _ => self.write(text.as_bytes()),
+        }
+    }
+
     /// A schema begins.
     pub fn begin(&mut self, schema: &str) -> Result<()> {
         self.next(&file_name(schema))

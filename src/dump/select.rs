@@ -1,8 +1,11 @@
 //! What of a server is dumped.
 
+use super::survey::Survey;
 use super::{Request, quoted};
+use crate::database::mysql::scratch::check::is_no_schema;
 use crate::database::mysql::session::{Row, Session};
 use crate::database::{TableName, is_own_schema};
+use crate::finding::Finding;
 use crate::{Error, Result};
 
 /// One call of the dump tool.
@@ -14,6 +17,8 @@ pub(crate) struct Part {
     pub tables: Option<Vec<String>>,
     /// The statement that makes the schema where it is not there.
     pub create: String,
+    /// What is dumped otherwise, or not at all.
+    pub survey: Survey,
 }
 
 /// What the request asks of this server.
@@ -24,7 +29,10 @@ pub(super) fn parts(session: &mut Session, request: &Request) -> Result<Vec<Part
     let there = first_column(session.rows("SELECT schema_name FROM information_schema.schemata ORDER BY schema_name")?);
     let mut parts: Vec<Part> = Vec::new();
     let everything = request.databases.is_empty() && request.tables.is_empty();
-    for schema in there.iter().filter(|schema| everything && !is_own_schema(schema)) {
+    for schema in there
+        .iter()
+        .filter(|schema| everything && !is_own_schema(schema) && !is_no_schema(schema))
+    {
         parts.push(part(session, schema, None)?);
     }
     for schema in &request.databases {
@@ -51,6 +59,18 @@ pub(super) fn parts(session: &mut Session, request: &Request) -> Result<Vec<Part
         }
     }
     Ok(parts)
+}
+
+/// Directories of the datadir that are no schemas (`.cache`, `shop.bak`): no statement reaches what is in them.
+pub(super) fn no_schemas(session: &mut Session) -> Result<Vec<Finding>> {
+    let there = first_column(session.rows("SELECT schema_name FROM information_schema.schemata ORDER BY schema_name")?);
+    let said = there.iter().filter(|schema| is_no_schema(schema)).map(|schema| {
+        let directory = schema.strip_prefix("#mysql50#").unwrap_or(schema);
+        let said =
+            format!("the directory `{directory}` of the datadir is no schema by its name, and is not in the dump");
+        Finding::note("no-schema", said)
+    });
+    Ok(said.collect())
 }
 
 /// One schema.
@@ -90,6 +110,7 @@ fn part(session: &mut Session, schema: &str, tables: Option<Vec<String>>) -> Res
         schema: schema.to_owned(),
         tables,
         create: format!("{create};"),
+        survey: Survey::default(),
     })
 }
 

@@ -224,7 +224,9 @@ fn weigh(said: &str) -> Verdict {
 /// Whether this is a stray definition (`.frm`) that InnoDB's dictionary does not know, as a server that was killed within DDL leaves it. A table whose file is
 /// missing is in the dictionary.
 fn stands_alone(session: &mut Session, table: &Table, said: &[(String, String)]) -> Result<bool> {
-    if table.engine != "?" || !said.iter().any(|(_, text)| text.contains("doesn't exist in engine")) {
+    if !["?", "INNODB"].contains(&table.engine.to_ascii_uppercase().as_str())
+        || !said.iter().any(|(_, text)| text.contains("doesn't exist in engine"))
+    {
         return Ok(false);
     }
     // InnoDB has the names as its files have them, and partitions behind a `#`.

@@ -97,6 +97,11 @@ fn candidates(names: &[&str], server: &Binary) -> Vec<PathBuf> {
     paths
 }
 
+/// What a client program says of its version; `None`: it says none.
+pub fn tool_version(program: &Program) -> Option<Version> {
+    Some(understand(&version_of(program).ok()?)?.1)
+}
+
 fn ask(path: &Path) -> std::result::Result<(Program, (Flavour, Version)), String> {
     let program = Program::trusted(path).map_err(|error| error.to_string())?;
     let said = version_of(&program)?;

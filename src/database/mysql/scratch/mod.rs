@@ -35,7 +35,7 @@ use crate::sys::user::Account;
 use crate::units::Id;
 
 pub use binary::{Binary, find};
-pub use client::{Tool, find_tool, write_client_file};
+pub use client::{Tool, find_tool, tool_version, write_client_file};
 pub use links::Removed;
 pub use log::Recovery;
 pub use options::is_valid;
