@@ -51,6 +51,9 @@ pub struct Report {
     pub unreferenced_packs: u64,
     /// What is damaged.
     pub damage: Vec<Damage>,
+    /// Backups that were noted as damaged because something could not be read, and all could now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub taken_back: Vec<Id>,
 }
 
 /// A damaged object of the repository.
@@ -158,6 +161,7 @@ pub fn verify(
         binlog_bytes: logs.bytes,
         seconds: begun.elapsed().as_secs_f64(),
         unreferenced_packs: found.unreferenced,
+        taken_back: found.taken_back,
         damage: found.damage.into_iter().map(named).chain(logs.damage).collect(),
     })
 }

@@ -70,6 +70,12 @@ fn print(report: &Report) {
         )));
     }
     report.damage.iter().for_each(damaged);
+    for id in &report.taken_back {
+        output::line(format_args!(
+            "backup {} could not be read once; all of it reads well now, and it counts as good again",
+            id.short()
+        ));
+    }
     let hit = hit(report);
     if !hit.is_empty() {
         output::line(format_args!(

@@ -24,6 +24,16 @@ pub struct LostObject {
     pub reason: String,
     /// How many files cannot be restored whole.
     pub files: u64,
+    /// It could not be read, which may pass: a check that reads it well takes the note back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unread: bool,
+}
+
+impl LostObject {
+    /// Whether what was found may pass. Older programs did not say so but in the system's words.
+    pub(super) fn may_pass(&self) -> bool {
+        self.unread || self.reason.contains("(os error 5)")
+    }
 }
 
 impl Repository {
@@ -56,7 +66,13 @@ impl Repository {
                 |error| {
                     let (object, reason) = error.object_and_reason();
                     let files = 0;
-                    vec![LostObject { object, reason, files }]
+                    let unread = false;
+                    vec![LostObject {
+                        object,
+                        reason,
+                        files,
+                        unread,
+                    }]
                 },
                 |note: Note<Loss>| note.body.objects,
             );

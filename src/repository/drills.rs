@@ -58,7 +58,11 @@ impl Repository {
     /// The store cannot be listed.
     pub fn drills(&self, backup: Id) -> Result<Vec<Result<Drill>>> {
         let keys = self.store.list(&format!("{DRILLS}{backup}/"))?;
-        Ok(keys.iter().map(|key| self.drill(key)).collect())
+        let read = keys.iter().map(|key| self.drill(key));
+        // Its backup is forgotten meanwhile.
+        Ok(read
+            .filter(|drill| !drill.as_ref().is_err_and(Error::is_absent))
+            .collect())
     }
 
     /// The newest verdict on each backup that has one. Reads one object per backup.
@@ -76,6 +80,7 @@ impl Repository {
         Ok(newest
             .into_iter()
             .map(|(backup, key)| (backup, self.drill(&key)))
+            .filter(|(_, drill)| !drill.as_ref().is_err_and(Error::is_absent))
             .collect())
     }
 
@@ -133,9 +138,8 @@ mod tests {
         let (one, two) = (Id::random(), Id::random());
         for (backup, second, word) in [(one, 0, "failed"), (one, 9, "inconclusive"), (two, 1, "inconclusive")] {
             let verdict = json!({ "result": word });
-            repository
-                .keep_drill(Id::random(), backup, at(second), verdict)
-                .unwrap();
+            let drill = repository.drill_of(Id::random(), backup, at(second), verdict);
+            repository.keep_drill(&drill).unwrap();
         }
         let last = repository
             .last_drills_that(&|drill| drill.verdict["result"] != "inconclusive")

@@ -181,6 +181,8 @@ impl Repository {
     /// # Errors
     /// There is none, it is damaged, or it needs a newer program.
     pub fn open(store: Arc<dyn Store>) -> Result<Repository> {
+        // One input/output error is no verdict on anything.
+        let store: Arc<dyn Store> = Arc::new(crate::store::Steady::new(store));
         let bytes = match sealed::read(&*store, CONFIG) {
             Err(Error::Store(crate::store::Error::Absent { .. })) => {
                 let name = store.name();

@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use super::doomed::Why;
+use super::keys::pack_key;
 use super::pack::{copy_slots, objects_of};
 use super::verify::{BadPack, BadPacks};
 use super::{Backup, Error, Loss, LostObject, Repository, Result};
@@ -92,7 +93,8 @@ impl Repository {
             saved_to: None,
             lost_slots: bad.whole.is_none().then_some(bad.slots.len() as u64),
         };
-        if dry_run {
+        // What cannot be read may be read tomorrow: it is noted, and nothing of it is given up.
+        if dry_run || bad.unread {
             return Ok(repaired);
         }
         let (objects, doomed) = (objects_of(&*self.store, id)?, self.doomed()?);
@@ -125,6 +127,7 @@ impl Repository {
             let missed = missed.filter(|damage| damage.backups.contains(&id));
             let objects: Vec<LostObject> = missed
                 .map(|damage| LostObject {
+                    unread: bad.iter().any(|(id, bad)| bad.unread && pack_key(*id) == damage.object),
                     files: damage.paths.len() as u64 + damage.more_paths,
                     object: damage.object,
                     reason: damage.reason,

@@ -2,6 +2,7 @@
 
 mod entries;
 mod ledger;
+mod meanwhile;
 mod pack;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -48,6 +49,8 @@ pub struct Found {
     pub unreferenced: u64,
     /// What is damaged; empty when all is well.
     pub damage: Vec<Damage>,
+    /// Backups of which something could not be read once, and all could now: the note of it is gone.
+    pub taken_back: Vec<Id>,
 }
 
 /// What is known of one damaged pack.
@@ -60,12 +63,15 @@ pub(super) struct BadPack {
     pub slots: HashMap<u32, String>,
     /// Nothing that stays is damaged; only who misses something need hear of it.
     pub quiet: bool,
+    /// It could not be read, which may pass; nobody knows what its bytes are.
+    pub unread: bool,
 }
 
 impl BadPack {
-    fn whole(reason: String) -> BadPack {
+    fn whole(error: &super::Error) -> BadPack {
         BadPack {
-            whole: Some(reason),
+            whole: Some(describe(error).1),
+            unread: matches!(error, super::Error::Store(error) if crate::store::may_pass(error)),
             ..BadPack::default()
         }
     }
@@ -103,7 +109,7 @@ impl Repository {
         cancel: &Cancel,
     ) -> crate::Result<Found> {
         let mut ledger = Ledger::default();
-        let backups = self.chosen(which, &mut ledger)?;
+        let mut backups = self.chosen(which, &mut ledger)?;
         let mut found = Found {
             backups: backups.len() as u64,
             ..Found::default()
@@ -128,7 +134,41 @@ impl Repository {
             check_entries(backup, &bad, &mut ledger, &mut found, cancel)?;
         }
         found.damage = ledger.into_damage();
+        let stay = |backup: &Backup| !self.is_forgotten(backup);
+        if !found.damage.is_empty() && !backups.iter().all(stay) {
+            // What was forgotten meanwhile, and what only that needed, is nobody's loss.
+            if let Some(which) = which {
+                self.find(which)?;
+            }
+            backups.retain(stay);
+            (found.backups, found.entries) = (backups.len() as u64, 0);
+            found.damage = self.damage_of(&backups, bad, &mut found, cancel)?;
+        }
+        if level == Level::Data {
+            found.taken_back = self.take_back(&backups, &found.damage, &doomed)?;
+        }
         Ok(found)
+    }
+
+    /// What these backups miss, and which packs of theirs, or of nobody's, are damaged.
+    fn damage_of(
+        &self,
+        backups: &[Backup],
+        mut bad: BadPacks,
+        found: &mut Found,
+        cancel: &Cancel,
+    ) -> crate::Result<Vec<Damage>> {
+        let mut ledger = Ledger::default();
+        let needed = needed_by(backups, &mut ledger, cancel)?;
+        bad.retain(|id, _| self.concerns(*id, &needed));
+        for (id, bad) in bad.iter().filter(|(_, bad)| !bad.quiet) {
+            ledger.note(&pack_key(*id), &bad.reason(), None);
+        }
+        for backup in backups {
+            cancel.check()?;
+            check_entries(backup, &bad, &mut ledger, found, cancel)?;
+        }
+        Ok(ledger.into_damage())
     }
 
     /// Every damaged pack that some backup refers to, all bytes read: what `repair` begins with.

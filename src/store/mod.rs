@@ -6,8 +6,10 @@ pub mod faulty;
 mod key;
 #[doc(hidden)]
 pub mod memory;
+mod steady;
 
 pub use directory::DirectoryStore;
+pub use steady::{Steady, may_pass};
 
 /// A store operation failed.
 #[derive(Debug, thiserror::Error)]

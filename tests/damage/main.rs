@@ -11,3 +11,4 @@ mod matrix;
 mod oracle;
 mod read_back;
 mod scene;
+mod transient;

@@ -474,3 +474,92 @@ fn mydumper_dumps_a_mariadb_backup_for_its_loader() {
 fn mydumper_dumps_a_mysql_backup_for_its_loader() {
     by_mydumper(Flavour::MySql);
 }
+
+/// What a server cannot read any more is left out by name, and the rest is there; what the user says reaches the tool.
+fn says_what_it_has_not(flavour: Flavour) {
+    let Some((scene, scratch)) = scene(flavour) else { return };
+    let exec = |sql: &str| scene.server.exec(sql);
+    exec("CREATE DATABASE odd");
+    exec("CREATE TABLE odd.keep (a INT PRIMARY KEY)");
+    exec("INSERT INTO odd.keep VALUES (7)");
+    exec("CREATE TABLE odd.lost (a INT)");
+    exec("CREATE VIEW odd.seen AS SELECT * FROM odd.lost");
+    exec("DROP TABLE odd.lost");
+    exec("CREATE TABLE odd.given_up (a INT PRIMARY KEY) ENGINE=InnoDB");
+    exec("ALTER TABLE odd.given_up DISCARD TABLESPACE");
+    // Longer than the tools' own limit, on either side.
+    exec("CREATE TABLE odd.long_row (a INT PRIMARY KEY, b LONGBLOB)");
+    exec("SET GLOBAL max_allowed_packet = 256 * 1024 * 1024");
+    exec("INSERT INTO odd.long_row VALUES (1, REPEAT('x', 15 * 1024 * 1024))");
+    for _ in 0..2 {
+        exec("UPDATE odd.long_row SET b = CONCAT(b, b) WHERE LENGTH(b) < 30 * 1024 * 1024");
+    }
+    if scene.mariadb() {
+        exec("CREATE TABLE odd.timed (a INT PRIMARY KEY, b INT) WITH SYSTEM VERSIONING");
+        exec("INSERT INTO odd.timed VALUES (1, 1)");
+        exec("UPDATE odd.timed SET b = 2");
+        exec(
+            "CREATE TABLE odd.by_transaction (a INT PRIMARY KEY, s BIGINT UNSIGNED GENERATED ALWAYS AS ROW START, \
+             e BIGINT UNSIGNED GENERATED ALWAYS AS ROW END, PERIOD FOR SYSTEM_TIME (s, e)) WITH SYSTEM VERSIONING",
+        );
+        exec("INSERT INTO odd.by_transaction (a) VALUES (1)");
+    }
+    std::fs::create_dir(scene.server.datadir.join(".cache")).unwrap();
+    scene.tool.run(&["backup"]);
+    let dump = |name: &str, args: &[&str]| {
+        let file = scene.lab.path(name);
+        let path = text(&file);
+        let all = [&["dump", "latest", "--output", &path], args].concat();
+        let output = scene.tool.run(&all);
+        let sql = std::fs::read(&file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        (output.status.code(), both(&output), sql.unwrap_or_default())
+    };
+    let (status, said, sql) = dump("all.sql", &[]);
+    assert_eq!(status, Some(5), "{said}");
+    for name in ["odd.seen is not in the dump", "odd.given_up is not in the dump"] {
+        assert!(said.contains(name) && sql.contains(name), "{said}");
+    }
+    assert!(sql.contains("CREATE TABLE `keep`") && !sql.contains("CREATE TABLE `given_up`"));
+    assert!(sql.len() > 60 << 20, "the long row is not there");
+    if scene.mariadb() {
+        assert!(said.contains("`.cache`"), "{said}");
+        assert!(sql.contains("system_versioning_insert_history"), "no history");
+        assert!(said.contains("odd.by_transaction alone"), "{said}");
+    }
+    let (status, said, sql) = dump(
+        "some.sql",
+        &[
+            "--databases",
+            "odd",
+            "--ignore-table",
+            "odd.long_row,odd.seen,odd.given_up",
+            "--dump-option=--complete-insert",
+            "--no-accounts",
+        ],
+    );
+    assert_eq!(status, Some(if scene.mariadb() { 5 } else { 0 }), "{said}");
+    assert!(
+        sql.contains("INSERT INTO `keep` (`a`) VALUES") && !sql.contains("long_row"),
+        "{said}"
+    );
+    let (status, said, _) = dump("named.sql", &["--tables", "odd.given_up"]);
+    assert!(
+        status == Some(1) && said.contains("odd.given_up cannot be dumped"),
+        "{said}"
+    );
+    let (status, said, _) = dump("no.sql", &["--dump-option=--result-file=/x"]);
+    assert!(status == Some(2) && said.contains("--result-file"), "{said}");
+    // A drill calls none of it damage.
+    let drill = scene.tool.run(&["verify", "--boot", "--scratch", &text(&scratch)]);
+    assert_eq!(drill.status.code(), Some(5), "{}", both(&drill));
+}
+
+#[test]
+fn a_dump_of_mariadb_says_what_it_has_not() {
+    says_what_it_has_not(Flavour::MariaDb);
+}
+
+#[test]
+fn a_dump_of_mysql_says_what_it_has_not() {
+    says_what_it_has_not(Flavour::MySql);
+}

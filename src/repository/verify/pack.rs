@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use super::super::Repository;
 use super::super::keys::PackName;
 use super::super::pack::{Finished, Footer, objects_of, read_footer, sweep};
-use super::{BadPack, Level, describe};
+use super::{BadPack, Level};
 use crate::units::Id;
 
 /// What one object gives.
@@ -68,7 +68,7 @@ impl Repository {
         };
         match read_footer(&*self.store, &self.keys, name) {
             Err(error) => {
-                object.bad = BadPack::whole(describe(&error).1);
+                object.bad = BadPack::whole(&error);
                 return (object, 0);
             }
             Ok((footer, size)) => {
@@ -81,7 +81,13 @@ impl Repository {
         let mut bytes = 0;
         if level == Level::Data {
             match sweep(&*self.store, &self.keys, name, advance) {
-                Err(error) => object.bad.whole = Some(describe(&error).1),
+                Err(error) => {
+                    let object_bad = object.bad.object.take();
+                    object.bad = BadPack {
+                        object: object_bad,
+                        ..BadPack::whole(&error)
+                    };
+                }
                 Ok(sweep) => {
                     bytes = sweep.bytes;
                     object.bad.slots = sweep.slots.into_iter().collect();
@@ -125,6 +131,7 @@ fn merged(mut objects: Vec<Object>, doomed: &HashSet<PackName>) -> Option<BadPac
         let reason = object.bad.object.take().or_else(|| object.bad.whole.clone());
         bad.object = bad.object.take().or(reason.filter(|_| !doomed.contains(&object.name)));
     }
+    bad.unread = objects.iter().any(|object| object.bad.unread);
     if objects.iter().all(|object| object.bad.whole.is_some()) {
         bad.whole = objects.remove(0).bad.whole;
     }
