@@ -24,7 +24,10 @@ const WITHOUT_ROWS: [&str; 2] = ["VIEW", "MRG_MYISAM"];
 const LOGS: [&str; 2] = ["general_log", "slow_log"];
 
 /// What both servers say of a table whose rows were given up (ER_TABLESPACE_DISCARDED).
-const DISCARDED: &str = "ablespace has been discarded for table";
+const DISCARDED: [&str; 2] = [
+    "ablespace has been discarded for table",
+    "ablespace is discarded for table",
+];
 
 /// How MariaDB lists a directory of the datadir whose name is no schema's.
 const NO_SCHEMA: &str = "#mysql50#";
@@ -259,7 +262,9 @@ pub(super) fn answer<T>(result: Result<T>) -> Result<std::result::Result<T, Stri
 /// The verdict of `CHECK TABLE`'s messages: type and text.
 fn judge(engine: &str, said: &[(String, String)]) -> (Verdict, Vec<String>) {
     let (mut verdict, mut messages) = (Verdict::Ok, Vec::new());
-    let discarded = said.iter().any(|(_, text)| text.contains(DISCARDED));
+    let discarded = said
+        .iter()
+        .any(|(_, text)| DISCARDED.iter().any(|words| text.contains(words)));
     for (kind, text) in said {
         let weight = match kind.to_ascii_lowercase().as_str() {
             "status" if matches!(text.as_str(), "OK" | "Table is already up to date") => continue,
@@ -315,6 +320,8 @@ mod tests {
         // Somebody gave it up, the machine failed, or a library is missing: its data are not to blame.
         let discarded = ("Error", "Tablespace has been discarded for table `dis`");
         assert_eq!(judged("INNODB", &[discarded, ("error", "Corrupt")]), Verdict::Warnings);
+        let of_mysql = ("Warning", "InnoDB: Tablespace is discarded for table, 'given_up'");
+        assert_eq!(judged("INNODB", &[of_mysql, ("error", "Corrupt")]), Verdict::Warnings);
         let missing = (
             "Error",
             "Got error 194 \"Tablespace is missing for a table\" from storage engine InnoDB",
