@@ -88,7 +88,7 @@ fn scene(network: &Network) -> Option<Scene> {
     let yaml = std::fs::read_to_string(&scene.tool.config).unwrap();
     let head = yaml.split("server:").next().unwrap();
     let yaml = format!(
-        "{head}server: {{defaults_file: {}}}\nlock: {{hold_limit: 1s, acquire_timeout: 1s}}\n",
+        "{head}server: {{defaults_file: {}, accept_unproved: true}}\nlock: {{hold_limit: 1s, acquire_timeout: 1s}}\n",
         text(&file)
     );
     std::fs::write(&scene.tool.config, yaml).unwrap();
