@@ -83,11 +83,14 @@ fn start(of: &Tool, scene: &Scene, mut server: Server, id: u64, flags: &[&str]) 
         repository.as_str(),
         "restore",
         "latest",
+        "--host",
+        "testhost",
         "--replica-start",
     ];
     arguments.extend(["--replica-user", "repl", "--replica-password-file", &secret]);
     arguments.extend(match in_place {
-        true => vec!["--in-place"],
+        // Nothing on this host says yet that its data lie there.
+        true => vec!["--in-place", "--allow-path", &at],
         false => vec!["--datadir", &at],
     });
     arguments.extend(flags);
