@@ -238,7 +238,8 @@ mod tests {
         assert_eq!((found.uid(), found.mode() & 0o7777), (0, 0o700), "as /var/tmp");
         space.remove().unwrap();
         std::os::unix::fs::chown(&open, Some(4711), None).unwrap();
-        assert!(make(0o1777).unwrap_err().to_string().contains("chown root"));
+        let error = make(0o1777).unwrap_err().to_string();
+        assert!(error.contains("4711") && error.contains("--scratch"), "{error}");
     }
 
     #[test]

@@ -38,6 +38,12 @@ impl Cli {
     fn with_files() -> Cli {
         let cli = Cli::new("server: none\n");
         stored::sample(&cli.path("www"));
+        // With set-user-ID it would come back only by `--special` (tests/readers/rights.rs).
+        std::fs::set_permissions(
+            cli.path("www/small"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o751),
+        )
+        .unwrap();
         cli.ok(&["init"]);
         cli
     }
