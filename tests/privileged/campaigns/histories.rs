@@ -261,10 +261,10 @@ fn histories(flavour: Flavour, few: u64) {
 
 #[test]
 fn mariadb_points_of_random_histories_are_exact_or_refused() {
-    histories(Flavour::MariaDb, 15);
+    histories(Flavour::MariaDb, 10);
 }
 
 #[test]
 fn mysql_points_of_random_histories_are_exact_or_refused() {
-    histories(Flavour::MySql, 15);
+    histories(Flavour::MySql, 5);
 }
