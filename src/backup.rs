@@ -160,6 +160,7 @@ fn with_host(
             )?);
             copied.commit(run)
         });
+    let stored = stored.map_err(|cause| taken.explain(cause, run.monitor));
     // The snapshots go whether or not the copy succeeded, and a wish to end does not keep them.
     let dropped = run.closing_phase("drop", |run| taken.remove(&run.journal));
     match (stored, dropped) {

@@ -101,7 +101,9 @@ fn take_now<'e>(
     let added = run.closing_phase("mount", |run| taken.add(run, ready.finish(&run.journal)?, fixed, true));
     match added {
         Ok(()) => Ok((moment, taken)),
-        Err(cause) => Err(cause.and_rollback(taken.remove(&run.journal))),
+        Err(cause) => Err(taken
+            .explain(cause, run.monitor)
+            .and_rollback(taken.remove(&run.journal))),
     }
 }
 

@@ -200,6 +200,15 @@ impl<'p> Taken<'p> {
         Ok(())
     }
 
+    /// Why it failed: an error on a snapshot that is lost says less than its loss. A wish to end stays one.
+    pub fn explain(&self, cause: crate::Error, monitor: &dyn Monitor) -> crate::Error {
+        let said = matches!(cause, crate::Error::Copy(copy::Error::SnapshotLost(_)));
+        if said || matches!(cause.kind(), crate::error::Kind::Interrupted(_)) {
+            return cause;
+        }
+        self.health(None, monitor).map_or_else(crate::Error::from, |()| cause)
+    }
+
     /// Removes every snapshot; goes on after a failure and returns the first.
     pub fn remove(mut self, journal: &Journal) -> Result<()> {
         let mut first = Ok(());
