@@ -17,7 +17,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::monitor::{Monitor, Work};
-use crate::record::RootRecord;
+use crate::record::Roots;
 use crate::repository::{Backup, Entry, EntryKind, Lookup, Manifest, Repository};
 use crate::sys::signal::Cancel;
 use crate::units::Id;
@@ -111,9 +111,9 @@ fn cannot_write(error: io::Error) -> Error {
 /// The roots' original paths.
 fn roots(manifest: &Manifest) -> Result<Vec<PathBuf>> {
     let bad = |reason: String| crate::repository::Error::damaged("the backup's record", reason);
-    let roots: Vec<RootRecord> =
-        serde_json::from_value(manifest.record["roots"].clone()).map_err(|error| bad(error.to_string()))?;
-    roots
+    let stored: Roots = manifest.record.parse().map_err(|error| bad(error.to_string()))?;
+    stored
+        .roots
         .into_iter()
         .map(|root| {
             let plain = root.path.is_absolute()

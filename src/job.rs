@@ -163,7 +163,7 @@ impl Job {
 
     /// The job that a manifest belongs to, as far as its record tells.
     pub fn of(manifest: &Manifest) -> Job {
-        match serde_json::from_value::<Record>(manifest.record.clone()) {
+        match manifest.record.parse::<Record>() {
             Ok(record) => Job::of_record(&manifest.host, &record),
             Err(_) => Job::unknown(&manifest.host),
         }

@@ -176,6 +176,13 @@ impl Above {
     };
 }
 
+/// Of a record its trees alone.
+#[derive(Debug, Deserialize)]
+pub struct Roots {
+    /// The trees.
+    pub roots: Vec<RootRecord>,
+}
+
 /// One tree of the backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootRecord {

@@ -259,7 +259,7 @@ pub fn is_server(name: &str) -> bool {
 /// # Errors
 /// It is not a record that this program knows.
 pub fn record_of(manifest: &Manifest) -> Result<Record> {
-    serde_json::from_value(manifest.record.clone()).map_err(|error| {
+    manifest.record.parse().map_err(|error| {
         crate::repository::Error::damaged(
             format!("the record of backup {}", manifest.id.short()),
             error.to_string(),

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::Result;
 use crate::monitor::Monitor;
 use crate::record::Record;
-use crate::repository::{Repository, verify as stored};
+use crate::repository::{Repository, StoredRecord, verify as stored};
 use crate::sys::signal::Cancel;
 use crate::units::Id;
 
@@ -168,8 +168,10 @@ pub fn verify(
 
 fn roots_of(repository: &Repository) -> Result<Vec<(Id, Vec<PathBuf>)>> {
     let manifests = repository.list()?.into_iter().filter_map(|listed| listed.manifest.ok());
-    let roots = |record: serde_json::Value| {
-        serde_json::from_value::<Record>(record).map(|record| record.roots.into_iter().map(|root| root.path).collect())
+    let roots = |record: StoredRecord| {
+        record
+            .parse::<Record>()
+            .map(|record| record.roots.into_iter().map(|root| root.path).collect())
     };
     Ok(manifests
         .map(|manifest| (manifest.id, roots(manifest.record).unwrap_or_default()))

@@ -130,7 +130,7 @@ pub(super) fn run(arguments: &Verify, context: &Context<'_>) -> Result<Exit> {
 fn wanted(arguments: &Verify, repository: &Repository, config: &Config, context: &Context<'_>) -> Result<Vec<String>> {
     if arguments.all {
         let manifests = repository.list()?.into_iter().filter_map(|listed| listed.manifest.ok());
-        let databases = manifests.filter(|manifest| !manifest.record["server"].is_null());
+        let databases = manifests.filter(|manifest| manifest.record.has_server());
         return Ok(databases.map(|manifest| manifest.id.to_string()).collect());
     }
     let whose = context.whose(config, arguments.host.as_ref(), arguments.whose.job.as_ref())?;

@@ -109,7 +109,7 @@ fn row(manifest: &Manifest, drills: &drill::Last) -> Vec<String> {
         manifest.id.short(),
         show::time(manifest.time),
         manifest.host.clone(),
-        manifest.record["consistency"].as_str().unwrap_or("?").to_owned(),
+        manifest.record.brief().consistency.unwrap_or_else(|| "?".to_owned()),
         Bytes::b(manifest.sizes.bytes).to_string(),
         Bytes::b(manifest.sizes.stored).to_string(),
         drill::cell(drills.get(&manifest.id)),
@@ -118,11 +118,12 @@ fn row(manifest: &Manifest, drills: &drill::Last) -> Vec<String> {
 }
 
 fn as_json(manifest: &Manifest, drills: &drill::Last) -> serde_json::Value {
+    let brief = manifest.record.brief();
     json!({
         "id": manifest.id,
         "time": manifest.time,
-        "consistency": manifest.record["consistency"],
-        "exact": manifest.record["exact"],
+        "consistency": brief.consistency,
+        "exact": brief.exact,
         "host": manifest.host,
         "tags": manifest.tags,
         "bytes": manifest.sizes.bytes,

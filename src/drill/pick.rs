@@ -29,7 +29,7 @@ pub(super) fn pick(
     whose: &Whose,
     how: Pick,
 ) -> Result<Id> {
-    let databases = || backups.iter().filter(|manifest| !manifest.record["server"].is_null());
+    let databases = || backups.iter().filter(|manifest| manifest.record.has_server());
     let none = || Error::usage("the repository holds no backup of a database");
     if databases().next().is_none() {
         return Err(none());
@@ -62,7 +62,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::repository::{Digest, Root, SizeFigures};
+    use crate::repository::{Digest, Root, SizeFigures, StoredRecord};
 
     fn backup(host: &str, second: i64, server: bool) -> Manifest {
         let digest = Digest([0; 32]);
@@ -86,7 +86,7 @@ mod tests {
                 packs_hash: digest,
             },
             // Of a database, but of too little for a whole record: then the host's name is all there is.
-            record: if server { json!({"server": {}}) } else { json!({}) },
+            record: StoredRecord::new(&if server { json!({"server": {}}) } else { json!({}) }).unwrap(),
         }
     }
 

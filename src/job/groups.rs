@@ -30,7 +30,7 @@ pub struct Member<'m> {
 impl<'m> Member<'m> {
     /// Reads the record.
     pub fn of(manifest: &'m Manifest) -> Member<'m> {
-        let record = serde_json::from_value::<Record>(manifest.record.clone()).ok();
+        let record = manifest.record.parse::<Record>().ok();
         let job = record.as_ref().map(|record| Job::of_record(&manifest.host, record));
         Member {
             manifest,

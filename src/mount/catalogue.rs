@@ -11,7 +11,7 @@ use crossbeam_channel::Sender;
 
 use super::node::MOST_BACKUPS;
 use crate::job::{Job, Kind, Likeness, Member, is_ahead};
-use crate::record::{Above, RootRecord};
+use crate::record::{Above, RootRecord, Roots};
 use crate::repository::{Backup, Manifest, Repository, Result};
 
 /// The repository is looked at again after so long, when somebody lists backups.
@@ -185,8 +185,7 @@ impl Catalogue {
                 "{key} is not shown: there are more than {MOST_BACKUPS} backups"
             ));
         }
-        let roots = serde_json::from_value::<Vec<RootRecord>>(manifest.record["roots"].clone());
-        let Ok(roots) = roots else {
+        let Ok(Roots { roots }) = manifest.record.parse() else {
             return self.say(format!("{key} is not shown: its record has no roots"));
         };
         let time = manifest.time.strftime("%Y%m%dT%H%M%SZ");

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::keys::{manifest_key, pack_key};
-use super::manifest::{FORMAT, Root};
+use super::manifest::{FORMAT, MOST_TAGS, Root};
 use super::pack::{Finished, PackWriter};
 use super::sealed;
+use super::stored_record::StoredRecord;
 use super::table::{BlockRef, encode_index, encode_packs};
 use super::writer::{Writer, compress, compressor};
 use super::{Digest, Draft, Error, Manifest, Result, is_valid_host};
@@ -66,7 +67,7 @@ impl Writer {
         // Everything that the manifest will refer to is durable from here.
         self.repository.store.sync()?;
         crate::failpoint!("repository.packs-durable");
-        let manifest = self.manifest(draft, root, &all_own);
+        let manifest = self.manifest(draft, root, &all_own)?;
         let key = manifest_key(&manifest.host, manifest.time, manifest.id);
         let sealed = sealed::seal(&manifest, |json| self.repository.keys.manifest(json))?;
 
@@ -174,10 +175,15 @@ impl Writer {
         Ok(())
     }
 
-    fn manifest(&self, draft: Draft, root: Root, own: &[Finished]) -> Manifest {
+    fn manifest(&self, draft: Draft, root: Root, own: &[Finished]) -> Result<Manifest> {
         let mut sizes = self.state().sizes;
         sizes.stored = own.iter().map(|pack| pack.size).sum();
-        Manifest {
+        if draft.tags.len() > MOST_TAGS {
+            return Err(Error::Unusable(format!("a backup may have {MOST_TAGS} tags")));
+        }
+        let record = StoredRecord::new(&draft.record)
+            .map_err(|error| Error::Unusable(format!("cannot write the record: {error}")))?;
+        Ok(Manifest {
             format: FORMAT,
             features: super::features(),
             id: self.options.id,
@@ -188,8 +194,8 @@ impl Writer {
             parent: self.parent_id(),
             sizes,
             root,
-            record: draft.record,
-        }
+            record,
+        })
     }
 }
 

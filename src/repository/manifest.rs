@@ -6,8 +6,12 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::pack::Finished;
+use super::stored_record::StoredRecord;
 use super::table::BlockRef;
 use crate::units::Id;
+
+/// Tags that a backup may have; whoever reads a manifest keeps them all in memory.
+pub(super) const MOST_TAGS: usize = 1024;
 
 /// The format version that this program writes.
 pub(super) const FORMAT: u32 = 1;
@@ -133,5 +137,5 @@ pub struct Manifest {
     /// Where the file table begins.
     pub root: Root,
     /// The run's record.
-    pub record: serde_json::Value,
+    pub record: StoredRecord,
 }

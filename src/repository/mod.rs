@@ -25,6 +25,7 @@ pub mod repair;
 mod running;
 mod sealed;
 mod section;
+mod stored_record;
 mod table;
 mod used;
 pub mod verify;
@@ -45,10 +46,12 @@ pub use read_back::ReadBackReport;
 pub use reader::{Backup, Entries, Fetcher};
 pub use running::{Announcement, RUNNING_STALE, Running};
 pub use section::{Piece, SECTION_BYTES, Section, SectionRef};
+pub use stored_record::{Brief, StoredRecord};
 pub use worker::{SectionBuilder, Worker};
 pub use writer::{TableWriter, WorkerFigures, Writer, WriterOptions};
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -124,6 +127,9 @@ struct Config {
 /// Manifests are read by so many threads, and by one where there are few.
 const READERS: usize = 8;
 const FEW: usize = 16;
+/// Bytes from which on a manifest counts as large, and what all large ones may have together where all are read: some 50 with checksums of 100,000 tables.
+const LARGE: u64 = 1 << 20;
+const LARGE_TOGETHER: u64 = 512 << 20;
 
 /// What comes after the host in a manifest's key: its time and id.
 fn named_time(key: &str) -> String {
@@ -230,8 +236,9 @@ impl Repository {
     /// The store cannot be listed.
     pub fn list(&self) -> Result<Vec<Listed>> {
         let keys = self.manifest_keys()?;
+        let large = AtomicU64::new(0);
         let read = |keys: &[String]| -> Vec<Listed> {
-            let one = |key: &String| match self.manifest(key) {
+            let one = |key: &String| match self.one_of_many(key, &large) {
                 Err(Error::Store(crate::store::Error::Absent { .. })) => None,
                 manifest => Some(Listed {
                     manifest,
@@ -297,6 +304,20 @@ impl Repository {
         newest.map(|(_, manifest)| manifest)
     }
 
+    /// Reads one of all manifests. `large` is what large ones have in bytes, together: each may be read by itself, and all are kept in memory.
+    fn one_of_many(&self, key: &str, large: &AtomicU64) -> Result<Manifest> {
+        let size = self.store.size(key)?;
+        if size > LARGE && large.fetch_add(size, Ordering::Relaxed).saturating_add(size) > LARGE_TOGETHER {
+            return Err(Error::damaged(
+                key,
+                format!(
+                    "it has {size} bytes, and all large manifests together more than {LARGE_TOGETHER}, which nobody's are"
+                ),
+            ));
+        }
+        self.manifest(key)
+    }
+
     /// Reads and verifies one manifest.
     fn manifest(&self, key: &str) -> Result<Manifest> {
         let bytes = sealed::read(&*self.store, key)?;
@@ -306,6 +327,9 @@ impl Repository {
         let manifest: Manifest = sealed::parse(key, json)?;
         if manifest.repository != self.id || manifest_key(&manifest.host, manifest.time, manifest.id) != key {
             return Err(Error::damaged(key, "it belongs to another repository or another name"));
+        }
+        if manifest.tags.len() > manifest::MOST_TAGS {
+            return Err(Error::damaged(key, "it has more tags than a backup can have"));
         }
         Ok(manifest)
     }
@@ -350,6 +374,9 @@ impl Repository {
         Ok(self.store.clean_leftovers()?)
     }
 }
+
+#[cfg(test)]
+mod bounds;
 
 fn features() -> Vec<String> {
     FEATURES.map(str::to_owned).to_vec()

@@ -6,8 +6,8 @@ use super::keys::Hash;
 use super::{Error, Result};
 use crate::store::{self, Store};
 
-/// The largest text object that is read, in bytes.
-const LARGEST: u64 = 64 << 20;
+/// The largest text object, in bytes: checksums of some 300,000 tables. What is read takes as much memory.
+pub(super) const LARGEST: u64 = 32 << 20;
 const DIGITS: usize = 64;
 
 /// The object's bytes.
@@ -18,6 +18,13 @@ pub(super) fn seal<T: Serialize>(value: &T, hash: impl FnOnce(&[u8]) -> Hash) ->
     bytes.push(b'\n');
     bytes.extend_from_slice(blake3::Hash::from_bytes(digest).to_hex().as_bytes());
     bytes.push(b'\n');
+    // Nobody would read it.
+    if bytes.len() as u64 > LARGEST {
+        return Err(Error::Unusable(format!(
+            "what is kept about it has {} bytes, and at most {LARGEST} can be: back up fewer tables at once, or without checksums of each",
+            bytes.len()
+        )));
+    }
     Ok(bytes)
 }
 

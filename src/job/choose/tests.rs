@@ -39,7 +39,7 @@ fn backup(job: Option<&Job>, host: &str, second: i64, sequence: Option<u64>) -> 
             packs_slot: 0,
             packs_hash: digest,
         },
-        record,
+        record: crate::repository::StoredRecord::new(&record).unwrap(),
     }
 }
 
