@@ -52,8 +52,8 @@ fn add(tree: &Tree, at: &Path, stop: &Stop<'_>, bytes: &mut u64, items: &mut u64
         // Holes are no bytes that are stored.
         *bytes += found.len().min(std::os::unix::fs::MetadataExt::blocks(&found) * 512);
     } else if found.is_dir() {
-        for entry in std::fs::read_dir(at)? {
-            let _ = add(tree, &entry?.path(), stop, bytes, items);
+        for entry in std::fs::read_dir(at)?.map_while(Result::ok) {
+            let _ = add(tree, &entry.path(), stop, bytes, items);
         }
     }
     Ok(())
