@@ -9,6 +9,8 @@ use crate::finding::Finding;
 
 /// Bytes of a path below a datadir that no server reaches: MariaDB and MySQL open names of 512 bytes at most (`FN_REFLEN`).
 const BEYOND_SERVERS: usize = 1024;
+/// Bytes of an original path that is copied: PATH_MAX (4096) less what a snapshot's or a restore's place may add.
+const LONGEST: usize = 4096 - 256;
 /// Bytes of a path that a message shows.
 const SHOWN: usize = 240;
 
@@ -18,6 +20,11 @@ pub(super) fn goes_without(tree: &Tree, path: &[u8], error: &io::Error) -> bool 
         true => error.raw_os_error() == Some(libc::ENAMETOOLONG) && path.len() > BEYOND_SERVERS,
         false => !lacks_resources(error),
     }
+}
+
+/// What the kernel would say of a path that a restore could not write, although it can be read here beneath a descriptor.
+pub(super) fn too_long(original: &Path) -> Option<io::Error> {
+    (original.as_os_str().len() > LONGEST).then(|| io::Error::from_raw_os_error(libc::ENAMETOOLONG))
 }
 
 /// Whether an error tells of this machine or process, and not of what was to be read. The next read may fail in the same way.

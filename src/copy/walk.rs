@@ -84,6 +84,26 @@ pub(super) struct Walk<'w, 'n> {
     pub jobs: Sender<Job>,
     /// First names of files with several, by root, device and inode.
     pub links: HashMap<(u32, u64, u64), Vec<u8>>,
+    /// The directories that the walk is in, the top first.
+    pub open: Vec<Open>,
+}
+
+/// A directory that the walk is in.
+pub(super) struct Open {
+    path: Vec<u8>,
+    /// What is still to be visited.
+    names: std::vec::IntoIter<OsString>,
+}
+
+impl Open {
+    fn below(&self, name: &std::ffi::OsStr) -> Vec<u8> {
+        let mut below = self.path.clone();
+        if !below.is_empty() {
+            below.push(b'/');
+        }
+        below.extend_from_slice(name.as_bytes());
+        below
+    }
 }
 
 impl Walk<'_, '_> {
@@ -101,6 +121,16 @@ impl Walk<'_, '_> {
                 Ok(place) => place,
             };
             self.visit(root as u32, (tree, &place), Vec::new())?;
+            // No recursion: whoever owns a tree chooses how deep it is.
+            while let Some(directory) = self.open.last_mut() {
+                match directory.names.next() {
+                    Some(name) => {
+                        let below = directory.below(&name);
+                        self.visit(root as u32, (tree, &place), below)?;
+                    }
+                    None => drop(self.open.pop()),
+                }
+            }
         }
         Ok(())
     }
@@ -113,6 +143,9 @@ impl Walk<'_, '_> {
         } else {
             tree.original.join(&relative)
         };
+        if let Some(error) = unreadable::too_long(&original) {
+            return self.without((tree, &path), &original, "read", error);
+        }
         let found = match place.look(&relative) {
             Ok(found) => found,
             Err(error) => return self.without((tree, &path), &original, "read", error),
@@ -141,7 +174,7 @@ impl Walk<'_, '_> {
         if kind.is_dir() {
             let path = entry.path.clone();
             self.send(Item::Entry(entry))?;
-            return self.descend(root, (tree, place), &original, &path);
+            return self.descend((tree, place), &original, path);
         }
         if kind.is_file()
             && let Some(reason) = too_large(found.len(), found.blocks())
@@ -165,20 +198,16 @@ impl Walk<'_, '_> {
         self.send(Item::Entry(entry))
     }
 
-    fn descend(&mut self, root: u32, (tree, place): (&Tree, &Place), original: &Path, path: &[u8]) -> Result<()> {
-        let mut names = match place.names(Path::new(std::ffi::OsStr::from_bytes(path))) {
+    fn descend(&mut self, (tree, place): (&Tree, &Place), original: &Path, path: Vec<u8>) -> Result<()> {
+        let mut names = match place.names(Path::new(std::ffi::OsStr::from_bytes(&path))) {
             Ok(names) => names,
-            Err(error) => return self.without((tree, path), original, "list", error),
+            Err(error) => return self.without((tree, &path), original, "list", error),
         };
         names.sort();
-        for name in names {
-            let mut below = path.to_vec();
-            if !below.is_empty() {
-                below.push(b'/');
-            }
-            below.extend_from_slice(name.as_bytes());
-            self.visit(root, (tree, place), below)?;
-        }
+        self.open.push(Open {
+            path,
+            names: names.into_iter(),
+        });
         Ok(())
     }
 
