@@ -1,11 +1,12 @@
 //! The caller's thread: puts the workers' answers back into table order and writes the file table.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use crossbeam_channel::Receiver;
 
 use super::live::Live;
 use super::notes::Notes;
+use super::unreadable;
 use super::walk::{Item, Reply, too_large_finding, vanished};
 use super::{Error, Result, Tree};
 use crate::finding::Finding;
@@ -17,8 +18,8 @@ use crate::repository::{Content, Entry, EntryKind, SectionRef, TableWriter};
 #[derive(Default)]
 pub(super) struct Collected {
     pub figures: CopyFigures,
-    /// Live files that vanished: a further name of one cannot refer to it.
-    gone: HashSet<(u32, Vec<u8>)>,
+    /// Live files that vanished, and files that could not be read (why): a further name of one cannot refer to it.
+    gone: HashMap<(u32, Vec<u8>), Option<String>>,
 }
 
 /// Writes the table until the walk ends.
@@ -37,9 +38,13 @@ pub(super) fn collect(
         };
         let Some(entry) = entry else { continue };
         if let EntryKind::HardLink(first) = &entry.kind
-            && collected.gone.contains(&(entry.root, first.clone()))
+            && let Some(unreadable) = collected.gone.get(&(entry.root, first.clone()))
         {
-            notes.find(vanished(&original(trees, &entry)));
+            let path = original(trees, &entry);
+            match unreadable {
+                Some(reason) => leave_out(notes, path, reason),
+                None => notes.find(vanished(&path)),
+            }
             continue;
         }
         table.push(&entry)?;
@@ -64,13 +69,27 @@ fn complete(
     let EntryKind::File(mut content) = entry.kind else {
         return Ok(Some(entry));
     };
-    if !entry.live {
-        fill(&mut content, replies)?;
-        entry.kind = EntryKind::File(content);
-        return Ok(Some(entry));
-    }
-    let Ok(Reply::Live(copied)) = replies.recv() else {
-        return Err(Error::Interrupted(0));
+    let answer = match entry.live {
+        false => fill(&mut content, replies)?.map_or(Answer::Filled, Answer::Unreadable),
+        true => match replies.recv() {
+            Ok(Reply::Live(copied)) => Answer::Live(copied),
+            Ok(Reply::Unreadable { reason, .. }) => Answer::Unreadable(reason),
+            // A worker that failed has dropped its end; why, is told elsewhere.
+            _ => return Err(Error::Interrupted(0)),
+        },
+    };
+    let copied = match answer {
+        Answer::Live(copied) => copied,
+        Answer::Filled => {
+            entry.kind = EntryKind::File(content);
+            return Ok(Some(entry));
+        }
+        Answer::Unreadable(reason) => {
+            let path = original_of(trees, entry.root, &entry.path);
+            leave_out(notes, path, &reason);
+            collected.gone.insert((entry.root, entry.path), Some(reason));
+            return Ok(None);
+        }
     };
     entry.kind = EntryKind::File(content);
     let path = original(trees, &entry);
@@ -81,7 +100,7 @@ fn complete(
     };
     let (Live::Copied(copied), None) = (copied, &missing) else {
         missing.into_iter().for_each(|finding| notes.find(finding));
-        collected.gone.insert((entry.root, entry.path));
+        collected.gone.insert((entry.root, entry.path), None);
         return Ok(None);
     };
     if copied.torn {
@@ -99,10 +118,25 @@ fn complete(
     Ok(Some(entry))
 }
 
-fn fill(content: &mut Content, replies: &Receiver<Reply>) -> Result<()> {
+/// How a file's content came.
+enum Answer {
+    Filled,
+    Live(Live),
+    Unreadable(String),
+}
+
+fn leave_out(notes: &Notes<'_>, path: std::path::PathBuf, reason: &str) {
+    notes.find(unreadable::left_out(&path, reason));
+    // One reason for all: the list is bounded by reason.
+    notes.leave_out(path, "cannot be read");
+}
+
+/// Waits for every section; the answer is why the file could not be read, if it could not.
+fn fill(content: &mut Content, replies: &Receiver<Reply>) -> Result<Option<String>> {
     let count = content.size.div_ceil(crate::repository::SECTION_BYTES) as usize;
     let mut sections: Vec<Option<SectionRef>> = vec![None; count];
     let mut left = count;
+    let mut unreadable: Option<String> = None;
     while left > 0 {
         match replies.recv() {
             Ok(Reply::Section { index, section, sparse }) => {
@@ -117,23 +151,33 @@ fn fill(content: &mut Content, replies: &Receiver<Reply>) -> Result<()> {
                 }
                 left = left.saturating_sub(to - from);
             }
+            // The others are waited for: who sends them must not find the end closed.
+            Ok(Reply::Unreadable { from, to, reason }) => {
+                let known = unreadable.take().filter(|known| !known.is_empty());
+                unreadable = known.or(Some(reason));
+                left = left.saturating_sub(to - from);
+            }
             // A worker that failed has dropped its end; why, is told elsewhere.
             _ => return Err(Error::Interrupted(0)),
         }
     }
     content.sections = sections.into_iter().flatten().collect();
-    Ok(())
+    Ok(unreadable)
 }
 
 fn original(trees: &[Tree], entry: &Entry) -> std::path::PathBuf {
+    original_of(trees, entry.root, &entry.path)
+}
+
+fn original_of(trees: &[Tree], root: u32, path: &[u8]) -> std::path::PathBuf {
     use std::os::unix::ffi::OsStrExt;
     let base = trees
-        .get(entry.root as usize)
+        .get(root as usize)
         .map(|tree| tree.original.clone())
         .unwrap_or_default();
-    if entry.path.is_empty() {
+    if path.is_empty() {
         base
     } else {
-        base.join(std::ffi::OsStr::from_bytes(&entry.path))
+        base.join(std::ffi::OsStr::from_bytes(path))
     }
 }

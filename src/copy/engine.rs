@@ -61,6 +61,7 @@ pub(super) fn run(
                 items: item_sender,
                 jobs: job_sender,
                 links: HashMap::new(),
+                open: Vec::new(),
             };
             stop.guard(|| walk.run(trees));
         });

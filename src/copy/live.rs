@@ -4,10 +4,11 @@ use std::fs::Metadata as Found;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
+use super::Result;
 use super::section::{Reading, Source, next_section};
 use super::size::too_large;
+use super::unreadable::read_error;
 use super::walk::{FileJob, is_gone};
-use super::{Error, Result};
 use crate::repository::{Content, SECTION_BYTES, SectionRef, Worker};
 use crate::sys::fs::ReadBuffer;
 
@@ -51,11 +52,7 @@ pub(super) fn copy(
     reading: &Reading<'_>,
     buffer: &mut ReadBuffer,
 ) -> Result<Live> {
-    let wrong = |error: std::io::Error| Error::Read {
-        path: job.original.clone(),
-        offset: 0,
-        reason: error.to_string(),
-    };
+    let wrong = |error: std::io::Error| read_error(&job.original, 0, error);
     for attempt in 1.. {
         let opened = job
             .place

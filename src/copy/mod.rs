@@ -16,6 +16,7 @@ mod section;
 mod size;
 pub(crate) mod stop;
 mod throttle;
+mod unreadable;
 mod walk;
 mod worker;
 
@@ -39,7 +40,7 @@ pub struct Tree {
     pub live: bool,
     /// Whether the rules for a server's datadir apply (sockets, pid files, temporary spaces are left out).
     pub datadir: bool,
-    /// Whether it is the server's: what cannot be copied of it ends the copy. Of other trees it is left out with a warning.
+    /// Whether it is the server's: what cannot be copied of it ends the copy, unless no server could reach it. Of other trees it is left out with a warning.
     pub database: bool,
     /// Original absolute paths of subtrees not to copy from here (left out, or copied as a tree of their own), with the reason;
     /// an empty reason means that it is not worth listing.
@@ -144,7 +145,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// aborts the copy. The trees' order is the order of the record's `roots`.
 ///
 /// # Errors
-/// Any read error on a snapshot, a lost snapshot, a full repository, a wish to end: nothing is committed.
+/// Any read error of a database on a snapshot, a lost snapshot, a full repository, a wish to end: nothing is committed.
 pub fn copy(
     trees: &[Tree],
     writer: &crate::repository::Writer,

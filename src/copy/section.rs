@@ -6,9 +6,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::Result;
 use super::stop::Stop;
 use super::throttle::Throttle;
-use super::{Error, Result};
+use super::unreadable::read_error;
 use crate::repository::{ChunkClass, SECTION_BYTES, SectionBuilder};
 use crate::sys::fs::{self as system, ReadBuffer};
 
@@ -82,15 +83,11 @@ impl Reading<'_> {
         let start = index as u64 * SECTION_BYTES;
         let end = size.min(start + SECTION_BYTES);
         let chunk = class.bytes() as u64;
-        let wrong = |offset: u64, reason: String| Error::Read {
-            path: source.original.to_owned(),
-            offset,
-            reason,
-        };
+        let wrong = |offset: u64, error| read_error(source.original, offset, error);
         let (mut at, mut sparse) = (start, false);
         while at < end {
             let data = if source.holes {
-                system::next_data(file, at, end).map_err(|error| wrong(at, error.to_string()))?
+                system::next_data(file, at, end).map_err(|error| wrong(at, error))?
             } else {
                 Some(at..end)
             };
@@ -116,7 +113,8 @@ impl Reading<'_> {
                 } else {
                     system::read_up_to(file, &mut buffer.bytes()[..wanted], at)
                 };
-                let got = read.map_err(|error| wrong(at, error.to_string()))?;
+                crate::failpoint!("copy.read", || wrong(at, io::Error::from_raw_os_error(libc::EIO)));
+                let got = read.map_err(|error| wrong(at, error))?;
                 self.read.fetch_add(got as u64, Ordering::Relaxed);
                 for piece in buffer.bytes()[..got].chunks(class.bytes()) {
                     builder.data(piece)?;

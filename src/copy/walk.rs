@@ -7,6 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -16,6 +17,7 @@ use super::place::Place;
 use super::section::next_section;
 use super::size::too_large;
 use super::stop::Stop;
+use super::unreadable::{self, goes_without, read_error};
 use super::{CopyOptions, Error, Result, Tree, leave_out};
 use crate::finding::Finding;
 use crate::repository::{ChunkClass, Content, Entry, EntryKind, Metadata, SectionRef};
@@ -39,6 +41,8 @@ pub(super) enum Reply {
     },
     /// Sections `from` to `to` (without) of a file in a snapshot are holes.
     Holes { from: usize, to: usize },
+    /// Sections `from` to `to` (without) of a file beside the database could not be read, or, after such a failure, were not tried.
+    Unreadable { from: usize, to: usize, reason: String },
     /// A whole live file.
     Live(super::live::Live),
 }
@@ -54,6 +58,10 @@ pub(super) struct FileJob {
     pub size: u64,
     pub class: ChunkClass,
     pub live: bool,
+    /// Whether it is the server's: what cannot be read of it ends the copy.
+    pub database: bool,
+    /// A section could not be read: the file is left out, and its others need not be tried.
+    pub failed: AtomicBool,
     /// Whether it has fewer blocks than bytes, so that holes are looked for.
     pub may_have_holes: bool,
     pub parent: Option<Content>,
@@ -76,6 +84,26 @@ pub(super) struct Walk<'w, 'n> {
     pub jobs: Sender<Job>,
     /// First names of files with several, by root, device and inode.
     pub links: HashMap<(u32, u64, u64), Vec<u8>>,
+    /// The directories that the walk is in, the top first.
+    pub open: Vec<Open>,
+}
+
+/// A directory that the walk is in.
+pub(super) struct Open {
+    path: Vec<u8>,
+    /// What is still to be visited.
+    names: std::vec::IntoIter<OsString>,
+}
+
+impl Open {
+    fn below(&self, name: &std::ffi::OsStr) -> Vec<u8> {
+        let mut below = self.path.clone();
+        if !below.is_empty() {
+            below.push(b'/');
+        }
+        below.extend_from_slice(name.as_bytes());
+        below
+    }
 }
 
 impl Walk<'_, '_> {
@@ -86,9 +114,23 @@ impl Walk<'_, '_> {
                     self.vanished(&tree.original)?;
                     continue;
                 }
-                place => place?,
+                Err(error) => {
+                    self.without((tree, &[]), &tree.original, "open", error.into_io())?;
+                    continue;
+                }
+                Ok(place) => place,
             };
             self.visit(root as u32, (tree, &place), Vec::new())?;
+            // No recursion: whoever owns a tree chooses how deep it is.
+            while let Some(directory) = self.open.last_mut() {
+                match directory.names.next() {
+                    Some(name) => {
+                        let below = directory.below(&name);
+                        self.visit(root as u32, (tree, &place), below)?;
+                    }
+                    None => drop(self.open.pop()),
+                }
+            }
         }
         Ok(())
     }
@@ -101,9 +143,12 @@ impl Walk<'_, '_> {
         } else {
             tree.original.join(&relative)
         };
+        if let Some(error) = unreadable::too_long(&original) {
+            return self.without((tree, &path), &original, "read", error);
+        }
         let found = match place.look(&relative) {
             Ok(found) => found,
-            Err(error) => return self.missing(tree, &original, error),
+            Err(error) => return self.without((tree, &path), &original, "read", error),
         };
         if let Some(reason) = left_out(tree, &path, &original, found.file_type().is_socket()) {
             if !reason.is_empty() {
@@ -113,10 +158,8 @@ impl Walk<'_, '_> {
         }
         let metadata = match place.at(&relative, |from| metadata(from, &found).map_err(sys::Error::into_io)) {
             Ok(metadata) => metadata,
-            Err(error) if tree.live && is_gone(&error) => return self.vanished(&original),
             Err(error) => {
-                let from = place.path(&relative);
-                return Err(sys::Error::path("read the extended attributes of", from, error).into());
+                return self.without((tree, &path), &original, "read the extended attributes of", error);
             }
         };
         let mut entry = Entry {
@@ -131,7 +174,7 @@ impl Walk<'_, '_> {
         if kind.is_dir() {
             let path = entry.path.clone();
             self.send(Item::Entry(entry))?;
-            return self.descend(root, (tree, place), &original, &path);
+            return self.descend((tree, place), &original, path);
         }
         if kind.is_file()
             && let Some(reason) = too_large(found.len(), found.blocks())
@@ -150,26 +193,21 @@ impl Walk<'_, '_> {
         }
         entry.kind = match place.at(&relative, |from| special(from, &found)) {
             Ok(kind) => kind,
-            Err(error) if tree.live && is_gone(&error) => return self.vanished(&original),
-            Err(error) => return Err(sys::Error::path("read the link", original, error).into()),
+            Err(error) => return self.without((tree, &entry.path), &original, "read the link", error),
         };
         self.send(Item::Entry(entry))
     }
 
-    fn descend(&mut self, root: u32, (tree, place): (&Tree, &Place), original: &Path, path: &[u8]) -> Result<()> {
-        let mut names = match place.names(Path::new(std::ffi::OsStr::from_bytes(path))) {
+    fn descend(&mut self, (tree, place): (&Tree, &Place), original: &Path, path: Vec<u8>) -> Result<()> {
+        let mut names = match place.names(Path::new(std::ffi::OsStr::from_bytes(&path))) {
             Ok(names) => names,
-            Err(error) => return self.missing(tree, original, error),
+            Err(error) => return self.without((tree, &path), original, "list", error),
         };
         names.sort();
-        for name in names {
-            let mut below = path.to_vec();
-            if !below.is_empty() {
-                below.push(b'/');
-            }
-            below.extend_from_slice(name.as_bytes());
-            self.visit(root, (tree, place), below)?;
-        }
+        self.open.push(Open {
+            path,
+            names: names.into_iter(),
+        });
         Ok(())
     }
 
@@ -212,41 +250,54 @@ impl Walk<'_, '_> {
             size,
             class,
             live: tree.live,
+            database: tree.database,
+            failed: AtomicBool::new(false),
             may_have_holes,
             parent,
         };
         let file = Arc::new(file);
         // The item first: whoever waits for it then knows that its jobs come.
         self.send(Item::File { entry, replies })?;
-        let holes = match may_have_holes && !tree.live {
-            true => Some(open_seen(&file)?),
+        let reply = Replies { file: &file, reply };
+        let mut section = 0;
+        match self.sections(&reply, count, &mut section) {
+            // The rest of it: the sections before are with the workers.
+            Err(error) => reply.unreadable(section, count, error),
+            done => done,
+        }
+    }
+
+    /// Cuts a file into jobs; `section` tells how far that came.
+    fn sections(&self, reply: &Replies<'_>, count: usize, section: &mut usize) -> Result<()> {
+        let file = reply.file;
+        let holes = match file.may_have_holes && !file.live {
+            true => Some(open_seen(file)?),
             false => None,
         };
-        let mut section = 0;
-        while section < count {
+        while *section < count {
             self.stop.check()?;
             let data = match &holes {
-                Some(opened) => next_section(opened, section, count)
-                    .map_err(|error| unreadable(&file, section, error.to_string()))?,
-                None => section,
+                Some(opened) => next_section(opened, *section, count)
+                    .map_err(|error| read_error(&file.original, offset_of(*section), error))?,
+                None => *section,
             };
             // A hole is one step, however long it is.
-            if data > section {
+            if data > *section {
                 let hole = Reply::Holes {
-                    from: section,
+                    from: *section,
                     to: data,
                 };
-                reply.send(hole).map_err(|_| Error::Interrupted(0))?;
-                section = data;
+                reply.reply.send(hole).map_err(|_| Error::Interrupted(0))?;
+                *section = data;
                 continue;
             }
             let job = Job {
-                file: Arc::clone(&file),
-                section,
-                reply: reply.clone(),
+                file: Arc::clone(file),
+                section: *section,
+                reply: reply.reply.clone(),
             };
             self.jobs.send(job).map_err(|_| Error::Interrupted(0))?;
-            section += 1;
+            *section += 1;
         }
         Ok(())
     }
@@ -265,12 +316,24 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
-    /// On a snapshot nothing may be missing; a live tree goes on changing.
-    fn missing(&self, tree: &Tree, original: &Path, error: std::io::Error) -> Result<()> {
+    /// Something cannot be looked at. On a snapshot nothing of a database may be missing; a live tree goes on changing.
+    fn without(
+        &self,
+        (tree, path): (&Tree, &[u8]),
+        original: &Path,
+        operation: &'static str,
+        error: std::io::Error,
+    ) -> Result<()> {
         if tree.live && is_gone(&error) {
             return self.vanished(original);
         }
-        Err(sys::Error::path("read", original, error).into())
+        if !goes_without(tree, path, &error) {
+            return Err(sys::Error::path(operation, original, error).into());
+        }
+        let reason = format!("cannot {operation} it: {error}").replace(" of it:", ":");
+        self.notes.find(unreadable::left_out(original, &reason));
+        self.notes.leave_out(original.to_owned(), &reason);
+        Ok(())
     }
 
     fn vanished(&self, original: &Path) -> Result<()> {
@@ -287,19 +350,51 @@ impl Walk<'_, '_> {
 fn open_seen(file: &FileJob) -> Result<std::fs::File> {
     let opened = file.place.open(&file.relative);
     let opened = opened.and_then(|opened| Ok((opened.metadata()?, opened)));
-    let (found, opened) = opened.map_err(|error| unreadable(file, 0, error.to_string()))?;
+    let (found, opened) = opened.map_err(|error| read_error(&file.original, 0, error))?;
     if found.ino() != file.inode || found.len() != file.size {
-        return Err(unreadable(file, 0, "the snapshot is changing under us".to_owned()));
+        return Err(Error::Read {
+            path: file.original.clone(),
+            offset: 0,
+            reason: "the snapshot is changing under us".to_owned(),
+        });
     }
     Ok(opened)
 }
 
-fn unreadable(file: &FileJob, section: usize, reason: String) -> Error {
-    Error::Read {
-        path: file.original.clone(),
-        offset: section as u64 * crate::repository::SECTION_BYTES,
-        reason,
+/// Where the answers for a file go.
+struct Replies<'f> {
+    file: &'f Arc<FileJob>,
+    reply: Sender<Reply>,
+}
+
+impl Replies<'_> {
+    fn unreadable(&self, from: usize, to: usize, error: Error) -> Result<()> {
+        let reply = self.file.leave_out(from, to, error)?;
+        self.reply.send(reply).map_err(|_| Error::Interrupted(0))
     }
+}
+
+impl FileJob {
+    /// What is answered for sections `from` to `to` (without) that could not be read.
+    ///
+    /// # Errors
+    /// The copy cannot go on without the file: it is the server's, or it was not the file's fault.
+    pub fn leave_out(&self, from: usize, to: usize, error: Error) -> Result<Reply> {
+        if self.database || !matches!(error, Error::Read { .. }) {
+            return Err(error);
+        }
+        self.failed.store(true, Ordering::Release);
+        let Error::Read { offset, reason, .. } = error else {
+            return Err(error);
+        };
+        let reason = format!("cannot read it at offset {offset}: {reason}");
+        Ok(Reply::Unreadable { from, to, reason })
+    }
+}
+
+/// Where a section begins, in bytes.
+fn offset_of(section: usize) -> u64 {
+    section as u64 * crate::repository::SECTION_BYTES
 }
 
 /// A file beside the database was left out since no backup holds it.

@@ -1,9 +1,12 @@
 //! One worker thread: takes jobs, reads, stores, answers.
 
+use std::sync::atomic::Ordering;
+
 use crossbeam_channel::Receiver;
 
 use super::section::{READ, Reading, Source};
 use super::stop::Stop;
+use super::unreadable::read_error;
 use super::walk::{FileJob, Job, Reply};
 use super::{CopyOptions, Error, Result, live};
 use crate::repository::{SECTION_BYTES, Worker, WorkerFigures, Writer};
@@ -27,23 +30,41 @@ pub(super) fn work(
     let mut buffer = ReadBuffer::new(READ);
     for job in jobs {
         stop.check()?;
-        let reply = if job.file.live {
-            Reply::Live(live::copy(
-                &job.file,
-                options.live_attempts,
-                &mut worker,
-                reading,
-                &mut buffer,
-            )?)
-        } else {
-            section(&job.file, job.section, &mut worker, reading, &mut buffer)?
-        };
+        let reply = answer(&job, options, &mut worker, reading, &mut buffer)
+            .or_else(|error| job.file.leave_out(job.section, job.section + 1, error))?;
         if job.reply.send(reply).is_err() {
             break;
         }
     }
     stop.check()?;
     Ok(worker.close()?)
+}
+
+fn answer(
+    job: &Job,
+    options: &CopyOptions,
+    worker: &mut Worker<'_>,
+    reading: &Reading<'_>,
+    buffer: &mut ReadBuffer,
+) -> Result<Reply> {
+    let (file, index) = (&job.file, job.section);
+    if file.failed.load(Ordering::Acquire) {
+        return Ok(Reply::Unreadable {
+            from: index,
+            to: index + 1,
+            reason: String::new(),
+        });
+    }
+    match file.live {
+        true => Ok(Reply::Live(live::copy(
+            file,
+            options.live_attempts,
+            worker,
+            reading,
+            buffer,
+        )?)),
+        false => section(file, index, worker, reading, buffer),
+    }
 }
 
 /// One section of a file in a snapshot, where nothing may change: whatever is not as it was seen is damage (trap 32).
@@ -64,7 +85,7 @@ fn section(
         .place
         .open(&job.relative)
         .and_then(|file| Ok((file.metadata()?, file)));
-    let (found, file) = opened.map_err(|error| wrong(start, error.to_string()))?;
+    let (found, file) = opened.map_err(|error| read_error(&job.original, start, error))?;
     if std::os::unix::fs::MetadataExt::ino(&found) != job.inode || found.len() != job.size {
         return Err(wrong(
             start,

@@ -153,7 +153,7 @@ fn walk(top: &Path, original: &Path, skip: &[PathBuf], cancel: &Cancel) -> Resul
         }
         let found = match std::fs::symlink_metadata(&path) {
             // It went meanwhile.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound || is_too_long(&error) => continue,
             found => found.map_err(|error| crate::sys::Error::path("look at", &path, error))?,
         };
         if !found.is_dir() {
@@ -169,7 +169,7 @@ fn walk(top: &Path, original: &Path, skip: &[PathBuf], cancel: &Cancel) -> Resul
             files.insert(named, Found { inode, signs });
         } else if Some(found.dev()) == own {
             match std::fs::read_dir(&path) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound || is_too_long(&error) => {}
                 entries => {
                     let unreadable = |error| Error::Sys(crate::sys::Error::path("read", &path, error));
                     for entry in entries.map_err(unreadable)? {
@@ -180,6 +180,11 @@ fn walk(top: &Path, original: &Path, skip: &[PathBuf], cancel: &Cancel) -> Resul
         }
     }
     Ok(files)
+}
+
+/// Longer than the kernel takes: a backup does not hold it either.
+fn is_too_long(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENAMETOOLONG)
 }
 
 fn named(top: &Path, path: &Path, original: &Path) -> PathBuf {

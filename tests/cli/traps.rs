@@ -235,3 +235,51 @@ fn huge_holes_beside_the_database_are_left_out_and_said() {
     let fair = cli.path("out").join(dir.path().strip_prefix("/").unwrap()).join("fair");
     assert_eq!(fair.metadata().unwrap().len(), 15 << 40);
 }
+
+/// Makes `depth` directories of one name inside each other.
+fn dig(top: &Path, name: &str, depth: usize) {
+    use std::os::fd::AsRawFd;
+    let mut at = std::fs::File::open(top).unwrap();
+    for _ in 0..depth {
+        let here = Path::new("/proc/self/fd").join(at.as_raw_fd().to_string()).join(name);
+        std::fs::create_dir(&here).unwrap();
+        at = std::fs::File::open(&here).unwrap();
+    }
+}
+
+#[test]
+fn a_directory_deeper_than_paths_are_long_is_left_out_by_name() {
+    for (name, depth) in [("aaaa", 1500), ("a", 2100)] {
+        let cli = Cli::with_files();
+        dig(&cli.path("www"), name, depth);
+        let www = cli.text("www");
+        let output = run(&cli, &["backup", "--files", &www]);
+        let said = said_of(&output);
+        assert_eq!(output.status.code(), Some(5), "{said}");
+        assert!(said.contains("is left out: cannot"), "{said}");
+        let shown = cli.ok(&["show", "latest", "--json"]);
+        assert!(shown.contains("File name too long"), "left out in the record as well");
+        cli.ok(&["verify"]);
+        let output = run(&cli, &["restore", "latest", "--target", &cli.text("out")]);
+        assert_eq!(output.status.code(), Some(0), "{}", said_of(&output));
+        assert!(cli.path("out").join(&www[1..]).join("small").exists());
+    }
+}
+
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_file_whose_data_cannot_be_read_is_left_out_whole() {
+    let cli = Cli::with_files();
+    std::fs::hard_link(cli.path("www/small"), cli.path("www/zz-small")).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_snapback"));
+    command.arg("--config").arg(cli.path("snapback.yaml"));
+    command.args(["backup", "--files", &cli.text("www")]);
+    let output = command.env("SNAPBACK_FAILPOINTS", "copy.read=error").output().unwrap();
+    let said = said_of(&output);
+    assert_eq!(output.status.code(), Some(5), "{said}");
+    assert!(said.contains("small is left out: cannot read it at offset 0"), "{said}");
+    cli.ok(&["restore", "latest", "--target", &cli.text("out")]);
+    let out = cli.path("out").join(&cli.text("www")[1..]);
+    assert!(out.is_dir() && !out.join("small").exists() && !out.join("zz-small").exists());
+    assert!(cli.ok(&["show", "latest", "--json"]).contains("cannot be read"));
+}
