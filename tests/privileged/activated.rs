@@ -84,7 +84,7 @@ fn a_server_that_systemd_listens_for_is_proved_by_who_holds_the_connection() {
             "{checked}"
         );
         let backup = tool.json(&["backup"]);
-        assert_eq!(backup["consistency"], "exact", "{name}: {backup}");
+        assert_eq!(backup["consistency"], "application", "{name}: {backup}");
     }
     server.stop();
 }
