@@ -3,8 +3,6 @@
 //! The socket never blocks. Each question has one limit for all of its reads and writes together, so a server that
 //! sends a byte a second gets no more time than one that is silent. A wish of the process to end shortens every limit.
 
-mod peer;
-
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -19,7 +17,7 @@ use rustix::net::{
     shutdown, socket_with, sockopt,
 };
 
-use super::signal;
+use super::{peer, signal};
 
 /// How often a wish to end is looked for in a wait.
 const TICK: Duration = Duration::from_millis(20);
@@ -34,15 +32,8 @@ const UNACKNOWLEDGED_MS: u32 = 30_000;
 #[derive(Debug)]
 pub struct Line {
     socket: Arc<OwnedFd>,
-    over: Over,
     begun: Instant,
     limit: Duration,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Over {
-    Unix,
-    Tcp { near: SocketAddr, far: SocketAddr },
 }
 
 /// Ends a connection from another thread: whoever waits for an answer on it gets an error at once.
@@ -64,7 +55,7 @@ impl Line {
     pub fn unix(path: &Path, limit: Duration) -> io::Result<Line> {
         let socket = new_socket(AddressFamily::UNIX)?;
         let address = SocketAddrUnix::new(path)?;
-        let line = Line::of(socket, Over::Unix, Instant::now(), limit);
+        let line = Line::of(socket, Instant::now(), limit);
         loop {
             match connect(&line.socket, &address) {
                 Ok(()) | Err(Errno::ISCONN) => return Ok(line),
@@ -107,23 +98,19 @@ impl Line {
         sockopt::set_tcp_keepintvl(&socket, Duration::from_secs(10))?;
         sockopt::set_tcp_keepcnt(&socket, 3)?;
         sockopt::set_tcp_user_timeout(&socket, UNACKNOWLEDGED_MS)?;
-        let mut line = Line::of(socket, Over::Tcp { near: far, far }, begun, limit);
+        let line = Line::of(socket, begun, limit);
         match connect(&line.socket, &far) {
             Ok(()) => {}
             Err(Errno::INPROGRESS | Errno::INTR) => line.wait(PollFlags::OUT)?,
             Err(error) => return Err(error.into()),
         }
         sockopt::socket_error(&line.socket)??;
-        let near = rustix::net::getsockname(&line.socket)?;
-        let near = SocketAddr::try_from(near).map_err(io::Error::from)?;
-        line.over = Over::Tcp { near, far };
         Ok(line)
     }
 
-    fn of(socket: OwnedFd, over: Over, begun: Instant, limit: Duration) -> Line {
+    fn of(socket: OwnedFd, begun: Instant, limit: Duration) -> Line {
         Line {
             socket: Arc::new(socket),
-            over,
             begun,
             limit,
         }
@@ -146,12 +133,7 @@ impl Line {
     /// # Errors
     /// The kernel does not say; in words.
     pub fn peer_user(&self) -> Result<u32, String> {
-        match self.over {
-            Over::Unix => sockopt::socket_peercred(&self.socket)
-                .map(|found| found.uid.as_raw())
-                .map_err(|error| format!("the kernel does not say who listens at the socket: {error}")),
-            Over::Tcp { near, far } => peer::owner(near, far),
-        }
+        peer::user(&self.socket)
     }
 
     fn wait(&self, events: PollFlags) -> io::Result<()> {

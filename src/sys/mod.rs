@@ -16,6 +16,7 @@ pub mod identity;
 mod ioctl;
 pub mod line;
 pub mod mount;
+pub mod peer;
 pub mod pipeline;
 pub mod priority;
 pub mod process;

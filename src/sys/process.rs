@@ -1,13 +1,10 @@
-//! Who answers a connection, and what that process works on: the kernel's word, by device and inode, whatever namespace the process is in.
-#![allow(unsafe_code)]
+//! What a process works on: the kernel's word, by device and inode, whatever namespace the process is in.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::net::SocketAddrAny;
+use super::user::Account;
 
 /// A process, which no later one of the same number is mistaken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +69,44 @@ impl Process {
         Some(fs::read_link(self.at("ns/mnt")).ok()? == own)
     }
 
+    /// Whom it runs as now (proc(5), `status`: real, effective, saved, of files). `None`: it is gone.
+    pub fn account(&self) -> Option<Account> {
+        let status = fs::read_to_string(self.at("status")).ok()?;
+        let effective = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+            line.split_whitespace().nth(1)?.parse().ok()
+        };
+        Some((effective("Uid:")?, effective("Gid:")?))
+    }
+
+    /// Whether it holds the socket with this inode. `false` as well where what it has open cannot be seen.
+    pub(super) fn holds_socket(&self, inode: u64) -> bool {
+        let wanted = PathBuf::from(format!("socket:[{inode}]"));
+        let opened = fs::read_dir(self.at("fd")).into_iter().flatten().flatten();
+        opened
+            .into_iter()
+            .any(|one| fs::read_link(one.path()).is_ok_and(|target| target == wanted))
+    }
+
+    /// Every process that we see and that holds the socket with this inode.
+    pub(super) fn holding(inode: u64) -> Vec<Process> {
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        numbers
+            .filter_map(Process::of)
+            .filter(|process| process.holds_socket(inode))
+            .collect()
+    }
+
+    /// Whether both run the same program, as the same user, in the same directory: one server's processes.
+    pub(super) fn is_one_with(&self, other: &Process) -> bool {
+        let same = |name| {
+            let ours = identity(&self.at(name));
+            ours.is_some() && ours == identity(&other.at(name))
+        };
+        self.account().is_some() && self.account() == other.account() && same("exe") && same("cwd")
+    }
+
     fn at(&self, name: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/{name}", self.pid))
     }
@@ -83,122 +118,12 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     Some((found.dev(), found.ino()))
 }
 
-/// The process at the other end of a connected socket: of a Unix socket the one that listens there (unix(7), SO_PEERCRED), of TCP within this network namespace
-/// the one that holds the other end. `None`: it is elsewhere, or not visible from here.
-pub fn peer(connection: &impl AsRawFd) -> Option<Process> {
-    // SAFETY: the connection is borrowed for the whole call, so its descriptor stays open.
-    let socket = unsafe { BorrowedFd::borrow_raw(connection.as_raw_fd()) };
-    let here = rustix::net::getsockname(socket).ok().and_then(inet);
-    let there = rustix::net::getpeername(socket).ok().flatten().and_then(inet);
-    match (here, there) {
-        (Some(here), Some(there)) => holder(there, here),
-        _ => Process::of(credentials(socket)?),
-    }
-}
-
-/// The process that listens at the other end of a Unix socket; `None` also of any other socket.
-pub fn local_peer(connection: &impl AsRawFd) -> Option<Process> {
-    // SAFETY: the connection is borrowed for the whole call, so its descriptor stays open.
-    let socket = unsafe { BorrowedFd::borrow_raw(connection.as_raw_fd()) };
-    Process::of(credentials(socket)?)
-}
-
-/// `None`: no Unix socket, or the peer's process has no number in our namespace.
-fn credentials(socket: BorrowedFd<'_>) -> Option<i32> {
-    let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
-    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: the socket is open; `found` and `length` are valid for writes of that many bytes during the call.
-    let answer = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut found).cast(),
-            &raw mut length,
-        )
-    };
-    (answer == 0 && found.pid > 0).then_some(found.pid)
-}
-
-fn inet(address: SocketAddrAny) -> Option<SocketAddr> {
-    SocketAddr::try_from(address).ok()
-}
-
-/// Who holds the socket with these ends, by the kernel's tables of this network namespace.
-fn holder(local: SocketAddr, remote: SocketAddr) -> Option<Process> {
-    let inode = ["/proc/self/net/tcp", "/proc/self/net/tcp6"]
-        .iter()
-        .filter_map(|table| fs::read_to_string(table).ok())
-        .find_map(|table| inode_of(&table, local, remote))?;
-    let wanted = PathBuf::from(format!("socket:[{inode}]"));
-    let processes = fs::read_dir("/proc").ok()?.flatten();
-    let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let holds = |pid: &i32| {
-        let opened = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        opened
-            .into_iter()
-            .any(|one| fs::read_link(one.path()).is_ok_and(|target| target == wanted))
-    };
-    numbers.filter(holds).find_map(Process::of)
-}
-
-/// `  1: 0100007F:0CEA 0100007F:D2F0 01 00000000:00000000 00:00000000 00000000   106        0 28143 ...` (proc(5))
-fn inode_of(table: &str, local: SocketAddr, remote: SocketAddr) -> Option<u64> {
-    table.lines().skip(1).find_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let ends = (address(fields.get(1)?)?, address(fields.get(2)?)?);
-        let same = ends == (plain(local), plain(remote));
-        let inode = fields.get(9)?.parse().ok()?;
-        (same && inode != 0).then_some(inode)
-    })
-}
-
-/// A server that listens for both families has IPv4 clients in the other family's table.
-fn plain(address: SocketAddr) -> (IpAddr, u16) {
-    (address.ip().to_canonical(), address.port())
-}
-
-/// Words of 32 bits in the machine's order, in hexadecimal.
-fn address(text: &str) -> Option<(IpAddr, u16)> {
-    let (ip, port) = text.split_once(':')?;
-    let words: Option<Vec<[u8; 4]>> = (0..ip.len() / 8)
-        .map(|at| Some(u32::from_str_radix(ip.get(at * 8..at * 8 + 8)?, 16).ok()?.to_ne_bytes()))
-        .collect();
-    let bytes = words?.concat();
-    let ip = match bytes.len() {
-        4 => IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?),
-        16 => IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?),
-        _ => return None,
-    };
-    Some((ip.to_canonical(), u16::from_str_radix(port, 16).ok()?))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
-    use std::os::unix::net::{UnixListener, UnixStream};
-
     use super::*;
 
     fn own() -> Process {
         Process::of(i32::try_from(std::process::id()).unwrap()).unwrap()
-    }
-
-    #[test]
-    fn who_answers_is_the_kernels_word() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = dir.path().join("s");
-        let _listener = UnixListener::bind(&at).unwrap();
-        let client = UnixStream::connect(&at).unwrap();
-        assert_eq!((peer(&client), local_peer(&client)), (Some(own()), Some(own())));
-        for address in ["127.0.0.1:0", "[::]:0"] {
-            let Ok(listener) = TcpListener::bind(address) else {
-                continue;
-            };
-            let client = TcpStream::connect(("127.0.0.1", listener.local_addr().unwrap().port())).unwrap();
-            let _accepted = listener.accept().unwrap();
-            assert_eq!((peer(&client), local_peer(&client)), (Some(own()), None), "{address}");
-        }
     }
 
     #[test]
@@ -221,17 +146,11 @@ mod tests {
         assert_eq!(own.has_open(&path), Some(true));
         drop(file);
         assert_eq!(own.has_open(&path), Some(false));
+        assert_eq!(
+            own.account(),
+            Some((super::super::host::user_id(), super::super::host::group_id()))
+        );
         assert_eq!(own.sees_same(&path), Some(true));
         assert_eq!(own.shares_mounts(), Some(true));
-    }
-
-    #[test]
-    fn the_kernels_tables_are_read_in_either_family() {
-        let four = "head\n 0: 0100007F:0CEA 0100007F:D2F0 01 0:0 00:0 0 106 0 28143 1";
-        let ends = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        assert_eq!(inode_of(four, ends(3306), ends(54_000)), Some(28_143));
-        assert_eq!(inode_of(four, ends(54_000), ends(3306)), None);
-        let six = "head\n 0: 0000000000000000FFFF00000100007F:0CEA 0000000000000000FFFF00000100007F:D2F0 01 0:0 00:0 0 0 0 7 1";
-        assert_eq!(inode_of(six, ends(3306), ends(54_000)), Some(7));
     }
 }

@@ -2,10 +2,6 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::AsFd;
-use std::path::Path;
-
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
 
 use super::{Error, Result, host};
 
@@ -71,36 +67,6 @@ pub(super) fn become_user(user: Option<Account>) -> io::Result<()> {
     }
 }
 
-/// A process as the kernel knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer {
-    /// Its number.
-    pub process: i32,
-    /// Whom it runs as.
-    pub account: Account,
-}
-
-/// Who listens at a socket, by the kernel's word (SO_PEERCRED, unix(7)).
-///
-/// # Errors
-/// Nobody does, or nobody takes connections now.
-pub fn listener(socket: &Path) -> Result<Peer> {
-    let fail = |error: rustix::io::Errno| Error::path("connect to", socket, error);
-    let ours = socket_with(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    );
-    let ours = ours.map_err(fail)?;
-    connect(&ours, &SocketAddrUnix::new(socket).map_err(fail)?).map_err(fail)?;
-    let peer = sockopt::socket_peercred(ours.as_fd()).map_err(fail)?;
-    Ok(Peer {
-        process: peer.pid.as_raw_nonzero().get(),
-        account: (peer.uid.as_raw(), peer.gid.as_raw()),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -134,16 +100,5 @@ mod tests {
         assert_eq!(std::fs::read(&secret).unwrap(), b"x");
         assert!(acting(None, || std::fs::read(&secret).is_ok()).unwrap());
         assert!(acting(Some((0, 0)), || std::fs::read(&secret).is_ok()).unwrap());
-    }
-
-    #[test]
-    fn a_listener_is_known_by_its_socket() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = dir.path().join("s");
-        let _listening = std::os::unix::net::UnixListener::bind(&at).unwrap();
-        let peer = listener(&at).unwrap();
-        assert_eq!(peer.process, i32::try_from(std::process::id()).unwrap());
-        assert_eq!(peer.account.0, host::user_id());
-        assert!(listener(&dir.path().join("none")).is_err());
     }
 }

@@ -6,6 +6,7 @@
 mod common;
 
 mod accounts;
+mod activated;
 mod brink;
 mod campaigns;
 mod changing;

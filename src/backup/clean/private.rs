@@ -17,8 +17,10 @@ use crate::drill::space::Space;
 use crate::record::RootRole;
 use crate::restore::Needs;
 use crate::sys::host;
+use crate::sys::peer::listener;
+use crate::sys::process::Process;
 use crate::sys::signal::Cancel;
-use crate::sys::user::{Account, Peer, listener};
+use crate::sys::user::Account;
 use crate::units::Id;
 use crate::{Error, Result};
 
@@ -86,7 +88,7 @@ impl<'p> Private<'p> {
         let top = &self.clones[0].1;
         let owner = std::fs::symlink_metadata(top).map_err(|error| crate::sys::Error::path("look at", top, error))?;
         // A server that was started by root may listen before it changes its user.
-        let live = live(self.config).and_then(|peer| host::account_of(peer.process));
+        let live = live(self.config).and_then(|peer| host::account_of(peer.pid));
         server_user::for_clones(self.config, live, (owner.uid(), owner.gid()))
     }
 
@@ -162,8 +164,8 @@ pub(super) fn same_binary(config: &Config, facts: &ServerFacts) -> Result<Binary
     )))
 }
 
-/// The process that listens at the configured socket. Its word is the kernel's, not the server's.
-fn live(config: &Config) -> Option<Peer> {
+/// The process that answers at the configured socket. Its word is the kernel's, not the server's.
+fn live(config: &Config) -> Option<Process> {
     let options = ConnectOptions::new(config.server.as_ref()?).ok()?;
     match &options.target {
         Target::Socket(path) => listener(path).ok(),
@@ -171,9 +173,9 @@ fn live(config: &Config) -> Option<Peer> {
     }
 }
 
-/// The program of the process that listens at the server's socket, or has locked its data; it is run only if nobody but root can change it (`Program::trusted`).
+/// The program of the process that answers at the server's socket, or has locked its data; it is run only if nobody but root can change it (`Program::trusted`).
 fn running_program(config: &Config, facts: &ServerFacts) -> Option<PathBuf> {
-    let process = live(config).map(|peer| peer.process);
+    let process = live(config).map(|peer| peer.pid);
     let process = process.or_else(|| crate::restore::lock_holder(&facts.datadir))?;
     let program = std::fs::read_link(format!("/proc/{process}/exe"));
     program.ok().filter(|program| program.is_file())

@@ -9,6 +9,7 @@ use super::session::Session;
 use crate::database::{Error, Result, ServerFacts, WrittenPath};
 use crate::finding::Finding;
 use crate::sys::fs::{TEXT_LIMIT, read_plain};
+use crate::sys::peer::Unknown;
 use crate::sys::process::Process;
 
 /// Files that a server keeps open in its datadir as long as it runs: InnoDB's, Aria's, MySQL's dictionary.
@@ -26,15 +27,17 @@ pub enum Answer {
     Proved(Process),
     /// This process, a server, works on another directory.
     Another(Process),
-    /// It cannot be seen who answers (another host, a proxy), or what it works on.
-    Unseen,
+    /// It cannot be seen who answers (another host), and why.
+    Unseen(Unknown),
+    /// This process is no server as far as can be seen (a proxy), or works on nothing that can be seen.
+    Stranger(Process),
 }
 
 /// Who answers, and whether it works on this datadir.
 pub fn answer(session: &Session, datadir: &Path) -> Answer {
     match session.peer() {
-        Some(process) => judge(process, datadir),
-        None => Answer::Unseen,
+        Ok(process) => judge(process, datadir),
+        Err(why) => Answer::Unseen(why),
     }
 }
 
@@ -49,7 +52,7 @@ fn judge(process: Process, datadir: &Path) -> Answer {
         Some(true) if has_files => Answer::Proved(process),
         // A proxy passes bytes on; it is no server, and tells nothing of the one behind it.
         Some(_) if is_server(process) => Answer::Another(process),
-        _ => Answer::Unseen,
+        _ => Answer::Stranger(process),
     }
 }
 
@@ -80,7 +83,8 @@ pub fn findings(answer: Answer, facts: &ServerFacts, address: &str, accept: bool
     Ok(match answer {
         Answer::Proved(_) => Vec::new(),
         Answer::Another(process) => vec![another(process, facts, address)],
-        Answer::Unseen => vec![unseen(facts, address, accept)],
+        Answer::Unseen(why) => vec![unseen(&why.to_string(), facts, address, accept)],
+        Answer::Stranger(process) => vec![unseen(&stranger(process), facts, address, accept)],
     })
 }
 
@@ -99,9 +103,18 @@ fn another(process: Process, facts: &ServerFacts, address: &str) -> Finding {
     )
 }
 
-fn unseen(facts: &ServerFacts, address: &str, accept: bool) -> Finding {
+fn stranger(process: Process) -> String {
+    // Its name is its own word.
+    let name = process.name().escape_debug().to_string();
+    format!(
+        "process {} ({name}) answers, which does not work there and is no server that snapback sees",
+        process.pid
+    )
+}
+
+fn unseen(why: &str, facts: &ServerFacts, address: &str, accept: bool) -> Finding {
     let datadir = facts.datadir.display();
-    let message = format!("nothing proves that the datadir {datadir} is that of the server at {address}");
+    let message = format!("nothing proves that the datadir {datadir} is that of the server at {address}: {why}");
     match accept {
         true => Finding::warning("datadir-unproved", format!("{message}; `{ACCEPT}` accepts that"))
             .remedy("reach the server through its Unix socket, and take the key away"),
@@ -153,10 +166,7 @@ pub fn still(answer: Answer, session: &Session, datadir: &Path) -> Result<()> {
 /// As [`still`].
 pub fn still_under_lock(answer: Answer, session: &Session, datadir: &Path) -> Result<()> {
     let Answer::Proved(before) = answer else { return Ok(()) };
-    let same = match session.local_peer() {
-        Some(now) => now == before,
-        None => before.is_there(),
-    };
+    let same = session.is_local_peer(before).unwrap_or_else(|| before.is_there());
     match same && before.works_in(datadir) == Some(true) {
         true => Ok(()),
         false => Err(changed(before)),
@@ -201,7 +211,7 @@ mod tests {
             datadir: "/nonexistent/d".into(),
             ..facts(Flavour::MariaDb)
         };
-        let error = findings(Answer::Unseen, &facts, "h:1", true).unwrap_err();
+        let error = findings(Answer::Unseen(Unknown::Elsewhere), &facts, "h:1", true).unwrap_err();
         assert!(error.to_string().contains("not visible here"), "{error}");
     }
 
@@ -219,13 +229,22 @@ mod tests {
                 .first()
                 .map(|one| one.severity)
         };
-        assert_eq!(severity(Answer::Unseen, false), Some(Severity::Blocker));
-        assert_eq!(severity(Answer::Unseen, true), Some(Severity::Warning));
+        assert_eq!(
+            severity(Answer::Unseen(Unknown::NoHolder), false),
+            Some(Severity::Blocker)
+        );
+        assert_eq!(
+            severity(Answer::Unseen(Unknown::NoHolder), true),
+            Some(Severity::Warning)
+        );
         assert_eq!(severity(Answer::Another(own()), true), Some(Severity::Blocker));
         assert_eq!(severity(Answer::Proved(own()), false), None);
         // The uuid of a copy proves nothing, but another one disproves.
         std::fs::write(dir.path().join("auto.cnf"), "[auto]\nserver-uuid=u-1\n").unwrap();
-        assert_eq!(severity(Answer::Unseen, false), Some(Severity::Blocker));
+        assert_eq!(
+            severity(Answer::Unseen(Unknown::NoHolder), false),
+            Some(Severity::Blocker)
+        );
         std::fs::write(dir.path().join("auto.cnf"), "[auto]\nserver-uuid=u-2\n").unwrap();
         assert!(findings(Answer::Proved(own()), &facts, "a", true).is_err());
     }
@@ -235,6 +254,6 @@ mod tests {
         let here = std::env::current_dir().unwrap();
         assert_eq!(judge(own(), &here), Answer::Proved(own()));
         // Not a server by its name: a proxy, perhaps.
-        assert_eq!(judge(own(), Path::new("/")), Answer::Unseen);
+        assert_eq!(judge(own(), Path::new("/")), Answer::Stranger(own()));
     }
 }

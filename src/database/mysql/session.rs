@@ -11,6 +11,8 @@ use super::connect::{ConnectOptions, unreachable};
 use super::wire::{Fault, TextSet, Wire};
 use crate::database::{Error, Result};
 use crate::sys::line::Cutter;
+use crate::sys::peer::Unknown;
+use crate::sys::process::Process;
 
 /// `ER_LOCK_WAIT_TIMEOUT`.
 pub const LOCK_WAIT_TIMEOUT: u16 = 1205;
@@ -147,14 +149,17 @@ impl Session {
         self.wire.cutter()
     }
 
-    /// The process that answers, where the kernel can tell.
-    pub fn peer(&self) -> Option<crate::sys::process::Process> {
-        crate::sys::process::peer(self.wire.line()?)
+    /// The process that answers.
+    ///
+    /// # Errors
+    /// It cannot be told, and why.
+    pub fn peer(&self) -> std::result::Result<Process, Unknown> {
+        crate::sys::peer::peer(self.wire.line().ok_or(Unknown::Elsewhere)?)
     }
 
-    /// The same of a Unix socket only, which costs nothing.
-    pub fn local_peer(&self) -> Option<crate::sys::process::Process> {
-        crate::sys::process::local_peer(self.wire.line()?)
+    /// Whether the process that answered before answers here, too; `None` where it is no Unix socket. Cheap.
+    pub fn is_local_peer(&self, before: Process) -> Option<bool> {
+        crate::sys::peer::is_local_peer(self.wire.line()?, before)
     }
 
     /// The server's id of this connection.

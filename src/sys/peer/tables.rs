@@ -1,4 +1,4 @@
-//! Whose process is at the other end of a TCP connection within this host.
+//! The kernel's tables of TCP connections within this network namespace (proc(5), `net/tcp`).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,25 +7,23 @@ const ESTABLISHED: &str = "01";
 /// /proc/net/tcp of a host with a million connections is larger than what is believed here.
 const MOST_BYTES: u64 = 64 << 20;
 
-/// The user whose process accepted the connection from `near` to `far`.
+/// An end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct End {
+    /// The user whose process accepted the connection.
+    pub user: u32,
+    /// Its socket's inode.
+    pub inode: u64,
+}
+
+/// The far end of the connection from `near` to `far`; `None` where the kernel does not know it.
 ///
 /// A connection that is not accepted yet has no owner either: ask only after its server has sent something.
-pub fn owner(near: SocketAddr, far: SocketAddr) -> Result<u32, String> {
-    if !near.ip().to_canonical().is_loopback() || !far.ip().to_canonical().is_loopback() {
-        return Err(format!(
-            "{far} is not on this host's loopback, so the kernel does not know the server"
-        ));
-    }
-    for table in ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"] {
-        let file = std::fs::File::open(table);
-        let Ok(text) = file.and_then(|file| read(&file)) else {
-            continue;
-        };
-        if let Some(user) = find(&text, near, far) {
-            return Ok(user);
-        }
-    }
-    Err(format!("the kernel does not know whose process is at {far}"))
+pub(super) fn far_end(near: SocketAddr, far: SocketAddr) -> Option<End> {
+    ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"]
+        .iter()
+        .filter_map(|table| read(&std::fs::File::open(table).ok()?).ok())
+        .find_map(|text| find(&text, near, far))
 }
 
 fn read(file: &std::fs::File) -> std::io::Result<String> {
@@ -35,17 +33,21 @@ fn read(file: &std::fs::File) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// The fields of a line: number, local address, remote address, state, queues, timers, retransmissions, user.
-fn find(text: &str, near: SocketAddr, far: SocketAddr) -> Option<u32> {
+/// The fields of a line: number, local address, remote address, state, queues, timers, retransmissions, user, timeout, inode.
+fn find(text: &str, near: SocketAddr, far: SocketAddr) -> Option<End> {
     text.lines().skip(1).find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        let [_, local, remote, ESTABLISHED, _, _, _, user, ..] = fields[..] else {
+        let [_, local, remote, ESTABLISHED, _, _, _, user, _, inode, ..] = fields[..] else {
             return None;
         };
         let same =
             |field: &str, address: SocketAddr| address_of(field).is_some_and(|found| found == canonical(address));
         if same(local, far) && same(remote, near) {
-            user.parse().ok()
+            let inode = inode.parse().ok().filter(|inode| *inode != 0)?;
+            Some(End {
+                user: user.parse().ok()?,
+                inode,
+            })
         } else {
             None
         }
@@ -80,15 +82,21 @@ mod tests {
     #[test]
     fn only_the_established_end_of_the_server_counts() {
         let line = |local: &str, remote: &str, state: &str, user: u32| {
-            format!("   0: {local} {remote} {state} 00000000:00000000 00:00000000 00000000  {user}        0 1 1 0\n")
+            format!(
+                "   0: {local} {remote} {state} 00000000:00000000 00:00000000 00000000  {user}        0 28143 1 0\n"
+            )
         };
+        let end = |user| End { user, inode: 28_143 };
         let (server, client) = ("0100007F:0CEA", "0100007F:C350");
         let (near, far) = ("127.0.0.1:50000".parse().unwrap(), "127.0.0.1:3306".parse().unwrap());
         let head = "  sl  local_address\n".to_owned();
         let ours = head.clone() + &line(client, server, "01", 0);
         assert_eq!(find(&ours, near, far), None, "our own end says nothing");
         assert_eq!(find(&(ours.clone() + &line(server, client, "04", 0)), near, far), None);
-        assert_eq!(find(&(ours + &line(server, client, "01", 107)), near, far), Some(107));
+        assert_eq!(
+            find(&(ours + &line(server, client, "01", 107)), near, far),
+            Some(end(107))
+        );
         let mapped = head
             + &line(
                 "0000000000000000FFFF00000100007F:0CEA",
@@ -96,6 +104,6 @@ mod tests {
                 "01",
                 5,
             );
-        assert_eq!(find(&mapped, near, far), Some(5));
+        assert_eq!(find(&mapped, near, far), Some(end(5)));
     }
 }
