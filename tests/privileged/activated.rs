@@ -90,7 +90,7 @@ fn a_server_that_systemd_listens_for_is_proved_by_who_holds_the_connection() {
 }
 
 #[test]
-fn a_proxy_that_answers_at_an_activated_socket_proves_nothing() {
+fn a_proxy_that_answers_at_a_socket_proves_nothing() {
     if !Flavour::MariaDb.available() {
         return;
     }
