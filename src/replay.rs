@@ -306,6 +306,7 @@ pub fn restore_and_replay(
         let request = restore::Request {
             unfinished: Some(half.mark()),
             stop_with: None,
+            start_with: None,
             ..request
         };
         let backup = plan.backup.manifest().id.to_string();

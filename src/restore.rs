@@ -66,6 +66,8 @@ pub struct Request {
     pub unfinished: Option<String>,
     /// What stops the server, for the message where it runs on what is restored in place.
     pub stop_with: Option<String>,
+    /// What starts it, for the next steps of a restore in place; none: the usual unit's name.
+    pub start_with: Option<String>,
 }
 
 impl Request {
@@ -82,6 +84,7 @@ impl Request {
             special: false,
             unfinished: None,
             stop_with: None,
+            start_with: None,
         }
     }
 }

@@ -121,6 +121,7 @@ fn a_root_that_is_no_plain_path_is_refused() {
             special: false,
             unfinished: None,
             stop_with: None,
+            start_with: None,
         };
         let answer = snapback::restore::restore(
             &repository,

@@ -37,6 +37,7 @@ pub(super) fn run(arguments: &Restore, context: &Context<'_>) -> Result<Exit> {
         keep_going: arguments.keep_going,
         special: arguments.special,
         unfinished: None,
+        start_with: config.service.starting(),
         stop_with: config.service.stopping().filter(|_| arguments.destination.in_place),
     };
     let wanted = arguments.replica.wanted()?;

@@ -80,6 +80,12 @@ impl Service {
         unit.or_else(|| (!self.stop.is_empty()).then(|| self.stop.join(" ")))
     }
 
+    /// The command that starts it, as a person types it.
+    pub fn starting(&self) -> Option<String> {
+        let unit = self.name.as_ref().map(|name| format!("systemctl start {name}"));
+        unit.or_else(|| (!self.start.is_empty()).then(|| self.start.join(" ")))
+    }
+
     /// Whether it says how.
     pub fn is_set(&self) -> bool {
         self.name.is_some() || !self.stop.is_empty()
@@ -96,6 +102,10 @@ mod tests {
         assert!(Config::parse("service: {name: mariadb}").unwrap().service.is_set());
         let both = Config::parse("service: {stop: [/bin/a, -x], start: [/bin/b], limit: 10s}").unwrap();
         assert_eq!(both.service.stop, ["/bin/a", "-x"]);
+        assert_eq!(both.service.starting().as_deref(), Some("/bin/b"));
+        let unit = Config::parse("service: {name: mariadb@shop}").unwrap().service;
+        assert_eq!(unit.starting().as_deref(), Some("systemctl start mariadb@shop"));
+        assert_eq!(crate::config::Service::default().starting(), None);
         assert!(wrong("service: {name: mariadb, stop: [/a], start: [/b]}").contains("either a name"));
         assert!(wrong("service: {stop: [/a]}").contains("both commands"));
         let said = wrong("service: {stop: /bin/a, start: [/bin/b]}");

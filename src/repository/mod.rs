@@ -16,6 +16,7 @@ mod live;
 mod lookup;
 mod manifest;
 mod note;
+mod occupied;
 mod pack;
 pub mod prune;
 mod read_back;

@@ -34,7 +34,7 @@ pub(super) fn next_steps(
     let mut database = placed.iter().filter(|placed| !is_beside(record, placed));
     let copied = matches!(request.destination, Destination::Datadir(_));
     if database.all(|placed| start::is_same(&placed.at, &placed.original)) {
-        steps.push(start::in_place(record, server.flavour));
+        steps.push(start::in_place(record, server.flavour, request.start_with.as_deref()));
     } else if let Some(copy) = copy {
         steps.push(start::elsewhere(record, copy, owner));
     } else {

@@ -201,6 +201,7 @@ pub(super) fn survey(
     let copied = matches!(request.destination, Destination::Datadir(_));
     let (mut seen, mut last): (u64, Option<PathBuf>) = (0, None);
     let mut open = 0;
+    let mut fetcher = backup.fetcher()?;
     for entry in backup.entries().map_err(nothing_left)? {
         cancel.check()?;
         let entry = match entry {
@@ -243,7 +244,7 @@ pub(super) fn survey(
         match &entry.kind {
             EntryKind::File(content) => {
                 survey.bytes = survey.bytes.saturating_add(content.size);
-                let allocated = if content.sparse { 0 } else { content.size };
+                let allocated = fetcher.occupied(content, cancel)?;
                 survey.allocated = survey.allocated.saturating_add(allocated);
                 let sum = survey.allocated_in.entry(pieces[index].space.clone()).or_default();
                 *sum = sum.saturating_add(allocated);

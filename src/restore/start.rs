@@ -19,12 +19,12 @@ const OF_THE_DATA: [(&str, &str); 5] = [
 /// The longest name of a Unix socket (sun_path), in bytes.
 const LONGEST_SOCKET: usize = 107;
 
-/// For a server that is where it was.
-pub(super) fn in_place(record: &Record, flavour: Flavour) -> String {
-    let unit = match flavour {
-        Flavour::MariaDb => "mariadb",
-        Flavour::MySql => "mysql",
-    };
+/// For a server that is where it was: by the command that is configured, else by the usual unit.
+pub(super) fn in_place(record: &Record, flavour: Flavour, configured: Option<&str>) -> String {
+    let command = configured.unwrap_or(match flavour {
+        Flavour::MariaDb => "systemctl start mariadb",
+        Flavour::MySql => "systemctl start mysql",
+    });
     let replica = match skip_replication(record) {
         Some(option) => {
             format!(
@@ -33,7 +33,7 @@ pub(super) fn in_place(record: &Record, flavour: Flavour) -> String {
         }
         None => String::new(),
     };
-    format!("start the server: systemctl start {unit}{replica}")
+    format!("start the server: {command}{replica}")
 }
 
 /// For a server on a copy, perhaps beside the one that it was taken from: it shares no option file, no socket, no port and no identity with that.

@@ -32,6 +32,13 @@ pub fn backup(
 ) -> Result<Outcome> {
     let used = usable(config, id)?;
     let held = &used.held;
+    if held.trees.is_empty() {
+        return Err(Error::usage(format!(
+            "the held set {} has nothing in it: a backup of it would be the newest of its job, and empty. `snapback snapshot delete {}` removes it",
+            id.short(),
+            id.short()
+        )));
+    }
     let repository = open_repository(config)?;
     require_writable(&repository)?;
     let mut config = config.clone();

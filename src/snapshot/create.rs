@@ -54,6 +54,7 @@ fn take(
     }
     refuse_or_note(run, &examined.findings)?;
     let planned = on_snapshots(run, trees::plan(config, &examined.layout, &examined.paths));
+    require_trees(&planned)?;
     let mut database = examined.database.take();
     let state = match (&database, &stopped) {
         (None, None) => ServerState::None,
@@ -110,6 +111,16 @@ fn on_snapshots(run: &mut Run<'_>, planned: Vec<PlannedTree>) -> Vec<PlannedTree
         Finding::warning("not-held", said)
     }));
     held
+}
+
+/// A set that holds nothing is no way back, and a backup of it would be the newest of its job.
+fn require_trees(planned: &[PlannedTree]) -> Result<()> {
+    match planned {
+        [] => Err(Error::usage(
+            "nothing of what is configured lies on storage with snapshots (`snapback check` shows it), so there is nothing to hold: `snapback backup` copies it",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// What is known of the instant.

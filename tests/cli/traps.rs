@@ -1,6 +1,6 @@
 //! A pipe, a device, a link, a huge file where a file of the repository, the state or the configuration belongs: it is said, nothing waits, nothing grows.
 
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -282,4 +282,54 @@ fn a_file_whose_data_cannot_be_read_is_left_out_whole() {
     let out = cli.path("out").join(&cli.text("www")[1..]);
     assert!(out.is_dir() && !out.join("small").exists() && !out.join("zz-small").exists());
     assert!(cli.ok(&["show", "latest", "--json"]).contains("cannot be read"));
+}
+
+#[test]
+fn a_sparse_file_is_counted_by_its_data_where_room_is_asked_for() {
+    let cli = Cli::with_files();
+    let file = std::fs::File::create(cli.path("www/sparse")).unwrap();
+    file.write_all_at(&vec![7; 16 << 20], 0).unwrap();
+    file.set_len(1 << 40).unwrap();
+    let www = cli.text("www");
+    run(&cli, &["backup", "--files", &www]);
+    // A filesystem of so many MiB that goes with its namespace.
+    let restored = |mib: u32| {
+        let place = cli.path("small-disk");
+        std::fs::create_dir_all(&place).unwrap();
+        let script = format!(
+            "mount -t tmpfs -o size={mib}m none {0} && {1} --config {2} restore latest --target {0}/out; status=$?; ls -A {0} >&2; exit $status",
+            place.display(),
+            env!("CARGO_BIN_EXE_snapback"),
+            cli.text("snapback.yaml"),
+        );
+        std::process::Command::new("unshare")
+            .args(["--mount", "sh", "-c", &script])
+            .output()
+            .unwrap()
+    };
+    let refused = restored(8);
+    let said = said_of(&refused);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("8.0 MiB free") && said.contains("make room"), "{said}");
+    assert!(
+        !said.contains("out\n") && !said.contains("partial"),
+        "something was written: {said}"
+    );
+    let output = restored(24);
+    assert_eq!(output.status.code(), Some(0), "{}", said_of(&output));
+}
+
+#[test]
+fn a_set_that_would_hold_nothing_is_refused() {
+    let cli = Cli::with_files();
+    // The test's own directory lies on a filesystem without snapshots; where it does not, there is nothing to test.
+    let output = run(&cli, &["snapshot", "create", "--files", &cli.text("www")]);
+    let said = said_of(&output);
+    if output.status.code() == Some(0) {
+        cli.ok(&["snapshot", "delete", "latest"]);
+        return;
+    }
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("nothing to hold"), "{said}");
+    assert!(!cli.ok(&["snapshot", "list"]).contains("crash"), "a set is there");
 }

@@ -113,6 +113,7 @@ fn restore_with(
         special: true,
         unfinished: None,
         stop_with: None,
+        start_with: None,
     };
     let report = restore(repository, which, &request, &Silent, &Cancel::new())?;
     Ok((target.join(dir.strip_prefix("/").unwrap()), report))
