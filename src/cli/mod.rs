@@ -165,11 +165,14 @@ impl Context<'_> {
     /// Whose backups are meant: the host and the job that flags name, else this host's job.
     fn whose(&self, config: &Config, named: Option<&String>, job: Option<&String>) -> Result<Whose> {
         let own = || config.host.clone().unwrap_or_else(crate::sys::host::name);
+        let asking = Job::asking(config)?;
+        // A server whose answer was not waited for does not say that the job is unknown.
+        self.cancel.check()?;
         Ok(Whose {
             host: named.cloned().unwrap_or_else(own),
             named: named.is_some(),
             wanted: job.map(|job| job.to_ascii_lowercase()),
-            asking: Job::asking(config)?,
+            asking,
         })
     }
 

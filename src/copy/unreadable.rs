@@ -27,16 +27,10 @@ pub(super) fn too_long(original: &Path) -> Option<io::Error> {
     (original.as_os_str().len() > LONGEST).then(|| io::Error::from_raw_os_error(libc::ENAMETOOLONG))
 }
 
-/// Whether an error tells of this machine or process, and not of what was to be read. The next read may fail in the same way.
+/// Whether an error tells of this machine or process, and not of what was to be read. The next read may fail in the same way. EAGAIN is not one: a file's owner
+/// causes it by a lease (fcntl(2), `F_SETLEASE`).
 pub(super) fn lacks_resources(error: &io::Error) -> bool {
-    let of_us = [
-        libc::EMFILE,
-        libc::ENFILE,
-        libc::ENOMEM,
-        libc::ENOBUFS,
-        libc::EINTR,
-        libc::EAGAIN,
-    ];
+    let of_us = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::EINTR];
     error.raw_os_error().is_some_and(|errno| of_us.contains(&errno))
 }
 
