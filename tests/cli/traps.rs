@@ -333,3 +333,29 @@ fn a_set_that_would_hold_nothing_is_refused() {
     assert!(said.contains("nothing to hold"), "{said}");
     assert!(!cli.ok(&["snapshot", "list"]).contains("crash"), "a set is there");
 }
+
+#[test]
+fn a_file_with_a_lease_is_left_out_and_the_rest_is_copied() {
+    let cli = Cli::with_files();
+    let leased = cli.path("www/small");
+    let program = "import fcntl, os, signal, sys, time; signal.signal(signal.SIGIO, signal.SIG_IGN)\n\
+                   fd = os.open(sys.argv[1], os.O_RDWR); fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n\
+                   print('held', flush=True); time.sleep(60)";
+    let mut holder = Command::new("python3")
+        .args(["-c", program])
+        .arg(&leased)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut held = [0; 4];
+    std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut held).unwrap();
+    let output = run(&cli, &["backup", "--files", &cli.text("www")]);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    let said = said_of(&output);
+    assert_eq!(output.status.code(), Some(5), "{said}");
+    assert!(said.contains("small is left out"), "{said}");
+    cli.ok(&["restore", "latest", "--target", &cli.text("out")]);
+    let out = cli.path("out").join(&cli.text("www")[1..]);
+    assert!(out.is_dir() && !out.join("small").exists());
+}
