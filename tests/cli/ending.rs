@@ -99,13 +99,18 @@ impl Silent {
 #[test]
 fn commands_that_ask_a_silent_server_end() {
     let silent = Silent::new();
-    let commands: [&[&str]; 6] = [
+    let commands: [&[&str]; 10] = [
         &["check"],
         &["backup"],
         &["snapshot", "create"],
         &["binlog", "archive", "--once"],
         &["binlog", "archive"],
         &["init", "--print-grants"],
+        // They ask whose job this is.
+        &["show", "latest"],
+        &["restore", "latest", "--target", "/nowhere"],
+        &["dump", "latest"],
+        &["export", "--tar", "latest"],
     ];
     let start = |args| {
         let cli = silent.installation();
