@@ -193,7 +193,7 @@ impl Walk<'_, '_> {
         }
         entry.kind = match place.at(&relative, |from| special(from, &found)) {
             Ok(kind) => kind,
-            Err(error) => return self.without((tree, &entry.path), &original, "read the link", error),
+            Err(error) => return self.without((tree, &entry.path), &original, "read the target of", error),
         };
         self.send(Item::Entry(entry))
     }
@@ -330,7 +330,7 @@ impl Walk<'_, '_> {
         if !goes_without(tree, path, &error) {
             return Err(sys::Error::path(operation, original, error).into());
         }
-        let reason = format!("cannot {operation} it: {error}").replace(" of it:", ":");
+        let reason = format!("cannot {operation} it: {error}");
         self.notes.find(unreadable::left_out(original, &reason));
         self.notes.leave_out(original.to_owned(), &reason);
         Ok(())
