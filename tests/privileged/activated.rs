@@ -45,17 +45,7 @@ sys.exit(os.waitstatus_to_exitcode(status) & 255)
 fn tool(lab: &Lab, name: &str, address: &str) -> Tool {
     let directory = lab.path(name);
     std::fs::create_dir(&directory).unwrap();
-    let tool = Tool {
-        config: directory.join("snapback.yaml"),
-        repository: directory.join("repository"),
-        state: directory.join("state"),
-    };
-    let yaml = format!(
-        "repository: {}\nstate_dir: {}\nserver:\n{address}  user: root\n",
-        text(&tool.repository),
-        text(&tool.state)
-    );
-    std::fs::write(&tool.config, yaml).unwrap();
+    let tool = Tool::bare(&directory, &format!("server:\n{address}  user: root\n"));
     tool.ok(&["init", "--repository", &text(&tool.repository)]);
     tool
 }
